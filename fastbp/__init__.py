@@ -1,0 +1,1 @@
+"""Hand-derived neural-network training, compiled by Numba."""
