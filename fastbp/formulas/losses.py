@@ -1,0 +1,244 @@
+"""Losses: what one output adds, and the gradient of its logit z. A loss owns its link, z -> prediction.
+
+What is added is before any mean: whoever loops over outputs divides, once, by the number of rows, and by that
+of outputs where ``mean_over_outputs`` says so, as PyTorch's ``reduction="mean"``. Conventions are PyTorch's;
+log_cosh and hinge are Keras's. A loss that goes output by output is ``name(z, t, option)`` for the logit z and
+its target t; option is the one number that a loss may have. Row-wise losses stand at the end.
+
+To add one: two functions here, a row in ``LOSSES``, a row in ``tests/reference.py``.
+A comparison is written so that NaN takes the branch that keeps it.
+"""
+# ruff: noqa: D103    (the derivation above a formula is its documentation)
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from numba.extending import register_jitable
+
+from fastbp.formulas import elementary
+from fastbp.formulas.activations import exponential, identity, sigmoid
+from fastbp.formulas.elementary import exp, expm1, like, log1p
+
+
+# mean_squared_error
+#     l  = d²,  d = z − t
+#     dz = 2 d
+@register_jitable
+def mean_squared_error(z, t, option):
+    d = z - t
+    return d * d
+
+
+@register_jitable
+def mean_squared_error_backward(z, t, option):
+    d = z - t
+    return d + d
+
+
+# mean_absolute_error
+#     l  = |d|,  d = z − t
+#     dz = sign(d)                        0 at 0
+@register_jitable
+def mean_absolute_error(z, t, option):
+    return abs(z - t)
+
+
+@register_jitable
+def mean_absolute_error_backward(z, t, option):
+    d = z - t
+    zero = like(z, 0.0)
+    one = like(z, 1.0)
+    not_above = -one if d < zero else d
+    return one if d > zero else not_above
+
+
+# huber (option: δ, where the parabola becomes a line)
+#     l  = d²/2 where |d| ≤ δ, else δ (|d| − δ/2),  d = z − t
+#     dz = d    where |d| ≤ δ, else δ sign(d)
+@register_jitable
+def huber(z, t, option):
+    half = like(z, 0.5)
+    size = abs(z - t)
+    line = option * (size - half * option)
+    return line if size > option else half * (size * size)
+
+
+@register_jitable
+def huber_backward(z, t, option):
+    d = z - t
+    floored = -option if d < -option else d
+    return option if floored > option else floored
+
+
+# log_cosh
+#     l  = log cosh d,  d = z − t
+#     dz = tanh(d)
+#     With a = |d| and u = e⁻ᵃ, for small a: cosh a = 1 + (1 − u)² / 2u, and log(1 + …) keeps its digits;
+#     for large a: cosh a = eᵃ (1 + u²) / 2, so l = a − log 2 + log(1 + u²), and nothing overflows.
+@register_jitable
+def log_cosh(z, t, option):
+    one = like(z, 1.0)
+    size = abs(z - t)
+    less = expm1(-size)  # u − 1
+    u = less + one
+    small = size < one
+    base = like(z, 0.0) if small else size - like(z, math.log(2))
+    excess = less * less / (u + u) if small else u * u
+    return base + log1p(excess)
+
+
+@register_jitable
+def log_cosh_backward(z, t, option):
+    return elementary.tanh(z - t)
+
+
+# binary_cross_entropy (link: p = σ(z); t in [0, 1])
+#     l  = −t log p − (1 − t) log(1 − p)
+#        = log(1 + eᶻ) − t z               log p = z − log(1 + eᶻ), log(1 − p) = −log(1 + eᶻ)
+#        = max(z, 0) − t z + log(1 + e^−|z|)             no digits cancel where z and t agree
+#     dz = eᶻ / (1 + eᶻ) − t = p − t
+@register_jitable
+def binary_cross_entropy(z, t, option):
+    line = (like(z, 1.0) - t) * z if z > like(z, 0.0) else -t * z
+    return line + elementary.softplus(-abs(z))
+
+
+@register_jitable
+def binary_cross_entropy_backward(z, t, option):
+    return elementary.sigmoid(z) - t
+
+
+# poisson (link: rate p = eᶻ; counts t ≥ 0; the constant log t! is left out)
+#     l  = p − t log p = eᶻ − t z
+#     dz = eᶻ − t
+@register_jitable
+def poisson(z, t, option):
+    return exp(z) - t * z
+
+
+@register_jitable
+def poisson_backward(z, t, option):
+    return exp(z) - t
+
+
+# hinge (t is −1 or +1)
+#     l  = max(1 − t z, 0)
+#     dz = −t where t z < 1, else 0
+@register_jitable
+def hinge(z, t, option):
+    zero = like(z, 0.0)
+    short = like(z, 1.0) - t * z
+    return zero if short <= zero else short
+
+
+@register_jitable
+def hinge_backward(z, t, option):
+    zero = like(z, 0.0)
+    short = like(z, 1.0) - t * z
+    return zero if short <= zero else -t
+
+
+# softmax_cross_entropy (link: softmax; a row t of targets sums to 1)
+#     p_j  = e^z_j / Σ e^z_k = e^(s_j − log_sum),  s_j = z_j − max z,  log_sum = log Σ e^s_k
+#     l    = Σ −t_j log p_j = Σ t_j (log_sum − s_j)
+#     dz_j = Σ_k t_k (p_j − [j = k]) = p_j Σ t_k − t_j = p_j − t_j         ∂log_sum/∂s_j = p_j; max z cancels
+#     The loop over a row finds max z and log_sum; s ≤ 0: nothing overflows. t = 0 adds 0 even where p is 0.
+@register_jitable
+def softmax(s, log_sum):
+    return exp(s - log_sum)
+
+
+@register_jitable
+def softmax_cross_entropy(s, log_sum, t):
+    zero = like(s, 0.0)
+    return zero if t == zero else t * (log_sum - s)
+
+
+@register_jitable
+def softmax_cross_entropy_backward(s, log_sum, t):
+    return exp(s - log_sum) - t
+
+
+# Label smoothing ε (Szegedy et al., 2016): each target of n moves towards the uniform 1/n.
+#     t ← (1 − ε) t + ε/n                 a row still sums to 1; ε = 0 leaves t as it is
+@register_jitable
+def smoothed_target(t, smoothing, n):
+    return (like(t, 1.0) - smoothing) * t + smoothing / n
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss with its link: what an engine needs to know of it.
+
+    Attributes
+    ----------
+    forward : callable
+        Scalar formula of what one output adds to the loss: (z, t, option) -> l, or (s, log_sum, t) -> l where
+        the loss is row-wise.
+    backward : callable
+        Its derivative with respect to the logit z, of the same arguments.
+    link : callable
+        Scalar formula of the prediction: z -> p, or (s, log_sum) -> p where the loss is row-wise.
+    targets : {"real", "binary", "count", "sign", "classes"}
+        What a target may be: any finite number; within [0, 1]; at least 0; -1 or +1; an integer class or a
+        row of probabilities.
+    rowwise : bool
+        Whether the outputs of a row depend on each other through max z and log_sum.
+    mean_over_outputs : bool
+        Whether the loss is the mean over rows and outputs, or the sum over outputs and mean over rows.
+    option : str or None
+        The public keyword of the loss's one number: for element-wise losses the formulas' third argument, for
+        softmax_cross_entropy the smoothing of the targets.
+    option_default : float
+        Its value where the user gives none.
+    option_rule : str
+        What it must be, for error messages.
+    option_is_valid : callable
+        value -> bool, whether it is that.
+    """
+
+    forward: Callable
+    backward: Callable
+    link: Callable = identity
+    targets: str = "real"
+    rowwise: bool = False
+    mean_over_outputs: bool = True
+    option: str | None = None
+    option_default: float = 0.0
+    option_rule: str = ""
+    option_is_valid: Callable = math.isfinite
+
+    @property
+    def link_name(self):
+        """The link's name: identity, sigmoid, exponential or softmax."""
+        return self.link.__name__
+
+
+LOSSES: dict[str, Loss] = {
+    "mean_squared_error": Loss(mean_squared_error, mean_squared_error_backward),
+    "mean_absolute_error": Loss(mean_absolute_error, mean_absolute_error_backward),
+    "huber": Loss(
+        huber,
+        huber_backward,
+        option="delta",
+        option_default=1.0,
+        option_rule="greater than 0 and finite",
+        option_is_valid=lambda delta: 0 < delta < math.inf,
+    ),
+    "log_cosh": Loss(log_cosh, log_cosh_backward),
+    "softmax_cross_entropy": Loss(
+        softmax_cross_entropy,
+        softmax_cross_entropy_backward,
+        softmax,
+        "classes",
+        rowwise=True,
+        mean_over_outputs=False,
+        option="label_smoothing",
+        option_rule="at least 0 and less than 1",
+        option_is_valid=lambda smoothing: 0 <= smoothing < 1,
+    ),
+    "binary_cross_entropy": Loss(binary_cross_entropy, binary_cross_entropy_backward, sigmoid, "binary"),
+    "poisson": Loss(poisson, poisson_backward, exponential, "count"),
+    "hinge": Loss(hinge, hinge_backward, targets="sign"),
+}
