@@ -262,17 +262,21 @@ def mish_backward(dy, z):
 # gelu (exact)
 #     y  = z Φ(z),  Φ(z) = (1 + erf(z / √2)) / 2      Φ, φ: distribution and density of the standard normal
 #     dz = dy · (Φ(z) + z φ(z)),  φ(z) = e^(−z²/2) / √(2π)
+SQRT_HALF = math.sqrt(0.5)
+DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
+
+
 @register_jitable
 def gelu(z):
     half = like(z, 0.5)
-    return z * (half + half * erf(z * like(z, math.sqrt(0.5))))
+    return z * (half + half * erf(z * like(z, SQRT_HALF)))
 
 
 @register_jitable
 def gelu_backward(dy, z):
     half = like(z, 0.5)
-    distribution = half + half * erf(z * like(z, math.sqrt(0.5)))
-    density = like(z, 1 / math.sqrt(2 * math.pi)) * exp(-half * (z * z))
+    distribution = half + half * erf(z * like(z, SQRT_HALF))
+    density = like(z, DENSITY_AT_0) * exp(-half * (z * z))
     return dy * (distribution + z * density)
 
 

@@ -1,9 +1,9 @@
 """Losses: what one output adds, and the gradient of its logit z. A loss owns its link, z -> prediction.
 
-What is added is before any mean: whoever loops over outputs divides, once, by the number of rows, and by that
-of outputs where ``mean_over_outputs`` says so, as PyTorch's ``reduction="mean"``. Conventions are PyTorch's;
-log_cosh and hinge are Keras's. A loss that goes output by output is ``name(z, t, option)`` for the logit z and
-its target t; option is the one number that a loss may have. Row-wise losses stand at the end.
+What is added is before any mean: whoever loops over outputs divides, once, by the number of rows, and by
+that of outputs where ``mean_over_outputs`` says so, as PyTorch's ``reduction="mean"``. Conventions are
+PyTorch's; log_cosh and hinge are Keras's. A loss that goes output by output is ``name(z, t, option)`` for the
+logit z and its target t; option is the one number that a loss may have. Row-wise losses stand at the end.
 
 To add one: two functions here, a row in ``LOSSES``, a row in ``tests/reference.py``.
 A comparison is written so that NaN takes the branch that keeps it.
@@ -76,6 +76,9 @@ def huber_backward(z, t, option):
 #     dz = tanh(d)
 #     With a = |d| and u = e⁻ᵃ, for small a: cosh a = 1 + (1 − u)² / 2u, and log(1 + …) keeps its digits;
 #     for large a: cosh a = eᵃ (1 + u²) / 2, so l = a − log 2 + log(1 + u²), and nothing overflows.
+LOG_2 = math.log(2)
+
+
 @register_jitable
 def log_cosh(z, t, option):
     one = like(z, 1.0)
@@ -83,7 +86,7 @@ def log_cosh(z, t, option):
     less = expm1(-size)  # u − 1
     u = less + one
     small = size < one
-    base = like(z, 0.0) if small else size - like(z, math.log(2))
+    base = like(z, 0.0) if small else size - like(z, LOG_2)
     excess = less * less / (u + u) if small else u * u
     return base + log1p(excess)
 

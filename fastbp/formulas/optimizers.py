@@ -1,9 +1,9 @@
 """Optimizers: the update of one parameter w, given its gradient dw and the optimizer's states of it.
 
 ``name(w, dw, *states, hyper)`` returns the new w, or (w, *states) where there are states, which start at 0.
-``hyper`` is a tuple of numbers of w's type. It is made once per step, in float64, by ``name_hyper(settings, step)``
-from the user's settings, a tuple in the order of ``Optimizer.settings``. The step is 1 in the first update after
-the states were 0.
+``hyper`` is a tuple of numbers of w's type. It is made once per step, in float64, by
+``name_hyper(settings, step)`` from the user's settings, a tuple in the order of ``Optimizer.settings``. The
+step is 1 in the first update after the states were 0.
 
 To add one: two functions here, a row in ``OPTIMIZERS``, a row in ``tests/reference.py``.
 """
