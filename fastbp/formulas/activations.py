@@ -15,21 +15,21 @@ from dataclasses import dataclass
 from types import FunctionType
 
 import numpy as np
-from numba.extending import register_jitable
 
 from fastbp.formulas import elementary
 from fastbp.formulas.elementary import erf, exp, expm1, like, sqrt
+from fastbp.formulas.formula import formula
 
 
 # identity
 #     y  = z
 #     dz = dy
-@register_jitable
+@formula
 def identity(z):
     return z
 
 
-@register_jitable
+@formula
 def identity_backward(dy, y):
     return dy
 
@@ -37,13 +37,13 @@ def identity_backward(dy, y):
 # relu
 #     y  = max(z, 0)
 #     dz = dy where z > 0, else 0         y > 0 exactly where z > 0, so y is kept; the slope at 0 is 0
-@register_jitable
+@formula
 def relu(z):
     zero = like(z, 0.0)
     return zero if z <= zero else z
 
 
-@register_jitable
+@formula
 def relu_backward(dy, y):
     zero = like(y, 0.0)
     return zero if y <= zero else dy
@@ -52,12 +52,12 @@ def relu_backward(dy, y):
 # leaky_relu
 #     y  = z where z > 0, else 0.01 z
 #     dz = dy where z > 0, else 0.01 dy   the sign of y is that of z; the slope at 0 is 0.01
-@register_jitable
+@formula
 def leaky_relu(z):
     return z if z > like(z, 0.0) else like(z, 0.01) * z
 
 
-@register_jitable
+@formula
 def leaky_relu_backward(dy, y):
     return dy if y > like(y, 0.0) else like(y, 0.01) * dy
 
@@ -65,13 +65,13 @@ def leaky_relu_backward(dy, y):
 # elu (α = 1, where celu is the same function)
 #     y  = z where z > 0, else eᶻ − 1
 #     dz = dy where z > 0, else dy · eᶻ = dy · (y + 1)
-@register_jitable
+@formula
 def elu(z):
     below = expm1(z)
     return z if z > like(z, 0.0) else below
 
 
-@register_jitable
+@formula
 def elu_backward(dy, y):
     return dy if y > like(y, 0.0) else dy * (y + like(y, 1.0))
 
@@ -83,13 +83,13 @@ SELU_SCALE = 1.0507009873554804934193349852946  # λ
 SELU_FLOOR = 1.0507009873554804934193349852946 * 1.6732632423543772848170429916717  # λα
 
 
-@register_jitable
+@formula
 def selu(z):
     below = like(z, SELU_FLOOR) * expm1(z)
     return like(z, SELU_SCALE) * z if z > like(z, 0.0) else below
 
 
-@register_jitable
+@formula
 def selu_backward(dy, y):
     return dy * like(y, SELU_SCALE) if y > like(y, 0.0) else dy * (y + like(y, SELU_FLOOR))
 
@@ -97,7 +97,7 @@ def selu_backward(dy, y):
 # relu6
 #     y  = min(max(z, 0), 6)
 #     dz = dy where 0 < y < 6, else 0
-@register_jitable
+@formula
 def relu6(z):
     zero = like(z, 0.0)
     six = like(z, 6.0)
@@ -105,7 +105,7 @@ def relu6(z):
     return six if floored > six else floored
 
 
-@register_jitable
+@formula
 def relu6_backward(dy, y):
     zero = like(y, 0.0)
     below_six = zero if y >= like(y, 6.0) else dy
@@ -115,12 +115,12 @@ def relu6_backward(dy, y):
 # sigmoid
 #     y  = 1 / (1 + e⁻ᶻ)
 #     dz = dy · e⁻ᶻ / (1 + e⁻ᶻ)² = dy · y · (1 − y)
-@register_jitable
+@formula
 def sigmoid(z):
     return elementary.sigmoid(z)
 
 
-@register_jitable
+@formula
 def sigmoid_backward(dy, y):
     return dy * (y * (like(y, 1.0) - y))
 
@@ -128,12 +128,12 @@ def sigmoid_backward(dy, y):
 # hard_sigmoid
 #     y  = min(max(z + 3, 0), 6) / 6
 #     dz = dy / 6 where 0 < y < 1, else 0
-@register_jitable
+@formula
 def hard_sigmoid(z):
     return relu6(z + like(z, 3.0)) * like(z, 1 / 6)
 
 
-@register_jitable
+@formula
 def hard_sigmoid_backward(dy, y):
     zero = like(y, 0.0)
     below_one = zero if y >= like(y, 1.0) else dy * like(y, 1 / 6)
@@ -143,12 +143,12 @@ def hard_sigmoid_backward(dy, y):
 # tanh
 #     y  = tanh(z)
 #     dz = dy · (1 − y²) = dy · (1 − y)(1 + y)        tanh' = 1 − tanh²; the factors lose nothing near ±1
-@register_jitable
+@formula
 def tanh(z):
     return elementary.tanh(z)
 
 
-@register_jitable
+@formula
 def tanh_backward(dy, y):
     one = like(y, 1.0)
     return dy * ((one - y) * (one + y))
@@ -157,14 +157,14 @@ def tanh_backward(dy, y):
 # hard_tanh
 #     y  = min(max(z, −1), 1)
 #     dz = dy where −1 < y < 1, else 0
-@register_jitable
+@formula
 def hard_tanh(z):
     one = like(z, 1.0)
     floored = -one if z < -one else z
     return one if floored > one else floored
 
 
-@register_jitable
+@formula
 def hard_tanh_backward(dy, y):
     return like(y, 0.0) if abs(y) >= like(y, 1.0) else dy
 
@@ -172,12 +172,12 @@ def hard_tanh_backward(dy, y):
 # softplus
 #     y  = log(1 + eᶻ)
 #     dz = dy · eᶻ / (1 + eᶻ) = dy · (1 − e⁻ʸ)        1 + eᶻ = eʸ; exact for small y too
-@register_jitable
+@formula
 def softplus(z):
     return elementary.softplus(z)
 
 
-@register_jitable
+@formula
 def softplus_backward(dy, y):
     return -dy * expm1(-y)
 
@@ -185,12 +185,12 @@ def softplus_backward(dy, y):
 # softsign
 #     y  = z / (1 + |z|)
 #     dz = dy / (1 + |z|)² = dy · (1 − |y|)²          1 − |y| = 1 / (1 + |z|)
-@register_jitable
+@formula
 def softsign(z):
     return z / (like(z, 1.0) + abs(z))
 
 
-@register_jitable
+@formula
 def softsign_backward(dy, y):
     slope = like(y, 1.0) - abs(y)
     return dy * (slope * slope)
@@ -199,12 +199,12 @@ def softsign_backward(dy, y):
 # silu, also called swish
 #     y  = z σ(z)                                     σ: sigmoid
 #     dz = dy · (σ + z σ (1 − σ))                     not monotonic: y does not tell z, so z is kept
-@register_jitable
+@formula
 def silu(z):
     return z * elementary.sigmoid(z)
 
 
-@register_jitable
+@formula
 def silu_backward(dy, z):
     s = elementary.sigmoid(z)
     return dy * (s + z * (s * (like(z, 1.0) - s)))
@@ -213,7 +213,7 @@ def silu_backward(dy, z):
 # hard_silu, also called hard swish
 #     y  = z · min(max(z + 3, 0), 6) / 6              0 below −3, z above 3
 #     dz = dy · (2z + 3) / 6 = dy · (z/3 + 1/2)       between; 0 at −3 and 1 at 3
-@register_jitable
+@formula
 def hard_silu(z):
     three = like(z, 3.0)
     between = z * ((z + three) * like(z, 1 / 6))
@@ -221,7 +221,7 @@ def hard_silu(z):
     return like(z, 0.0) if z <= -three else above
 
 
-@register_jitable
+@formula
 def hard_silu_backward(dy, z):
     three = like(z, 3.0)
     between = dy * (z * like(z, 1 / 3) + like(z, 0.5))
@@ -236,7 +236,7 @@ def hard_silu_backward(dy, z):
 #         t  = (1 + 2e) / d    or  e (2 + e) / d
 #         t' = 4e² (1 + e) / d²  or  4e (1 + e) / d²
 #     so one exponential serves both, and no digits cancel.
-@register_jitable
+@formula
 def mish(z):
     one = like(z, 1.0)
     two = like(z, 2.0)
@@ -246,7 +246,7 @@ def mish(z):
     return z * (above if z > like(z, 0.0) else below)
 
 
-@register_jitable
+@formula
 def mish_backward(dy, z):
     zero = like(z, 0.0)
     one = like(z, 1.0)
@@ -266,13 +266,13 @@ SQRT_HALF = math.sqrt(0.5)
 DENSITY_AT_0 = 1 / math.sqrt(2 * math.pi)
 
 
-@register_jitable
+@formula
 def gelu(z):
     half = like(z, 0.5)
     return z * (half + half * erf(z * like(z, SQRT_HALF)))
 
 
-@register_jitable
+@formula
 def gelu_backward(dy, z):
     half = like(z, 0.5)
     distribution = half + half * erf(z * like(z, SQRT_HALF))
@@ -287,12 +287,12 @@ GELU_LINEAR = 2 * math.sqrt(2 / math.pi)
 GELU_CUBIC = GELU_LINEAR * 0.044715
 
 
-@register_jitable
+@formula
 def gelu_tanh(z):
     return z * elementary.sigmoid(z * (like(z, GELU_LINEAR) + like(z, GELU_CUBIC) * (z * z)))
 
 
-@register_jitable
+@formula
 def gelu_tanh_backward(dy, z):
     square = z * z
     s = elementary.sigmoid(z * (like(z, GELU_LINEAR) + like(z, GELU_CUBIC) * square))
@@ -303,12 +303,12 @@ def gelu_tanh_backward(dy, z):
 # log_sigmoid
 #     y  = log σ(z) = −log(1 + e⁻ᶻ)
 #     dz = dy · (1 − σ(z)) = dy · (1 − eʸ)            exact for small y too
-@register_jitable
+@formula
 def log_sigmoid(z):
     return -elementary.softplus(-z)
 
 
-@register_jitable
+@formula
 def log_sigmoid_backward(dy, y):
     return -dy * expm1(y)
 
@@ -316,12 +316,12 @@ def log_sigmoid_backward(dy, y):
 # tanhshrink
 #     y  = z − tanh(z)
 #     dz = dy · (1 − (1 − tanh²(z))) = dy · tanh²(z)
-@register_jitable
+@formula
 def tanhshrink(z):
     return z - elementary.tanh(z)
 
 
-@register_jitable
+@formula
 def tanhshrink_backward(dy, z):
     t = elementary.tanh(z)
     return dy * (t * t)
@@ -330,14 +330,14 @@ def tanhshrink_backward(dy, z):
 # softshrink (λ = 1/2)
 #     y  = z − λ above λ, z + λ below −λ, else 0      z − z is 0, or NaN for NaN
 #     dz = dy where y ≠ 0, else 0
-@register_jitable
+@formula
 def softshrink(z):
     half = like(z, 0.5)
     below = z + half if z < -half else z - z
     return z - half if z > half else below
 
 
-@register_jitable
+@formula
 def softshrink_backward(dy, y):
     zero = like(y, 0.0)
     return zero if y == zero else dy
@@ -346,12 +346,12 @@ def softshrink_backward(dy, y):
 # hardshrink (λ = 1/2)
 #     y  = 0 where |z| ≤ λ, else z
 #     dz = dy where y ≠ 0, else 0
-@register_jitable
+@formula
 def hardshrink(z):
     return like(z, 0.0) if abs(z) <= like(z, 0.5) else z
 
 
-@register_jitable
+@formula
 def hardshrink_backward(dy, y):
     zero = like(y, 0.0)
     return zero if y == zero else dy
@@ -360,7 +360,7 @@ def hardshrink_backward(dy, y):
 # squareplus (Barron, 2021; b = 4)
 #     y  = (z + √(z² + 4)) / 2                        y(z) y(−z) = 1, which saves the digits below 0
 #     dz = dy · y² / (1 + y²)                         from y² − z y − 1 = 0: (2y − z) y' = y, z = y − 1/y
-@register_jitable
+@formula
 def squareplus(z):
     one = like(z, 1.0)
     size = abs(z)
@@ -368,7 +368,7 @@ def squareplus(z):
     return above if z > like(z, 0.0) else one / above
 
 
-@register_jitable
+@formula
 def squareplus_backward(dy, y):
     square = y * y
     return dy * (square / (like(y, 1.0) + square))
@@ -377,12 +377,12 @@ def squareplus_backward(dy, y):
 # exponential
 #     y  = eᶻ
 #     dz = dy · y
-@register_jitable
+@formula
 def exponential(z):
     return exp(z)
 
 
-@register_jitable
+@formula
 def exponential_backward(dy, y):
     return dy * y
 
@@ -503,7 +503,7 @@ def _formula(function, role):
     if not callable(function):
         raise TypeError(f"{role} must be a function of one number, not {function!r}")
     function = getattr(function, "py_func", function)  # loops over an @njit function would not be cached
-    return register_jitable(function) if isinstance(function, FunctionType) else function
+    return formula(function) if isinstance(function, FunctionType) else function
 
 
 def _check_backward(name, row):

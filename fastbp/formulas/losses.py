@@ -14,23 +14,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from numba.extending import register_jitable
-
 from fastbp.formulas import elementary
 from fastbp.formulas.activations import exponential, identity, sigmoid
 from fastbp.formulas.elementary import exp, expm1, like, log1p
+from fastbp.formulas.formula import formula
 
 
 # mean_squared_error
 #     l  = d²,  d = z − t
 #     dz = 2 d
-@register_jitable
+@formula
 def mean_squared_error(z, t, option):
     d = z - t
     return d * d
 
 
-@register_jitable
+@formula
 def mean_squared_error_backward(z, t, option):
     d = z - t
     return d + d
@@ -39,12 +38,12 @@ def mean_squared_error_backward(z, t, option):
 # mean_absolute_error
 #     l  = |d|,  d = z − t
 #     dz = sign(d)                        0 at 0
-@register_jitable
+@formula
 def mean_absolute_error(z, t, option):
     return abs(z - t)
 
 
-@register_jitable
+@formula
 def mean_absolute_error_backward(z, t, option):
     d = z - t
     zero = like(z, 0.0)
@@ -56,7 +55,7 @@ def mean_absolute_error_backward(z, t, option):
 # huber (option: δ, where the parabola becomes a line)
 #     l  = d²/2 where |d| ≤ δ, else δ (|d| − δ/2),  d = z − t
 #     dz = d    where |d| ≤ δ, else δ sign(d)
-@register_jitable
+@formula
 def huber(z, t, option):
     half = like(z, 0.5)
     size = abs(z - t)
@@ -64,7 +63,7 @@ def huber(z, t, option):
     return line if size > option else half * (size * size)
 
 
-@register_jitable
+@formula
 def huber_backward(z, t, option):
     d = z - t
     floored = -option if d < -option else d
@@ -79,7 +78,7 @@ def huber_backward(z, t, option):
 LOG_2 = math.log(2)
 
 
-@register_jitable
+@formula
 def log_cosh(z, t, option):
     one = like(z, 1.0)
     size = abs(z - t)
@@ -91,7 +90,7 @@ def log_cosh(z, t, option):
     return base + log1p(excess)
 
 
-@register_jitable
+@formula
 def log_cosh_backward(z, t, option):
     return elementary.tanh(z - t)
 
@@ -101,13 +100,13 @@ def log_cosh_backward(z, t, option):
 #        = log(1 + eᶻ) − t z               log p = z − log(1 + eᶻ), log(1 − p) = −log(1 + eᶻ)
 #        = max(z, 0) − t z + log(1 + e^−|z|)             no digits cancel where z and t agree
 #     dz = eᶻ / (1 + eᶻ) − t = p − t
-@register_jitable
+@formula
 def binary_cross_entropy(z, t, option):
     line = (like(z, 1.0) - t) * z if z > like(z, 0.0) else -t * z
     return line + elementary.softplus(-abs(z))
 
 
-@register_jitable
+@formula
 def binary_cross_entropy_backward(z, t, option):
     return elementary.sigmoid(z) - t
 
@@ -115,12 +114,12 @@ def binary_cross_entropy_backward(z, t, option):
 # poisson (link: rate p = eᶻ; counts t ≥ 0; the constant log t! is left out)
 #     l  = p − t log p = eᶻ − t z
 #     dz = eᶻ − t
-@register_jitable
+@formula
 def poisson(z, t, option):
     return exp(z) - t * z
 
 
-@register_jitable
+@formula
 def poisson_backward(z, t, option):
     return exp(z) - t
 
@@ -128,14 +127,14 @@ def poisson_backward(z, t, option):
 # hinge (t is −1 or +1)
 #     l  = max(1 − t z, 0)
 #     dz = −t where t z < 1, else 0
-@register_jitable
+@formula
 def hinge(z, t, option):
     zero = like(z, 0.0)
     short = like(z, 1.0) - t * z
     return zero if short <= zero else short
 
 
-@register_jitable
+@formula
 def hinge_backward(z, t, option):
     zero = like(z, 0.0)
     short = like(z, 1.0) - t * z
@@ -147,25 +146,25 @@ def hinge_backward(z, t, option):
 #     l    = Σ −t_j log p_j = Σ t_j (log_sum − s_j)
 #     dz_j = Σ_k t_k (p_j − [j = k]) = p_j Σ t_k − t_j = p_j − t_j         ∂log_sum/∂s_j = p_j; max z cancels
 #     The loop over a row finds max z and log_sum; s ≤ 0: nothing overflows. t = 0 adds 0 even where p is 0.
-@register_jitable
+@formula
 def softmax(s, log_sum):
     return exp(s - log_sum)
 
 
-@register_jitable
+@formula
 def softmax_cross_entropy(s, log_sum, t):
     zero = like(s, 0.0)
     return zero if t == zero else t * (log_sum - s)
 
 
-@register_jitable
+@formula
 def softmax_cross_entropy_backward(s, log_sum, t):
     return exp(s - log_sum) - t
 
 
 # Label smoothing ε (Szegedy et al., 2016): each target of n moves towards the uniform 1/n.
 #     t ← (1 − ε) t + ε/n                 a row still sums to 1; ε = 0 leaves t as it is
-@register_jitable
+@formula
 def smoothed_target(t, smoothing, n):
     return (like(t, 1.0) - smoothing) * t + smoothing / n
 

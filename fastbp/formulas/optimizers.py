@@ -12,9 +12,8 @@ To add one: two functions here, a row in ``OPTIMIZERS``, a row in ``tests/refere
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from numba.extending import register_jitable
-
 from fastbp.formulas.elementary import fma
+from fastbp.formulas.formula import formula
 
 # Stochastic gradient descent as torch.optim.SGD has it:
 #     d = dw + weight_decay · w           the gradient of loss + weight_decay/2 · |w|²
@@ -26,13 +25,13 @@ from fastbp.formulas.elementary import fma
 
 
 # sgd: no state
-@register_jitable
+@formula
 def sgd_hyper(settings, step):
     learning_rate, weight_decay = settings
     return learning_rate, weight_decay
 
 
-@register_jitable
+@formula
 def sgd(w, dw, hyper):
     learning_rate, weight_decay = hyper
     d = fma(weight_decay, w, dw)
@@ -40,14 +39,14 @@ def sgd(w, dw, hyper):
 
 
 # momentum: state v
-@register_jitable
+@formula
 def momentum_hyper(settings, step):
     learning_rate, weight_decay, momentum, dampening = settings
     undamped = 1.0 if step == 1 else 1.0 - dampening
     return learning_rate, weight_decay, momentum, undamped
 
 
-@register_jitable
+@formula
 def momentum(w, dw, v, hyper):
     learning_rate, weight_decay, momentum, undamped = hyper
     d = fma(weight_decay, w, dw)
@@ -56,13 +55,13 @@ def momentum(w, dw, v, hyper):
 
 
 # nesterov: state v, dampening 0
-@register_jitable
+@formula
 def nesterov_hyper(settings, step):
     learning_rate, weight_decay, momentum = settings
     return learning_rate, weight_decay, momentum
 
 
-@register_jitable
+@formula
 def nesterov(w, dw, v, hyper):
     learning_rate, weight_decay, momentum = hyper
     d = fma(weight_decay, w, dw)
