@@ -1,0 +1,177 @@
+"""Where compiled code is kept.
+
+A kernel is compiled once and stored as plain machine code under the user's cache directory, in a folder named by a
+hash of every kernel source and of the versions of Python, Numba, llvmlite and NumPy: an edit to any kernel file opens
+a new folder, so code never goes stale. A stored kernel carries a checksum and is written atomically under a
+name of its own, so a truncated file, a full disk, a read-only folder or two processes at once cost a
+compilation at worst, never a wrong result.
+
+Machine code is loaded straight into LLVM, whether it was just compiled or comes from the disk.
+
+``FASTBP_CACHE_DIR`` moves the folder; an empty value keeps nothing on disk.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+
+from llvmlite import binding as llvm
+
+from fastbp.cpu.machine import this_machine
+
+_MAGIC = b"fastbp kernel 1\n"
+_SOURCES = ("formulas", "cpu")
+_CODEGEN_OPTIONS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_LOOP_VECTORIZE", "NUMBA_SLP_VECTORIZE", "NUMBA_DEBUGINFO")
+
+_lock = threading.RLock()
+_loaded = {}  # (kernel name, id of own) -> (address, engine that owns the code, own)
+
+
+def address(factory, *arguments, own=None):
+    """The address of the kernel that ``factory(*arguments)`` describes; compiled or loaded at first use.
+
+    Parameters
+    ----------
+    factory : callable
+        Module-level function that returns ``(signature, function)``: a Numba signature and the plain Python
+        function to compile. Called only when the kernel is not stored.
+    *arguments : str or int
+        What the factory is called with. Together with the factory's name they name the kernel.
+    own : object, optional
+        Something of the user's that the kernel is made from, an activation, say. Such code stays in this process:
+        what it refers to cannot be seen, so on disk it could go stale.
+    """
+    name = f"{factory.__module__}.{factory.__qualname__}({', '.join(map(str, arguments))})"
+    key = name, id(own)
+    found = _loaded.get(key)
+    if found is None:
+        with _lock:
+            found = _loaded.get(key)
+            if found is None:
+                found = _loaded[key] = (*_load_or_compile(name, factory, arguments, own is None), own)
+    return found[0]
+
+
+def _load_or_compile(name, factory, arguments, keep):
+    path = _path(name) if keep else None
+    stored = _read(path) if path else None
+    if stored is not None:
+        loaded = _load(*stored)
+        if loaded is not None:
+            return loaded
+    symbol, externals, code = _compile(*factory(*arguments))
+    if path:
+        _write(path, symbol, externals, code)
+    return _load(symbol, externals, code)
+
+
+def _compile(signature, function):
+    """(symbol, external symbols, machine code) of ``function`` with C calling convention."""
+    from numba.core.ccallback import CFunc
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.sigutils import normalize_signature
+
+    with global_compiler_lock:  # the one place that reaches behind Numba's public door: it has no way to just emit code
+        callback = CFunc(function, normalize_signature(signature), {}, {"nopython": True, "error_model": "numpy"})
+        result = callback._compile_uncached()
+        library = result.library
+        library.finalize()
+        module = library._final_module
+        code = library.codegen._tm.emit_object(module)
+    externals = sorted(f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
+    return result.fndesc.llvm_cfunc_wrapper_name, externals, code
+
+
+def _load(symbol, externals, code):
+    """Hand machine code to LLVM: (address, engine), or None where it asks for a symbol that nobody has."""
+    if any(llvm.address_of_symbol(name) is None for name in externals):
+        from numba.core.registry import cpu_target  # registers Numba's run-time symbols with LLVM
+
+        cpu_target.target_context.refresh()
+        if any(llvm.address_of_symbol(name) is None for name in externals):
+            return None
+    llvm.initialize_native_target()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target.create_target_machine(jit=True))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return engine.get_function_address(symbol), engine
+
+
+def _read(path):
+    """What `_write` stored, or None where there is nothing, or nothing whole."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    start = len(_MAGIC) + 32
+    if content[: len(_MAGIC)] != _MAGIC or hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]:
+        return None
+    header, code = content[start:].split(b"\n", 1)
+    symbol, externals = json.loads(header)
+    return symbol, externals, code
+
+
+def _write(path, symbol, externals, code):
+    """Store a kernel atomically; a place that cannot be written is no error."""
+    body = json.dumps([symbol, externals]).encode() + b"\n" + code
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(_MAGIC + hashlib.sha256(body).digest() + body)
+        os.replace(temporary, path)
+    except OSError:
+        if temporary:
+            try:
+                os.unlink(temporary)
+            except OSError:
+                pass
+
+
+def _path(name):
+    """The file of a kernel, or None where nothing is to be kept."""
+    folder = directory()
+    if folder is None:
+        return None
+    machine = this_machine()
+    options = [os.environ.get(option, "") for option in _CODEGEN_OPTIONS]
+    key = "\n".join([name, machine.triple, machine.name, machine.features, *options])
+    readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.removeprefix("fastbp.cpu."))
+    return folder / f"{readable[:80].strip('-')}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+
+
+def directory():
+    """The folder of this version's kernels (`pathlib.Path`), or None where the cache is switched off."""
+    base = os.environ.get("FASTBP_CACHE_DIR")
+    if base == "":
+        return None
+    return (Path(base) if base else _user_cache()) / _sources_hash()
+
+
+def _user_cache():
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "fastbp" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "fastbp"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastbp"
+
+
+@cache
+def _sources_hash():
+    """Names everything that machine code depends on beside the kernel and the processor."""
+    digest = hashlib.sha256()
+    for version in (platform.python_version(), *map(importlib.metadata.version, ("numba", "llvmlite", "numpy"))):
+        digest.update(version.encode() + b"\n")
+    package = Path(__file__).parent.parent
+    for file in sorted([*(file for folder in _SOURCES for file in (package / folder).glob("*.py")), package / "random.py"]):
+        digest.update(file.name.encode() + b"\n" + file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,112 @@
+"""Loops over formulas: activations, and the update of a run of parameters."""
+
+import numpy as np
+from numba.extending import register_jitable
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.simd import array
+from fastbp.formulas.activations import ACTIVATIONS
+from fastbp.formulas.optimizers import OPTIMIZERS
+
+
+def activation_forward(name, real):
+    """y = f(z) for the rows of a block; in place where the backward needs only y."""
+    activation, dtype = ACTIVATIONS[name], REAL[real]
+    formula, size = register_jitable(activation.forward), dtype(0).itemsize
+
+    @register_jitable
+    def in_place(n, y):
+        y = array(y, n, dtype)
+        for i in range(n):
+            y[i] = dtype(formula(y[i]))
+
+    @register_jitable
+    def out_of_place(n, z, y):
+        z, y = array(z, n, dtype), array(y, n, dtype)
+        for i in range(n):
+            y[i] = dtype(formula(z[i]))
+
+    def forward_keeping_y(op, ctx):
+        rows, n = _runs(ctx.rows, op.columns, op.z_row, size)
+        for i in range(rows):
+            in_place(n, op.y + (ctx.slot + i) * op.z_row)
+
+    def forward_keeping_z(op, ctx):
+        rows, n = _runs(ctx.rows, op.columns, op.z_row, size)
+        for i in range(rows):
+            at = (ctx.slot + i) * op.z_row
+            out_of_place(n, op.z + at, op.y + at)
+
+    return kernel(forward_keeping_y if activation.keeps == "y" else forward_keeping_z)
+
+
+def activation_backward(name, real):
+    """dz = dy · f'(z), in place, for the rows of a block."""
+    activation, dtype = ACTIVATIONS[name], REAL[real]
+    formula, size = register_jitable(activation.backward), dtype(0).itemsize
+    keeps_y = activation.keeps == "y"
+
+    @register_jitable
+    def in_place(n, dz, kept):
+        dz, kept = array(dz, n, dtype), array(kept, n, dtype)
+        for i in range(n):
+            dz[i] = dtype(formula(dz[i], kept[i]))
+
+    def activation_backward(op, ctx):
+        kept = op.y if keeps_y else op.z
+        rows, n = _runs(ctx.rows, op.columns, op.z_row, size)
+        for i in range(rows):
+            at = (ctx.slot + i) * op.z_row
+            in_place(n, op.dz + at, kept + at)
+
+    return kernel(activation_backward)
+
+
+@register_jitable
+def _runs(rows, columns, row_bytes, size):
+    """(number of runs, elements in each): one run where the rows of a block touch each other."""
+    if row_bytes == columns * size:
+        return 1, rows * columns
+    return rows, columns
+
+
+def update_loop(name, real):
+    """A function ``update(n, dw, w, state_bytes, hyper)`` that steps n parameters that lie side by side.
+
+    Optimizer state s of the parameter at address p lies at ``p + (s + 1) * state_bytes``.
+    """
+    optimizer, dtype = OPTIMIZERS[name], REAL[real]
+    formula, hypers = optimizer.update, optimizer.hypers
+
+    @register_jitable
+    def update_stateless(n, dw, w, state_bytes, hyper):
+        values = to_fixed_tuple(array(hyper, hypers, dtype), hypers)
+        dw, w = array(dw, n, dtype), array(w, n, dtype)
+        for i in range(n):
+            w[i] = formula(w[i], dw[i], values)
+
+    @register_jitable
+    def update_one_state(n, dw, w, state_bytes, hyper):
+        values = to_fixed_tuple(array(hyper, hypers, dtype), hypers)
+        v = array(w + state_bytes, n, dtype)
+        dw, w = array(dw, n, dtype), array(w, n, dtype)
+        for i in range(n):
+            w[i], v[i] = formula(w[i], dw[i], v[i], values)
+
+    return (update_stateless, update_one_state)[optimizer.states]
+
+
+def optimizer_prepare(name, real):
+    """Turn the optimizer's settings into what its formula uses in this step, in this thread's own memory."""
+    optimizer, dtype = OPTIMIZERS[name], REAL[real]
+    formula, n_settings, hypers = optimizer.prepare, len(optimizer.settings), optimizer.hypers
+
+    def optimizer_prepare(op, ctx):
+        settings = to_fixed_tuple(array(ctx.settings, n_settings, np.float64), n_settings)
+        values = formula(settings, ctx.step)
+        hyper = array(ctx.hyper, hypers, dtype)
+        for i in range(hypers):
+            hyper[i] = dtype(values[i])
+
+    return kernel(optimizer_prepare)

@@ -1,0 +1,30 @@
+"""The rows of a block, copied side by side from wherever the epoch's order finds them."""
+
+from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.simd import array
+from numba.extending import register_jitable
+from numba import int64
+
+
+@register_jitable
+def data_row(ctx, i):
+    """Which row of the data is row i of this block."""
+    place = ctx.start + ctx.row + i
+    return array(ctx.order + 8 * place, 1, int64)[0] if ctx.order != 0 else place
+
+
+def gather(real):
+    """x (rows, n_in) of the workspace = the block's rows of the data."""
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    @register_jitable
+    def copy(n, source, target):
+        source, target = array(source, n, dtype), array(target, n, dtype)
+        for k in range(n):
+            target[k] = source[k]
+
+    def gather(op, ctx):
+        for i in range(ctx.rows):
+            copy(op.n_in, ctx.x + data_row(ctx, i) * op.n_in * size, op.x + (ctx.slot + i) * op.x_row)
+
+    return kernel(gather)

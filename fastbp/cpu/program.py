@@ -1,0 +1,108 @@
+"""The records that kernels read: an operation of the program, the context of a thread.
+
+A kernel is called as ``kernel(operation, context)`` with the addresses of two records. Sizes count elements,
+addresses and strides (``*_row``, ``*_step``, ``*_bytes``) count bytes, so that most kernels need not know the type.
+Every field is an int64: NumPy writes it, the kernel reads ``op.n_in``.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, from_dtype, types
+from numba.extending import intrinsic, register_jitable
+
+
+def _record(text):
+    return np.dtype([(name, np.int64) for name in text.split()], align=True)
+
+
+# One operation of one thread.
+#
+#   kernel, address          the compiled kernel; where this record lies
+#   n_in, n_out, columns     sizes of the layer; n_out rounded up to whole vectors
+#   use_bias                 whether there is a b
+#   x, dx, x_row             its input and the gradient of its input, (rows, n_in)
+#   z, y, dz, z_row          before and after the activation, gradient of z (or y), (rows, n_out)
+#   w, wt, bias              packed weights, their packed transpose (0: none), bias
+#   arena_bytes              from a parameter to its first optimizer state, and on to the next one
+#   slots, slot_bytes        sums of gradients: the first, and from one to the next
+#   host                     where this layer's W begins in the flat vector of the host; its b follows
+#   first_row, last_row, first_column, last_column      this thread's share of W
+#   m, n, k, a, a_row, a_step, b, b_panel, b_step, c0, c0_row, c, c_row    one matrix product, see gemm.py
+OPERATION = _record(
+    """kernel address
+    n_in n_out columns use_bias
+    x dx x_row z y dz z_row
+    w wt bias arena_bytes slots slot_bytes host
+    first_row last_row first_column last_column
+    m n k a a_row a_step b b_panel b_step c0 c0_row c c_row"""
+)
+
+# What a thread knows while it runs.
+#
+#   address, program, sections, n_sections           where this record and the thread's program lie
+#   thread, threads, shared, ticket                  who this is; SHARED; arrivals due at the next barrier
+#   product, zeros, scratch                          the matrix product's kernel; zeros; this thread's own memory
+#   host                                             the flat parameter (or gradient) vector of the host
+#   x, targets, order, n_rows                        the data (order 0: as it comes), float64 losses by epoch
+#   row_losses, losses, outputs
+#   batch_size, block_rows, whole                    rows of a batch and of a block; whether activations of all
+#                                                    rows of the batch are kept (1), or of one block (0)
+#   chunk_rows                                       rows summed into one gradient slot
+#   epoch, first_epoch, last_epoch, shuffle, seed    epochs to run, and where the order of an epoch comes from
+#   step, start, batch_rows                          this step, its first row in the order, its number of rows
+#   row, rows, slot, block                           this block: first row in the batch, rows, place in the workspace
+#   settings, hyper                                  the optimizer's float64 settings; what they are in this step
+#   option                                           address of the loss's one float64 option
+CONTEXT = _record(
+    """address program sections n_sections
+    thread threads shared ticket
+    product zeros scratch host
+    x targets order n_rows row_losses losses outputs
+    batch_size block_rows whole chunk_rows
+    epoch first_epoch last_epoch shuffle seed
+    step start batch_rows
+    row rows slot block
+    settings hyper option"""
+)
+
+# Operations [first, last) of a program, run once a step, or once for each of the thread's blocks of rows.
+SECTION = _record("first last by_rows")
+
+# What threads share, each on a cache line of its own: arrivals at barriers; the wish to stop; the
+# decision to stop, the same for all threads; steps done.
+SHARED = np.dtype([(name, np.int64, 8) for name in ("arrived", "stop", "halt", "steps")])
+ARRIVED, STOP, HALT, STEPS = (SHARED.fields[name][1] for name in SHARED.names)
+
+
+def _view(dtype):
+    """A function that takes the address of a record and returns the record."""
+    pointer = types.CPointer(from_dtype(dtype))
+
+    @intrinsic
+    def record_pointer(typingctx, address):
+        def codegen(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+        return pointer(types.int64), codegen
+
+    @register_jitable
+    def record(address):
+        return carray(record_pointer(address), 1)[0]
+
+    return record
+
+
+operation, context, section = _view(OPERATION), _view(CONTEXT), _view(SECTION)
+
+KERNEL = types.void(types.int64, types.int64)
+REAL = {"float32": np.float32, "float64": np.float64}
+
+
+def kernel(function):
+    """What `fastbp.cpu.cache.address` asks of a factory, for a kernel written on records: ``function(op, ctx)``."""
+    body = register_jitable(function)
+
+    def run(op_address, ctx_address):
+        body(operation(op_address), context(ctx_address))
+
+    return KERNEL, run

@@ -1,0 +1,239 @@
+"""What Numba cannot say: explicit vectors, addresses, atomics.
+
+An address is an int64. A kernel turns one into an array with :func:`array`; the register tile works on bare addresses.
+"""
+
+from functools import cache
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic, register_jitable
+
+_INT32, _INT64 = ir.IntType(32), ir.IntType(64)
+_REAL = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+_SUFFIX = {"float32": "f32", "float64": "f64"}
+
+
+def _declare(builder, name, result, arguments):
+    known = builder.module.globals.get(name)
+    return known or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+@intrinsic
+def pointer(typingctx, address):
+    """The address as an untyped pointer, for `numba.carray`."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), codegen
+
+
+@register_jitable
+def array(address, shape, dtype):
+    """A C-contiguous array over memory at an address."""
+    return carray(pointer(address), shape, dtype)
+
+
+@intrinsic
+def call(typingctx, kernel, operation, context):
+    """Call the kernel at an address: kernel(operation, context), all three int64 addresses."""
+
+    def codegen(cgctx, builder, signature, arguments):
+        kind = ir.FunctionType(ir.VoidType(), [_INT64, _INT64])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return cgctx.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@cache
+def tile(real, most_rows, vectors, lanes):
+    """The register tile: C[rows, vectors * lanes] = C0 + A @ B, with all of C in registers, as one intrinsic.
+
+    ``tile(rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k)``: addresses and strides in bytes;
+    1 <= rows <= most_rows, k >= 1.
+
+        for each of the k steps:                       row i of A moves by a_step, the row of B by b_step
+            for i in rows, j in columns:
+                c[i, j] = fma(a[i, k], b[k, j], c[i, j])
+
+    The strides of A are free: the same tile multiplies x by W (a_row = row of x, a_step = one element) and
+    the transpose of x by dz (a_row = one element, a_step = row of x). C starts as C0: a bias (c0_row = 0) or what
+    an earlier call left in C. Each element is one chain of fused multiply-adds in the order of k,
+    so its bits depend on neither ``rows`` nor ``vectors`` nor ``lanes``.
+    """
+    element = _REAL[real]
+    vector = ir.VectorType(element, lanes)
+    size = np.dtype(real).itemsize
+    undefined = ir.Constant(vector, ir.Undefined)
+    broadcast = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
+
+    def emit(builder, rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+        fma = _declare(builder, f"llvm.fma.v{lanes}{_SUFFIX[real]}", vector, [vector] * 3)
+
+        def row(base, stride, i):
+            return builder.add(base, builder.mul(stride, _INT64(i)))
+
+        def place(address, j):
+            return builder.inttoptr(builder.add(address, _INT64(size * lanes * j)), vector.as_pointer())
+
+        def splat(address):
+            scalar = builder.load(builder.inttoptr(address, element.as_pointer()), align=size)
+            first = builder.insert_element(undefined, scalar, _INT32(0))
+            return builder.shuffle_vector(first, undefined, broadcast)
+
+        tiles = [(i, j) for i in range(rows) for j in range(vectors)]
+        a_rows = [row(a, a_row, i) for i in range(rows)]
+        start = {(i, j): builder.load(place(row(c0, c0_row, i), j), align=size) for i, j in tiles}
+        before = builder.block
+        loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
+        builder.branch(loop)
+
+        builder.position_at_end(loop)
+        left, a_offset, b_row = builder.phi(_INT64), builder.phi(_INT64), builder.phi(_INT64)
+        sums = {ij: builder.phi(vector) for ij in tiles}
+        b_k = [builder.load(place(b_row, j), align=size) for j in range(vectors)]
+        new = {}
+        for i in range(rows):
+            a_ik = splat(builder.add(a_rows[i], a_offset))
+            for j in range(vectors):
+                new[i, j] = builder.call(fma, [a_ik, b_k[j], sums[i, j]])
+        left_next = builder.sub(left, _INT64(1))
+        for phi, first, following in (
+            (left, k, left_next),
+            (a_offset, _INT64(0), builder.add(a_offset, a_step)),
+            (b_row, b, builder.add(b_row, b_step)),
+            *((sums[ij], start[ij], new[ij]) for ij in tiles),
+        ):
+            phi.add_incoming(first, before)
+            phi.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed(">", left_next, _INT64(0)), loop, done)
+
+        builder.position_at_end(done)
+        for i, j in tiles:
+            builder.store(new[i, j], place(row(c, c_row, i), j), align=size)
+
+    @intrinsic
+    def tile(typingctx, rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+        def codegen(context, builder, signature, arguments):
+            end = builder.append_basic_block("end")
+            height = builder.switch(arguments[0], end)
+            for rows in range(1, most_rows + 1):
+                block = builder.append_basic_block(f"rows{rows}")
+                height.add_case(_INT64(rows), block)
+                builder.position_at_end(block)
+                emit(builder, rows, *arguments[1:])
+                builder.branch(end)
+            builder.position_at_end(end)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 11), codegen
+
+    return tile
+
+
+@cache
+def sum16(real):
+    """``sum16(address, n)``: the sum of n elements at an address in a fixed order, for any vector width.
+
+    Element i joins partial sum i mod 16; the sixteen are then added pairwise, halves first. The caller pads
+    the elements with zeros to a multiple of 16.
+    """
+    element = _REAL[real]
+    vector = ir.VectorType(element, 16)
+    size = np.dtype(real).itemsize
+    number = types.float32 if real == "float32" else types.float64
+
+    @intrinsic
+    def sum16(typingctx, address, n):
+        def codegen(context, builder, signature, arguments):
+            address, n = arguments
+            before = builder.block
+            loop, done = builder.append_basic_block("sum"), builder.append_basic_block("done")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            i, partial = builder.phi(_INT64), builder.phi(vector)
+            here = builder.add(address, builder.mul(i, _INT64(size)))
+            loaded = builder.load(builder.inttoptr(here, vector.as_pointer()), align=size)
+            total = builder.fadd(partial, loaded)
+            following = builder.add(i, _INT64(16))
+            for phi, first, then in ((i, _INT64(0), following), (partial, ir.Constant(vector, [0.0] * 16), total)):
+                phi.add_incoming(first, before)
+                phi.add_incoming(then, loop)
+            builder.cbranch(builder.icmp_signed("<", following, n), loop, done)
+            builder.position_at_end(done)
+            for half in (8, 4, 2, 1):
+                wide = ir.Constant(total.type, ir.Undefined)
+
+                def part(first, total=total, wide=wide, half=half):
+                    lanes = ir.Constant(ir.VectorType(_INT32, half), list(range(first, first + half)))
+                    return builder.shuffle_vector(total, wide, lanes)
+
+                total = builder.fadd(part(0), part(half))
+            return builder.extract_element(total, _INT32(0))
+
+        return number(types.int64, types.int64), codegen
+
+    return sum16
+
+
+@intrinsic
+def atomic_add(typingctx, address, value):
+    """Add to the int64 at an address; returns what was there."""
+
+    def codegen(context, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], _INT64.as_pointer())
+        return builder.atomic_rmw("add", place, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(typingctx, address):
+    """The int64 at an address, with everything that its writer wrote before it."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.load_atomic(builder.inttoptr(arguments[0], _INT64.as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def atomic_store(typingctx, address, value):
+    """Publish an int64 at an address, after everything written before it."""
+
+    def codegen(context, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], _INT64.as_pointer())
+        builder.store_atomic(arguments[1], place, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def relax(typingctx):
+    """Tell the core that this is a spin loop (x86 ``pause``, AArch64 ``yield``; nothing elsewhere)."""
+
+    def codegen(context, builder, signature, arguments):
+        triple = builder.module.triple
+        if triple.startswith(("x86_64", "i686")):
+            builder.call(_declare(builder, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
+        elif triple.startswith(("aarch64", "arm64")):
+            builder.call(_declare(builder, "llvm.aarch64.hint", ir.VoidType(), [_INT32]), [_INT32(1)])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def yield_to_others(typingctx):
+    """Let the operating system run another thread (``sched_yield``; ``SwitchToThread`` on Windows)."""
+
+    def codegen(context, builder, signature, arguments):
+        name = "SwitchToThread" if "windows" in builder.module.triple else "sched_yield"
+        builder.call(_declare(builder, name, _INT32, []), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen

@@ -1,0 +1,98 @@
+"""The training step: the compiled program that calls the operations.
+
+Compiled once for every architecture there will ever be: it walks a table of records and calls the address in each.
+"""
+
+import numpy as np
+from numba.extending import register_jitable
+
+from fastbp.cpu.program import CONTEXT, HALT, KERNEL, OPERATION, REAL, SECTION, STEPS, STOP, context, kernel, operation, section
+from fastbp.cpu.simd import array, atomic_load, atomic_store, call
+from fastbp.cpu.team import wait_for_all
+from fastbp.random import shuffle
+from numba import int64
+
+_OPERATION, _SECTION = OPERATION.itemsize, SECTION.itemsize
+
+
+@register_jitable
+def run_operations(ctx, first, last):
+    """Call operations [first, last) of this thread's program."""
+    for i in range(first, last):
+        op = ctx.program + i * _OPERATION
+        call(operation(op).kernel, op, ctx.address)
+
+
+@register_jitable
+def run_batch(ctx):
+    """One pass of the program over the batch that begins at ctx.start."""
+    n, size = ctx.batch_rows, ctx.block_rows
+    blocks = (n + size - 1) // size
+    first_block = blocks * ctx.thread // ctx.threads
+    last_block = blocks * (ctx.thread + 1) // ctx.threads
+    for s in range(ctx.n_sections):
+        part = section(ctx.sections + s * _SECTION)
+        if part.by_rows != 0:
+            for block in range(first_block, last_block):
+                ctx.block = block
+                ctx.row = block * size
+                ctx.rows = min(size, n - ctx.row)
+                ctx.slot = ctx.row * ctx.whole
+                run_operations(ctx, part.first, part.last)
+        else:
+            ctx.block = ctx.row = ctx.slot = 0
+            ctx.rows = n
+            run_operations(ctx, part.first, part.last)
+
+
+def run_epochs():
+    """Epochs [ctx.epoch, ctx.last_epoch) over the data; ends after a whole step when asked to stop.
+
+    ctx.epoch counts on as epochs end.
+    """
+
+    def run_epochs(ctx_address, _):
+        ctx = context(ctx_address)
+        while ctx.epoch < ctx.last_epoch:
+            if ctx.shuffle != 0:
+                if ctx.thread == 0:
+                    shuffle(array(ctx.order, ctx.n_rows, int64), ctx.seed, ctx.epoch)
+                if ctx.threads > 1:
+                    wait_for_all(ctx)
+            for start in range(0, ctx.n_rows, ctx.batch_size):
+                if atomic_load(ctx.shared + HALT) != 0:
+                    return
+                ctx.start = start
+                ctx.batch_rows = min(ctx.batch_size, ctx.n_rows - start)
+                ctx.step += 1
+                run_batch(ctx)
+            ctx.epoch += 1
+
+    return KERNEL, run_epochs
+
+
+def run_section():
+    """One section once, outside any step: packing before training, unpacking after it."""
+
+    def run_section(ctx_address, section_address):
+        part = section(section_address)
+        run_operations(context(ctx_address), part.first, part.last)
+
+    return KERNEL, run_section
+
+
+def end_of_step(real):
+    """The first thread's duty at the end of a step: add up the losses, count the step, decide whether to go on."""
+    dtype = REAL[real]
+
+    def end_of_step(op, ctx):
+        rows = array(ctx.row_losses, ctx.batch_rows, dtype)
+        losses = array(ctx.losses + 8 * (ctx.epoch - ctx.first_epoch), 1, np.float64)
+        total = 0.0
+        for i in range(ctx.batch_rows):
+            total += rows[i]
+        losses[0] += total
+        atomic_store(ctx.shared + STEPS, atomic_load(ctx.shared + STEPS) + 1)
+        atomic_store(ctx.shared + HALT, atomic_load(ctx.shared + STOP))
+
+    return kernel(end_of_step)

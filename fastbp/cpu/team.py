@@ -1,0 +1,72 @@
+"""Threads: a barrier for kernels, and Python threads that run the compiled step.
+
+No threading layer and no pool: a team lives for one call, so nothing survives to trouble a fork or another training.
+"""
+
+import ctypes
+import threading
+
+from numba.extending import register_jitable
+
+from fastbp.cpu.program import ARRIVED, kernel
+from fastbp.cpu.simd import atomic_add, atomic_load, relax, yield_to_others
+
+# Looks at the counter before a waiting thread lets others run: about 20 µs, far beyond any barrier of a step in
+# which every thread has a core, and soon enough where threads outnumber cores.
+SPINS = 1000
+
+
+@register_jitable
+def wait_for_all(ctx):
+    """Return when every thread of the team has arrived."""
+    ctx.ticket += ctx.threads
+    arrived = ctx.shared + ARRIVED
+    atomic_add(arrived, 1)
+    looks = 0
+    while atomic_load(arrived) < ctx.ticket:
+        looks += 1
+        if looks < SPINS:
+            relax()
+        else:
+            yield_to_others()
+
+
+def barrier():
+    """An operation like any other: what follows it sees all that every thread did before it."""
+
+    def barrier(op, ctx):
+        wait_for_all(ctx)
+
+    return kernel(barrier)
+
+
+_prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)  # calls release the interpreter lock
+
+
+def function(address):
+    """The compiled ``function(int64, int64)`` at an address, to call from Python without the interpreter lock."""
+    return _prototype(address)
+
+
+class Team:
+    """Threads that each call a compiled function once, with the address of their own context.
+
+    ``Team(run, contexts).start()`` returns at once; ``wait(seconds)`` says whether all are done.
+    """
+
+    def __init__(self, run, contexts):
+        self._threads = [threading.Thread(target=run, args=(context, 0), daemon=True) for context in contexts]
+
+    def start(self):
+        """Start every thread; returns the team."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def wait(self, seconds=None):
+        """Wait for the threads, at most so many seconds in all (None: without limit); True when all have ended."""
+        for thread in self._threads:
+            thread.join(seconds)
+            if thread.is_alive():
+                return False
+        return True

@@ -1,0 +1,448 @@
+"""From a network, a task and a batch size to the flat tables that a device executes.
+
+A plan owns everything that a run needs beside the data: the program of every thread (one row per operation, with the
+address of its kernel), the packed parameters, the optimizer's state and the workspace. Building one compiles only the
+kernels that its network uses and that are not in the cache; running one allocates nothing.
+"""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastbp.cpu import dense, elementwise, gather, gemm, loss, step, team
+from fastbp.cpu.cache import address
+from fastbp.cpu.machine import this_machine
+from fastbp.cpu.program import CONTEXT, HALT, OPERATION, SECTION, SHARED, STEPS, STOP
+from fastbp.formulas import activations
+from fastbp.formulas.losses import LOSSES
+from fastbp.formulas.optimizers import OPTIMIZERS
+
+# A batch of more rows than two of these, in a network with fewer parameters than a chunk has activations, is summed in
+# chunks: see `sums_in_chunks`. Results depend on this number.
+CHUNK_ROWS = 128
+
+# Bytes of activations that a block of rows may fill: half of a small second-level cache.
+BLOCK_BYTES = 192 * 1024
+
+# Multiply-adds per step that make a further thread worth its barriers and the weights that cross between cores.
+WORK_PER_THREAD = 2_000_000
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a plan needs to know of a network.
+
+    sizes : number of inputs, then of the outputs of each layer; activations, biases : name, flag of each layer.
+    loss, option : name of the loss and its one number; real : "float32" or "float64".
+    """
+
+    sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    biases: tuple[bool, ...]
+    loss: str
+    option: float
+    real: str
+
+    @property
+    def dtype(self):
+        """NumPy's type of the parameters."""
+        return np.dtype(self.real)
+
+    @property
+    def n_layers(self):
+        """Number of dense layers."""
+        return len(self.sizes) - 1
+
+    def parameter_offsets(self):
+        """Where each layer's W begins in the flat vector (its b follows), and at last the vector's length."""
+        offsets = [0]
+        for n_in, n_out, bias in zip(self.sizes, self.sizes[1:], self.biases, strict=False):
+            offsets.append(offsets[-1] + n_in * n_out + (n_out if bias else 0))
+        return offsets
+
+    def multiply_adds(self, rows):
+        """Multiply-adds of a training step on so many rows (no gradient of the inputs)."""
+        layers = list(zip(self.sizes, self.sizes[1:], strict=False))
+        return rows * (sum(3 * n_in * n_out for n_in, n_out in layers) - layers[0][0] * layers[0][1])
+
+
+def sums_in_chunks(architecture, batch_size):
+    """Whether gradients of a batch are summed chunk by chunk of rows, then over chunks, rather than row by row.
+
+    Chunks let a small network's large batch stay in cache and be shared between threads. The answer changes the order of
+    the sums, so it depends on the network and the batch alone, never on threads or machine.
+    """
+    return (
+        batch_size >= 2 * CHUNK_ROWS
+        and architecture.parameter_offsets()[-1] <= CHUNK_ROWS * sum(architecture.sizes)
+    )
+
+
+def automatic_threads(multiply_adds):
+    """Threads for a step of so many multiply-adds: one for each portion of work, at most the cores we may use."""
+    return max(1, min(available_cores(), multiply_adds // WORK_PER_THREAD))
+
+
+def available_cores():
+    """Cores that this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+class Plan:
+    """A program for every thread, and the memory it works in.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    task : {"train", "gradient", "loss", "predict", "logits"}
+    batch_size : int
+        Rows of a full batch; the most rows that one pass may have.
+    threads : int
+    optimizer : str, optional
+        Row of ``OPTIMIZERS`` to train with.
+    targets : {"classes", "probabilities"}
+        What softmax_cross_entropy is given.
+    materialise : bool
+        Write gradients to memory before the update, rather than use them in registers. The same bits either way.
+    inputs : bool
+        For "gradient": compute the gradient of the inputs too.
+    unpacked : bool
+        For "predict" and "logits": read the host's parameters where they are, without packing.
+    """
+
+    def __init__(
+        self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes", materialise=False,
+        inputs=False, unpacked=False,
+    ):  # fmt: skip
+        self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
+        self.optimizer, self.targets, self.unpacked = optimizer, targets, unpacked
+        real, self._size = architecture.real, architecture.dtype.itemsize
+        self._lanes, self._panel = this_machine().lanes(real), this_machine().panel(real)
+        backward = task in ("train", "gradient")
+        self._chunked = backward and sums_in_chunks(architecture, batch_size)
+        whole = backward and not self._chunked  # phase 2 reads the activations of all rows
+        self._slots = self._count_slots(backward, materialise)
+        self._transposed = [backward and (layer > 0 or inputs) for layer in range(architecture.n_layers)]
+        self.block_rows = self._choose_block_rows(whole)
+
+        self._lay_out_parameters()
+        workspace_rows = batch_size if whole else min(batch_size, self.block_rows)
+        shared_workspace = self._workspace(workspace_rows, backward)
+        self._build_contexts(whole)
+        self.sections, self._programs = None, []
+        for thread in range(threads):
+            workspace = shared_workspace if whole or thread == 0 else self._workspace(workspace_rows, backward)
+            self._programs.append(self._build_program(thread, workspace, materialise, inputs))
+        self._connect()
+        self.run_epochs = team.function(address(step.run_epochs))
+        self._run_section = team.function(address(step.run_section))
+
+    # Memory
+
+    def _count_slots(self, backward, materialise):
+        """Gradient slots: one per chunk, or one where a gradient is wanted in memory, else none."""
+        if self._chunked:
+            return -(-self.batch_size // CHUNK_ROWS)
+        return 1 if backward and (materialise or self.task == "gradient") else 0
+
+    def _choose_block_rows(self, whole):
+        if self._chunked:
+            return CHUNK_ROWS
+        row_bytes = self._size * sum(self.architecture.sizes) * (2 if whole else 1)
+        most = max(24, min(480, BLOCK_BYTES // row_bytes // 24 * 24))  # 24: whole tiles of 3, 4, 6 and 8 rows
+        share = -(-self.batch_size // self.threads)
+        return -(-share // -(-share // most))  # equal blocks, none above `most`
+
+    def _lay_out_parameters(self):
+        """One arena of zeros: packed parameters | optimizer states | gradient slots, all laid out alike; then transposes."""
+        offset, self._w, self._bias = 0, [], []
+        for n_in, n_out in zip(self.architecture.sizes, self.architecture.sizes[1:], strict=False):
+            columns = self._whole_vectors(n_out)
+            self._w.append(offset)
+            offset = _aligned(offset + n_in * columns * self._size)
+            self._bias.append(offset)
+            offset = _aligned(offset + columns * self._size)
+        self._arena_bytes = offset
+        states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
+        offset *= 1 + states + self._slots
+        self._slots_at = self._arena_bytes * (1 + states)
+        self._wt = []
+        for n_in, n_out, wanted in zip(
+            self.architecture.sizes, self.architecture.sizes[1:], self._transposed, strict=False
+        ):
+            self._wt.append(offset if wanted else None)
+            offset = _aligned(offset + self._whole_vectors(n_in) * n_out * self._size * wanted)
+        self._arena = aligned_zeros(0 if self.unpacked else offset)
+        base = self._arena.ctypes.data
+        self._w = [base + at for at in self._w]
+        self._bias = [base + at for at in self._bias]
+        self._wt = [0 if at is None else base + at for at in self._wt]
+        self._slots_at += base
+
+    def _row_bytes(self, n):
+        """Bytes from row to row: whole vectors, and no multiple of 4096, which would put all rows in one cache set."""
+        row = self._whole_vectors(n) * self._size
+        return row + 64 if row % 4096 == 0 else row
+
+    def _workspace(self, rows, backward):
+        """Addresses of the activations: for each size a buffer for z, for y, for the gradient; kept alive by the plan."""
+        architecture = self.architecture
+        need = []
+        for layer, n in enumerate(architecture.sizes):
+            keeps_z = layer > 0 and activations.ACTIVATIONS[architecture.activations[layer - 1]].keeps == "z"
+            need.append([_aligned(rows * self._row_bytes(n)) * wanted for wanted in (True, keeps_z, True)])
+        memory = self._keep(aligned_empty(sum(map(sum, need))))
+        buffers, at = [], memory.ctypes.data
+        for y_bytes, z_bytes, gradient_bytes in need:
+            y, z, dz = at, at + y_bytes, at + y_bytes + z_bytes
+            buffers.append((z if z_bytes else y, y, dz))
+            at += y_bytes + z_bytes + gradient_bytes
+        return buffers
+
+    def _keep(self, array):
+        self._kept = [*getattr(self, "_kept", []), array]
+        return array
+
+    # Tables
+
+    def _build_contexts(self, whole):
+        architecture, threads = self.architecture, self.threads
+        widest = max(map(self._whole_vectors, architecture.sizes))
+        sixteens = -(-max(architecture.sizes) // 16) * 16
+        loss_scratch = (self.block_rows + 2) * (sixteens + 2)
+        scratch = _aligned(self._size * max(dense.ROW_BLOCK * self._panel, widest, loss_scratch))
+        self.contexts = ctx = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).view(np.uint8)
+        ctx = ctx.reshape(threads, -1)[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
+        self.contexts = ctx
+        self.shared = aligned_zeros(SHARED.itemsize)
+        self.settings = np.zeros(16)
+        self.option = np.array([architecture.option], np.float64)
+        zeros = self._keep(aligned_zeros(widest * self._size))
+        ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
+        ctx["thread"], ctx["threads"], ctx["shared"] = np.arange(threads), threads, self.shared.ctypes.data
+        ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
+        ctx["scratch"] = [self._keep(aligned_empty(scratch)).ctypes.data for _ in range(threads)]
+        ctx["hyper"] = [self._keep(aligned_zeros(64)).ctypes.data for _ in range(threads)]
+        ctx["settings"], ctx["option"] = self.settings.ctypes.data, self.option.ctypes.data
+        ctx["batch_size"], ctx["block_rows"], ctx["whole"] = self.batch_size, self.block_rows, whole
+        ctx["chunk_rows"] = CHUNK_ROWS if self._chunked else self.batch_size
+
+    def _build_program(self, thread, workspace, materialise, inputs):
+        """The program of one thread; the sections are the same for all."""
+        architecture, real = self.architecture, self.architecture.real
+        layers = range(architecture.n_layers)
+        last = architecture.n_layers - 1
+        rows, sections = [], []
+
+        def emit(factory, *arguments, layer=0, own=None, **fields):
+            operation = self._operation(layer, thread, workspace)
+            operation["kernel"] = address(factory, *arguments, own=own)
+            for field, value in fields.items():
+                operation[field] = value
+            rows.append(operation)
+
+        def activation(factory, layer):
+            name = architecture.activations[layer]
+            if name != "identity":
+                emit(factory, name, real, layer=layer, own=_users_own(name))
+
+        def end_section(by_rows):
+            first = sections[-1][1] if sections else 0
+            sections.append((first, len(rows), by_rows))
+
+        def wait():
+            if self.threads > 1:
+                emit(team.barrier)
+
+        for layer in layers:
+            if not self.unpacked:
+                emit(dense.dense_pack, real, layer=layer)
+        end_section(False)
+
+        # Phase 1, by rows
+        emit(gather.gather, real)
+        for layer in layers:
+            emit(dense.dense_forward_unpacked if self.unpacked else dense.dense_forward, real, layer=layer)
+            activation(elementwise.activation_forward, layer)
+        if self.task == "predict":
+            self._emit_link(emit, last)
+        elif self.task == "logits":
+            emit(loss.copy_outputs, real, layer=last)
+        else:
+            self._emit_loss(emit, last)
+        if self.task in ("train", "gradient"):
+            for layer in reversed(layers):
+                activation(elementwise.activation_backward, layer)
+                if self._chunked:
+                    emit(dense.dense_gradient, real, layer=layer, **self._all_columns(layer))
+                if self._transposed[layer]:
+                    emit(dense.dense_backward, real, layer=layer)
+            if inputs:
+                emit(loss.copy_outputs, real, y=workspace[0][2], z_row=self._row_bytes(architecture.sizes[0]),
+                     n_out=architecture.sizes[0])  # fmt: skip
+        end_section(True)
+
+        # Phase 2, by tiles of the weights
+        wait()
+        if self.task == "train":
+            emit(elementwise.optimizer_prepare, self.optimizer, real)
+        for layer in layers:
+            slots = self._chunked or materialise
+            if self.task == "gradient" and self._chunked:
+                if thread == 0:
+                    emit(dense.dense_total, real, layer=layer)
+            elif self.task == "gradient" or (self.task == "train" and slots and not self._chunked):
+                emit(dense.dense_gradient, real, layer=layer)
+            if self.task == "train":
+                emit(dense.dense_apply if slots else dense.dense_update, self.optimizer, real, layer=layer)
+        if thread == 0 and self.task in ("train", "gradient", "loss"):
+            emit(step.end_of_step, real)
+        wait()
+        end_section(False)
+
+        for layer in layers:
+            if self.task == "train":
+                emit(dense.dense_unpack, real, layer=layer)
+            elif self.task == "gradient":
+                emit(dense.dense_unpack, real, layer=layer, w=self._slot(self._w[layer]), bias=self._slot(self._bias[layer]))
+        end_section(False)
+        return np.array(rows, OPERATION).reshape(-1), np.array(sections, SECTION)
+
+    def _emit_loss(self, emit, last):
+        architecture = self.architecture
+        if LOSSES[architecture.loss].rowwise:
+            emit(loss.softmax_loss, self.targets, architecture.real, layer=last)
+        else:
+            emit(loss.elementwise_loss, architecture.loss, architecture.real, layer=last)
+
+    def _emit_link(self, emit, last):
+        architecture = self.architecture
+        if LOSSES[architecture.loss].rowwise:
+            emit(loss.softmax_link, architecture.real, layer=last)
+        else:
+            emit(loss.elementwise_link, architecture.loss, architecture.real, layer=last)
+
+    def _operation(self, layer, thread, workspace):
+        """A row of the program with all that is known of a layer."""
+        architecture = self.architecture
+        n_in, n_out = architecture.sizes[layer : layer + 2]
+        operation = np.zeros((), OPERATION)
+        known = dict(
+            n_in=n_in, n_out=n_out, columns=self._whole_vectors(n_out), use_bias=architecture.biases[layer],
+            x=workspace[layer][1], dx=workspace[layer][2], x_row=self._row_bytes(n_in),
+            z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2], z_row=self._row_bytes(n_out),
+            w=self._w[layer], wt=self._wt[layer], bias=self._bias[layer], arena_bytes=self._arena_bytes,
+            slots=self._slot(self._w[layer]), slot_bytes=self._arena_bytes,
+            host=self._size * architecture.parameter_offsets()[layer], **self._share(layer, thread),
+        )  # fmt: skip
+        for field, value in known.items():
+            operation[field] = value
+        return operation
+
+    def _slot(self, parameter):
+        """The address in the first gradient slot of what lies at an address of the packed parameters."""
+        return self._slots_at + parameter - self._w[0]
+
+    def _share(self, layer, thread):
+        """A thread's share of a layer's W in phase 2: some rows of all columns, in whole tiles."""
+        n_in, n_out = self.architecture.sizes[layer : layer + 2]
+        tiles = -(-n_in // 8)
+        first, last = (min(n_in, 8 * (tiles * t // self.threads)) for t in (thread, thread + 1))
+        # The thread that holds row 0 has the bias too; a share without rows holds nothing.
+        if first == last:
+            return dict(first_row=n_in, last_row=n_in, first_column=0, last_column=0)
+        return dict(first_row=first, last_row=last, first_column=0, last_column=self._whole_vectors(n_out))
+
+    def _all_columns(self, layer):
+        n_in, n_out = self.architecture.sizes[layer : layer + 2]
+        return dict(first_row=0, last_row=n_in, first_column=0, last_column=self._whole_vectors(n_out))
+
+    def _whole_vectors(self, n):
+        return -(-n // self._lanes) * self._lanes
+
+    def _connect(self):
+        """Tell each operation and each context where it lies."""
+        self._sections = self._programs[0][1]
+        self._pack, self._unpack = (self._sections[i : i + 1].ctypes.data for i in (0, 3))
+        for thread, (program, sections) in enumerate(self._programs):
+            program["address"] = program.ctypes.data + OPERATION.itemsize * np.arange(len(program))
+            self.contexts[thread]["program"] = program.ctypes.data
+            self.contexts[thread]["sections"] = sections[1:3].ctypes.data
+            self.contexts[thread]["n_sections"] = 2
+
+    # Running
+
+    def set(self, **fields):
+        """Set fields of every thread's context."""
+        for field, value in fields.items():
+            self.contexts[field] = value
+
+    def pack(self, parameters):
+        """Copy the host's flat parameter vector into the panels."""
+        self.set(host=parameters.ctypes.data)
+        if not self.unpacked:
+            self._run_section(int(self.contexts[0]["address"]), self._pack)
+
+    def unpack(self, vector):
+        """Copy what this task leaves in the panels into a flat vector of the host: parameters, or their gradient."""
+        self.set(host=vector.ctypes.data)
+        self._run_section(int(self.contexts[0]["address"]), self._unpack)
+
+    def start(self):
+        """Run epochs [epoch, last_epoch) in threads of their own; returns their `team.Team`."""
+        self._reset()
+        return team.Team(self.run_epochs, self.contexts["address"].tolist()).start()
+
+    def run(self):
+        """Run epochs [epoch, last_epoch) to their end, in the calling thread where one is enough."""
+        if self.threads == 1:
+            self._reset()
+            self.run_epochs(int(self.contexts[0]["address"]), 0)
+        else:
+            self.start().wait()
+
+    def _reset(self):
+        self.shared[:] = 0
+        self.contexts["ticket"] = 0
+
+    def stop(self):
+        """Ask a running program to end after the current step."""
+        self.shared[STOP : STOP + 8].view(np.int64)[0] = 1
+
+    @property
+    def halted(self):
+        """Whether the last run ended because it was asked to."""
+        return bool(self.shared[HALT : HALT + 8].view(np.int64)[0])
+
+    @property
+    def steps_done(self):
+        """Steps of the current run so far; may be read while it runs."""
+        return int(self.shared[STEPS : STEPS + 8].view(np.int64)[0])
+
+
+def _users_own(name):
+    """The user's activation of this name, or None where it is one of ours."""
+    activation = activations.ACTIVATIONS[name]
+    return None if activation.forward.__module__ == activations.__name__ else activation
+
+
+def _aligned(n_bytes):
+    return -(-n_bytes // 64) * 64
+
+
+def aligned_empty(n_bytes):
+    """Bytes that begin at a multiple of 64."""
+    memory = np.empty(n_bytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + n_bytes]
+
+
+def aligned_zeros(n_bytes):
+    """Zeros that begin at a multiple of 64."""
+    memory = np.zeros(n_bytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + n_bytes]
