@@ -1,0 +1,440 @@
+"""The slow, obvious float64 NumPy version of everything, with the names of the library.
+
+Nothing here is clever, fast or shared with what it checks. Arrays are float64; x (n, n_in), W (n_in, n_out),
+b (n_out,), z = x·W + b, y = f(z); the gradient of the mean loss with respect to v is ``dv``.
+
+A network is a list of layers ``(W, b, activation)``, the activation by name; the last layer's y are the logits
+that the loss takes.
+"""
+
+import math
+
+import numpy as np
+
+erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def clamp(z, low, high):
+    return np.where(z < low, low, np.where(z > high, high, z))
+
+
+# Activations: f(z), and its derivative f'(z)
+
+
+def identity(z):
+    return z
+
+
+def identity_derivative(z):
+    return np.ones_like(z)
+
+
+def relu(z):
+    return np.where(z > 0, z, 0.0 * z)
+
+
+def relu_derivative(z):
+    return np.where(z > 0, 1.0, 0.0)
+
+
+def leaky_relu(z):
+    return np.where(z > 0, z, 0.01 * z)
+
+
+def leaky_relu_derivative(z):
+    return np.where(z > 0, 1.0, 0.01)
+
+
+def elu(z):
+    return np.where(z > 0, z, np.expm1(z))
+
+
+def elu_derivative(z):
+    return np.where(z > 0, 1.0, np.exp(z))
+
+
+SELU_SCALE = 1.0507009873554804934193349852946
+SELU_ALPHA = 1.6732632423543772848170429916717
+
+
+def selu(z):
+    return SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(z))
+
+
+def selu_derivative(z):
+    return SELU_SCALE * np.where(z > 0, 1.0, SELU_ALPHA * np.exp(z))
+
+
+def celu(z, alpha=1.0):
+    return np.where(z > 0, z, alpha * np.expm1(z / alpha))
+
+
+def celu_derivative(z, alpha=1.0):
+    return np.where(z > 0, 1.0, np.exp(z / alpha))
+
+
+def relu6(z):
+    return clamp(z, 0.0, 6.0)
+
+
+def relu6_derivative(z):
+    return np.where((z > 0) & (z < 6), 1.0, 0.0)
+
+
+def sigmoid(z):
+    return np.exp(-np.logaddexp(0.0, -z))
+
+
+def sigmoid_derivative(z):
+    return sigmoid(z) * sigmoid(-z)
+
+
+def hard_sigmoid(z):
+    return clamp(z + 3, 0.0, 6.0) / 6
+
+
+def hard_sigmoid_derivative(z):
+    return np.where((z > -3) & (z < 3), 1 / 6, 0.0)
+
+
+def tanh(z):
+    return np.tanh(z)
+
+
+def tanh_derivative(z):
+    return 1 - np.tanh(z) ** 2
+
+
+def hard_tanh(z):
+    return clamp(z, -1.0, 1.0)
+
+
+def hard_tanh_derivative(z):
+    return np.where((z > -1) & (z < 1), 1.0, 0.0)
+
+
+def softplus(z):
+    return np.logaddexp(0.0, z)
+
+
+def softplus_derivative(z):
+    return sigmoid(z)
+
+
+def softsign(z):
+    return z / (1 + np.abs(z))
+
+
+def softsign_derivative(z):
+    return 1 / (1 + np.abs(z)) ** 2
+
+
+def silu(z):
+    return z * sigmoid(z)
+
+
+def silu_derivative(z):
+    return sigmoid(z) + z * sigmoid_derivative(z)
+
+
+def hard_silu(z):
+    return np.where(z <= -3, 0.0, np.where(z >= 3, z, z * (z + 3) / 6))
+
+
+def hard_silu_derivative(z):
+    return np.where(z <= -3, 0.0, np.where(z >= 3, 1.0, z / 3 + 0.5))
+
+
+def mish(z):
+    return z * np.tanh(softplus(z))
+
+
+def mish_derivative(z):
+    return np.tanh(softplus(z)) + z * (1 - np.tanh(softplus(z)) ** 2) * sigmoid(z)
+
+
+def normal_distribution(z):
+    return (1 + erf(z / math.sqrt(2)).astype(np.float64)) / 2
+
+
+def gelu(z):
+    return z * normal_distribution(z)
+
+
+def gelu_derivative(z):
+    return normal_distribution(z) + z * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def gelu_tanh(z):
+    u = math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)
+    return z * (1 + np.tanh(u)) / 2
+
+
+def gelu_tanh_derivative(z):
+    u = math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)
+    du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z**2)
+    return (1 + np.tanh(u)) / 2 + z * (1 - np.tanh(u) ** 2) * du / 2
+
+
+def log_sigmoid(z):
+    return -np.logaddexp(0.0, -z)
+
+
+def log_sigmoid_derivative(z):
+    return sigmoid(-z)
+
+
+def tanhshrink(z):
+    return z - np.tanh(z)
+
+
+def tanhshrink_derivative(z):
+    return np.tanh(z) ** 2
+
+
+def softshrink(z):
+    return np.where(z > 0.5, z - 0.5, np.where(z < -0.5, z + 0.5, 0.0 * z))
+
+
+def softshrink_derivative(z):
+    return np.where(np.abs(z) > 0.5, 1.0, 0.0)
+
+
+def hardshrink(z):
+    return np.where(np.abs(z) > 0.5, z, 0.0 * z)
+
+
+def hardshrink_derivative(z):
+    return np.where(np.abs(z) > 0.5, 1.0, 0.0)
+
+
+def squareplus(z):
+    return (z + np.sqrt(z**2 + 4)) / 2
+
+
+def squareplus_derivative(z):
+    return (1 + z / np.sqrt(z**2 + 4)) / 2
+
+
+def exponential(z):
+    return np.exp(z)
+
+
+def exponential_derivative(z):
+    return np.exp(z)
+
+
+ACTIVATIONS = {
+    "identity": (identity, identity_derivative),
+    "relu": (relu, relu_derivative),
+    "leaky_relu": (leaky_relu, leaky_relu_derivative),
+    "elu": (elu, elu_derivative),
+    "selu": (selu, selu_derivative),
+    "celu": (celu, celu_derivative),
+    "relu6": (relu6, relu6_derivative),
+    "sigmoid": (sigmoid, sigmoid_derivative),
+    "hard_sigmoid": (hard_sigmoid, hard_sigmoid_derivative),
+    "tanh": (tanh, tanh_derivative),
+    "hard_tanh": (hard_tanh, hard_tanh_derivative),
+    "softplus": (softplus, softplus_derivative),
+    "softsign": (softsign, softsign_derivative),
+    "silu": (silu, silu_derivative),
+    "hard_silu": (hard_silu, hard_silu_derivative),
+    "mish": (mish, mish_derivative),
+    "gelu": (gelu, gelu_derivative),
+    "gelu_tanh": (gelu_tanh, gelu_tanh_derivative),
+    "log_sigmoid": (log_sigmoid, log_sigmoid_derivative),
+    "tanhshrink": (tanhshrink, tanhshrink_derivative),
+    "softshrink": (softshrink, softshrink_derivative),
+    "hardshrink": (hardshrink, hardshrink_derivative),
+    "squareplus": (squareplus, squareplus_derivative),
+    "exponential": (exponential, exponential_derivative),
+}
+
+
+# Losses: the mean loss of logits z (n, n_out) and targets t (n, n_out), its gradient dz, and the predictions.
+# Each takes the loss's one option, whether it has one or not.
+
+
+def mean_squared_error(z, t, option=None):
+    return np.mean((z - t) ** 2)
+
+
+def mean_squared_error_gradient(z, t, option=None):
+    return 2 * (z - t) / z.size
+
+
+def mean_absolute_error(z, t, option=None):
+    return np.mean(np.abs(z - t))
+
+
+def mean_absolute_error_gradient(z, t, option=None):
+    return np.sign(z - t) / z.size
+
+
+def huber(z, t, delta):
+    d = np.abs(z - t)
+    return np.mean(np.where(d <= delta, d**2 / 2, delta * (d - delta / 2)))
+
+
+def huber_gradient(z, t, delta):
+    return clamp(z - t, -delta, delta) / z.size
+
+
+def log_cosh(z, t, option=None):
+    return np.mean(np.logaddexp(z - t, t - z) - math.log(2))
+
+
+def log_cosh_gradient(z, t, option=None):
+    return np.tanh(z - t) / z.size
+
+
+def log_softmax(z):
+    s = z - z.max(axis=1, keepdims=True)
+    return s - np.log(np.sum(np.exp(s), axis=1, keepdims=True))
+
+
+def softmax(z):
+    return np.exp(log_softmax(z))
+
+
+def one_hot(labels, classes):
+    return np.eye(classes)[np.asarray(labels)]
+
+
+def smoothed(t, smoothing):
+    return (1 - smoothing) * t + smoothing / t.shape[1]
+
+
+def softmax_cross_entropy(z, t, label_smoothing):
+    """t (n, n_out): probabilities, or (n,): integer classes."""
+    t = smoothed(t if np.ndim(t) == 2 else one_hot(t, z.shape[1]), label_smoothing)
+    return np.sum(np.where(t == 0, 0.0, -t * log_softmax(z))) / z.shape[0]
+
+
+def softmax_cross_entropy_gradient(z, t, label_smoothing):
+    t = smoothed(t if np.ndim(t) == 2 else one_hot(t, z.shape[1]), label_smoothing)
+    return (softmax(z) - t) / z.shape[0]
+
+
+def binary_cross_entropy(z, t, option=None):
+    return np.mean(-t * log_sigmoid(z) - (1 - t) * log_sigmoid(-z))
+
+
+def binary_cross_entropy_gradient(z, t, option=None):
+    return (sigmoid(z) - t) / z.size
+
+
+def poisson(z, t, option=None):
+    return np.mean(np.exp(z) - t * z)
+
+
+def poisson_gradient(z, t, option=None):
+    return (np.exp(z) - t) / z.size
+
+
+def hinge(z, t, option=None):
+    return np.mean(np.maximum(1 - t * z, 0))
+
+
+def hinge_gradient(z, t, option=None):
+    return np.where(t * z < 1, -t, 0.0) / z.size
+
+
+LOSSES = {
+    "mean_squared_error": (mean_squared_error, mean_squared_error_gradient, identity),
+    "mean_absolute_error": (mean_absolute_error, mean_absolute_error_gradient, identity),
+    "huber": (huber, huber_gradient, identity),
+    "log_cosh": (log_cosh, log_cosh_gradient, identity),
+    "softmax_cross_entropy": (softmax_cross_entropy, softmax_cross_entropy_gradient, softmax),
+    "binary_cross_entropy": (binary_cross_entropy, binary_cross_entropy_gradient, sigmoid),
+    "poisson": (poisson, poisson_gradient, np.exp),
+    "hinge": (hinge, hinge_gradient, identity),
+}
+
+
+# Optimizers: the new w and list of states after one step; the states start as zeros, step as 1. The algorithms
+# are those of torch.optim.
+
+
+def sgd(w, dw, states, step, learning_rate, weight_decay=0.0):
+    return w - learning_rate * (dw + weight_decay * w), []
+
+
+def momentum(w, dw, states, step, learning_rate, weight_decay=0.0, momentum=0.9, dampening=0.0):
+    (v,) = states
+    d = dw + weight_decay * w
+    v = d if step == 1 else momentum * v + (1 - dampening) * d
+    return w - learning_rate * v, [v]
+
+
+def nesterov(w, dw, states, step, learning_rate, weight_decay=0.0, momentum=0.9):
+    (v,) = states
+    d = dw + weight_decay * w
+    v = d if step == 1 else momentum * v + d
+    return w - learning_rate * (d + momentum * v), [v]
+
+
+OPTIMIZERS = {
+    "sgd": (sgd, 0),
+    "momentum": (momentum, 1),
+    "nesterov": (nesterov, 1),
+}  # update, number of states
+
+
+# Networks
+
+
+def forward(layers, x):
+    """The logits (n, n_out) of x (n, n_in)."""
+    return _forward(layers, x)[-1][-1]
+
+
+def _forward(layers, x):
+    """(x, z, y) of every layer."""
+    kept = []
+    for W, b, activation in layers:
+        z = x @ W + b
+        y = ACTIVATIONS[activation][0](z)
+        kept.append((x, z, y))
+        x = y
+    return kept
+
+
+def predict(layers, x, loss):
+    """The outputs after the loss's link."""
+    return LOSSES[loss][2](forward(layers, x))
+
+
+def gradient(layers, x, t, loss, option=0.0):
+    """The mean loss, [(dW, db), …] of all layers, and dx."""
+    value, value_gradient, _ = LOSSES[loss]
+    kept = _forward(layers, x)
+    logits = kept[-1][-1]
+    gradients = []
+    dy = value_gradient(logits, t, option)
+    for (W, _, activation), (x_in, z, _) in zip(reversed(layers), reversed(kept)):
+        dz = dy * ACTIVATIONS[activation][1](z)
+        gradients.append((x_in.T @ dz, dz.sum(axis=0)))
+        dy = dz @ W.T
+    return value(logits, t, option), gradients[::-1], dy
+
+
+def train(layers, batches, loss, optimizer="sgd", option=0.0, **settings):
+    """One step for each (x, t) of batches.
+
+    Returns the trained layers and the loss of every step, taken before its update.
+    """
+    update, n_states = OPTIMIZERS[optimizer]
+    layers = [(W.astype(np.float64), b.astype(np.float64), activation) for W, b, activation in layers]
+    states = [[[np.zeros_like(p)] * n_states for p in (W, b)] for W, b, _ in layers]
+    losses = []
+    for step, (x, t) in enumerate(batches, start=1):
+        value, gradients, _ = gradient(layers, x, t, loss, option)
+        losses.append(value)
+        for i, (W, b, activation) in enumerate(layers):
+            dW, db = gradients[i]
+            W, states[i][0] = update(W, dW, states[i][0], step, **settings)
+            b, states[i][1] = update(b, db, states[i][1], step, **settings)
+            layers[i] = W, b, activation
+    return layers, losses
