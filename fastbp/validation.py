@@ -1,0 +1,431 @@
+"""Every check of what a user hands in, and its message.
+
+A value of the wrong kind raises TypeError, a value or shape out of bounds ValueError; the message is one
+sentence that names what was expected and what came. What passes is returned in the one form that kernels take,
+so nothing reaches a kernel unchecked and nothing is converted twice.
+"""
+
+import decimal
+import difflib
+import math
+import numbers
+import operator
+import reprlib
+
+import numpy as np
+
+_BLOCK = 1 << 16  # elements looked at together: the temporary of np.isfinite stays in cache
+
+
+def known_name(kind, name, table):
+    """Check that a name is in a table.
+
+    Parameters
+    ----------
+    kind : str
+        What the names stand for, for the message: "activation".
+    name : str
+    table : dict or other collection of str
+
+    Returns
+    -------
+    str
+        The name.
+
+    Raises
+    ------
+    TypeError
+        If it is no string.
+    ValueError
+        If the table lacks it. The nearest known name is suggested, or all are listed.
+
+    Examples
+    --------
+    >>> known_name("activation", "rleu", {"relu": 1, "tanh": 2})
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown activation 'rleu': did you mean 'relu'?
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{kind} must be a name such as {next(iter(table))!r}; got {_describe(name)}")
+    if name in table:
+        return name
+    by_initials = {"".join(word[0] for word in known.split("_")): known for known in table}  # mse, bce
+    near = difflib.get_close_matches(name.lower(), table, n=1, cutoff=0.5)
+    suggestion = by_initials.get(name.lower()) or (near[0] if near else None)
+    if suggestion:
+        raise ValueError(f"unknown {kind} {name!r}: did you mean {suggestion!r}?")
+    raise ValueError(f"unknown {kind} {name!r}: known are {', '.join(table)}")
+
+
+def integer(name, value, *, at_least=None, at_most=None):
+    """Check an integer and its bounds.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value : int or numpy integer
+    at_least, at_most : int or None
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If it is no integer; True and 3.0 are none.
+    ValueError
+        If it is out of bounds.
+    """
+    wanted = f"{name} must be an integer" + _bounds(at_least=at_least, at_most=at_most)
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{wanted}; got {value}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{wanted}; got {_describe(value)}") from None
+    if (at_least is not None and number < at_least) or (at_most is not None and number > at_most):
+        raise ValueError(f"{wanted}; got {number}")
+    return number
+
+
+def positive_integer(name, value):
+    """Check an integer that is at least 1 and at most 2**31 - 1, as sizes are; see `integer`."""
+    return integer(name, value, at_least=1, at_most=2**31 - 1)
+
+
+def seed(value):
+    """Check a seed, an integer from 0 to 2**64 - 1; see `integer`."""
+    return integer("seed", value, at_least=0, at_most=2**64 - 1)
+
+
+def real_number(name, value, *, at_least=None, above=None, at_most=None, below=None):
+    """Check a finite real number and its bounds.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value : int, float or numpy number
+    at_least, above, at_most, below : float or None
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        If it is no real number; True is none.
+    ValueError
+        If it is NaN, infinite or out of bounds.
+
+    Examples
+    --------
+    >>> real_number("learning_rate", -0.1, above=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: learning_rate must be a finite number above 0; got -0.1
+    """
+    bounds = _bounds(at_least=at_least, above=above, at_most=at_most, below=below)
+    wanted = f"{name} must be a finite number{bounds}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{wanted}; got {_describe(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    inside = (
+        math.isfinite(number)
+        and (at_least is None or number >= at_least)
+        and (above is None or number > above)
+        and (at_most is None or number <= at_most)
+        and (below is None or number < below)
+    )
+    if not inside:
+        raise ValueError(f"{wanted}; got {value}")
+    return number
+
+
+def boolean(name, value):
+    """Check a truth value: True or False, Python's or NumPy's, and nothing else.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else; 0 and 1 are.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; got {_describe(value)}")
+    return bool(value)
+
+
+def layer_name(value):
+    """Check the name of a layer: text without dots, which separate it from "W" in saved files.
+
+    Raises
+    ------
+    TypeError
+        If it is no string.
+    ValueError
+        If it is empty or has a dot.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"name must be text; got {_describe(value)}")
+    if not value or "." in value:
+        raise ValueError(f"name must be text that is not empty and has no dot; got {value!r}")
+    return value
+
+
+def real_dtype(value):
+    """Check the type of a network's numbers.
+
+    Parameters
+    ----------
+    value : {"float32", "float64"}, numpy.float32, numpy.float64 or numpy.dtype
+
+    Returns
+    -------
+    numpy.dtype
+        In native byte order.
+
+    Raises
+    ------
+    TypeError
+        If it names no type of NumPy.
+    ValueError
+        If it names another type.
+    """
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None or value is None:
+        raise TypeError(f'dtype must be "float32" or "float64"; got {_describe(value)}')
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f'dtype must be "float32" or "float64"; got {dtype}')
+    return dtype
+
+
+def inputs(x, n_inputs, dtype, *, row=False):
+    """Check the inputs of a network and give them the form that kernels take.
+
+    Parameters
+    ----------
+    x : array-like (n, n_inputs)
+        Real numbers, integers or booleans in any layout: an array, a frame, a list of lists. An array (n,) is
+        taken as (n, 1) where `n_inputs` is 1.
+    n_inputs : int
+    dtype : numpy.dtype
+        The network's, float32 or float64.
+    row : bool
+        Whether one row, (n_inputs,), may stand for (1, n_inputs).
+
+    Returns
+    -------
+    array (n, n_inputs) of dtype
+        C-contiguous, aligned, writeable, in native byte order; `x` itself if it is all that already.
+
+    Raises
+    ------
+    TypeError
+        If x holds text, complex numbers or anything else that is no real number.
+    ValueError
+        If x is empty or ragged, has another number of columns, or holds NaN, an infinity or a number that
+        overflows `dtype`; the message names the first such row and column.
+
+    Examples
+    --------
+    >>> inputs([[1, 2], [3, 4]], 2, np.dtype("float32"))
+    array([[1., 2.],
+           [3., 4.]], dtype=float32)
+    >>> inputs([[1.0, 2.0], [3.0, float("nan")]], 2, np.dtype("float32"))
+    Traceback (most recent call last):
+    ...
+    ValueError: x must be finite; row 1, column 1 is nan
+    """
+    a = _numbers("x", x)
+    if a.ndim == 1 and n_inputs == 1:
+        a = a.reshape(-1, 1)
+    elif row and a.shape == (n_inputs,):
+        a = a.reshape(1, -1)
+    if a.size == 0:
+        raise ValueError(f"x must have at least one row and one column; got shape {a.shape}")
+    if a.ndim != 2 or a.shape[1] != n_inputs:
+        hint = "; one row is x[None, :]" if a.shape == (n_inputs,) else ""
+        raise ValueError(f"x must have shape (n, {n_inputs}); got {a.shape}{hint}")
+    return _finite("x", a, dtype)
+
+
+def targets(y, n_rows, n_outputs, loss, dtype):
+    """Check the targets of a network by what its loss takes, and give them the form that kernels take.
+
+    Parameters
+    ----------
+    y : array-like
+        Real numbers (n_rows, n_outputs), or (n_rows,) where there is one output. For a loss of classes:
+        integers 0 … n_outputs - 1 (n_rows,) or (n_rows, 1), also as floats, or as booleans for two classes;
+        or probabilities (n_rows, n_outputs), at least 0, whose rows sum to 1 within 1e-5.
+    n_rows : int
+        How many rows x has.
+    n_outputs : int
+    loss : fastbp.formulas.losses.Loss
+        Its `targets` says which: "real"; "binary", from 0 to 1; "count", at least 0; "sign", -1 or +1;
+        "classes".
+    dtype : numpy.dtype
+        The network's, float32 or float64.
+
+    Returns
+    -------
+    array (n_rows, n_outputs) of dtype, or int64 array (n_rows,) of classes
+        C-contiguous, aligned, writeable, in native byte order; `y` itself, or a view of it, if it is all that
+        already.
+
+    Raises
+    ------
+    TypeError
+        If y holds text, complex numbers or anything else that is no real number, or booleans for more than
+        two classes.
+    ValueError
+        If y has another number of rows or columns, or holds a number that is not finite or that the loss does
+        not take; the message names the first such row.
+
+    Examples
+    --------
+    >>> from fastbp.formulas.losses import LOSSES
+    >>> targets([0, 2, 3], 3, 3, LOSSES["softmax_cross_entropy"], np.dtype("float32"))
+    Traceback (most recent call last):
+    ...
+    ValueError: y must hold classes from 0 to 2; row 2 is 3
+    """
+    classes = loss.targets == "classes"
+    a = _numbers("y", y, f"integer classes from 0 to {n_outputs - 1}" if classes else "real numbers")
+    if a.ndim == 0 or len(a) != n_rows:
+        raise ValueError(f"y must have as many rows as x, {n_rows}; got shape {a.shape}")
+    if classes:
+        if n_outputs < 2:
+            raise ValueError(f"a loss of classes needs a network of at least 2 outputs; got {n_outputs}")
+        if a.shape in ((n_rows,), (n_rows, 1)):
+            return _classes(a.reshape(-1), n_outputs)
+        if a.shape != (n_rows, n_outputs):
+            raise ValueError(
+                f"y must be classes of shape ({n_rows},) or probabilities of shape ({n_rows}, {n_outputs}); "
+                f"got {a.shape}"
+            )
+        return _probabilities(_finite("y", a, dtype))
+    if a.ndim == 1 and n_outputs == 1:
+        a = a.reshape(-1, 1)
+    if a.shape != (n_rows, n_outputs):
+        raise ValueError(f"y must have shape ({n_rows}, {n_outputs}); got {a.shape}")
+    t = _finite("y", a, dtype)
+    if loss.targets in _TARGETS:
+        wanted, fits = _TARGETS[loss.targets]
+        _refuse_first(~fits(t), f"y must be {wanted} for this loss", t)
+    return t
+
+
+_TARGETS = {
+    "binary": ("between 0 and 1", lambda t: (t >= 0) & (t <= 1)),
+    "count": ("at least 0", lambda t: t >= 0),
+    "sign": ("-1 or +1", lambda t: np.abs(t) == 1),
+}
+
+
+def _classes(labels, n_classes):
+    """Labels (n,) of any real dtype -> int64 classes (n,)."""
+    wanted = f"y must hold classes from 0 to {n_classes - 1}"
+    if labels.dtype.kind == "b" and n_classes != 2:
+        raise TypeError(f"{wanted}; got True and False, which are two classes")
+    if labels.dtype.kind == "f":
+        _refuse_first(~np.isfinite(labels), wanted, labels)
+        _refuse_first(labels != np.floor(labels), f"{wanted}, which are integers", labels)
+    elif labels.dtype.kind != "b":
+        labels = labels.astype(labels.dtype.newbyteorder("="), copy=False)
+    if labels.dtype.kind != "b":
+        _refuse_first((labels < 0) | (labels >= n_classes), wanted, labels)
+    return _in_kernel_form(labels, np.dtype(np.int64))
+
+
+def _probabilities(p):
+    _refuse_first(p < 0, "y must hold probabilities, at least 0", p)
+    sums = p.sum(axis=1, dtype=np.float64)
+    _refuse_first(np.abs(sums - 1) > 1e-5, "rows of y must sum to 1", sums)
+    return p
+
+
+def _numbers(name, values, wanted="real numbers"):
+    """Anything array-like -> an array of booleans, integers or floats, without a copy where it is one."""
+    if type(values) is np.ndarray and values.dtype.kind in "biuf":
+        return values  # the checks below take 5 µs, as long as predicting a row
+    try:
+        a = np.asarray(values)
+    except ValueError:  # NumPy's message for a ragged list
+        raise ValueError(
+            f"{name} must be a table whose rows are equally long; got {_describe(values)}"
+        ) from None
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must have no masked elements; fill or drop them first")
+    if a.dtype.kind in "biuf":
+        return a
+    if a.dtype != object:
+        kind = {"U": "text", "S": "bytes", "c": "complex numbers", "M": "dates", "m": "durations"}
+        raise TypeError(f"{name} must hold {wanted}; got {kind.get(a.dtype.kind, a.dtype)}")
+    if a.ndim == 0:
+        raise TypeError(f"{name} must be a table of {wanted}; got {_describe(values)}")
+    out = np.empty(a.shape)
+    for index, value in np.ndenumerate(a):
+        if not isinstance(value, (numbers.Real, np.bool_, decimal.Decimal)):
+            raise TypeError(f"{name} must hold {wanted}; {_place(index)} is {_describe(value)}")
+        try:
+            out[index] = value
+        except OverflowError:
+            raise ValueError(f"{name} overflows float64; {_place(index)} is {reprlib.repr(value)}") from None
+    return out
+
+
+def _finite(name, a, dtype):
+    """Give `a` the form that kernels take, or refuse its first element that is not finite in `dtype`."""
+    out = _in_kernel_form(a, dtype)
+    if a.dtype.kind != "f":
+        return out  # an integer of 64 bits is finite in float32
+    flat = out.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        finite = np.isfinite(flat[start : start + _BLOCK])
+        if not finite.all():
+            index = np.unravel_index(start + int(finite.argmin()), a.shape)
+            if np.isfinite(a[index]):
+                raise ValueError(f"{name} overflows {dtype}; {_place(index)} is {a[index]}")
+            raise ValueError(f"{name} must be finite; {_place(index)} is {a[index]}")
+    return out
+
+
+def _in_kernel_form(a, dtype):
+    """C-contiguous, aligned, writeable, native: another layout is another type to Numba, compiled anew."""
+    if a.dtype == dtype and a.flags.carray:
+        return a
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return np.array(a, dtype=dtype, order="C")
+
+
+def _refuse_first(bad, sentence, values):
+    if bad.any():
+        index = np.unravel_index(int(bad.argmax()), bad.shape)
+        raise ValueError(f"{sentence}; {_place(index)} is {values[index]}")
+
+
+def _place(index):
+    return ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column", "depth"), index))
+
+
+def _bounds(**bounds):
+    """ " at least 0 and below 1" for at_least=0, below=1."""
+    words = [f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items() if bound is not None]
+    return " " + " and ".join(words) if words else ""
+
+
+def _describe(value):
+    if isinstance(value, (int, float, complex, str, bytes, np.generic, type(None))):
+        return reprlib.repr(value)
+    return f"a {type(value).__name__}" + (f" of shape {value.shape}" if hasattr(value, "shape") else "")
