@@ -73,20 +73,31 @@ def _load_or_compile(name, factory, arguments, keep):
 
 
 def _compile(signature, function):
-    """(symbol, external symbols, machine code) of ``function`` with C calling convention."""
-    from numba.core.ccallback import CFunc
-    from numba.core.compiler_lock import global_compiler_lock
-    from numba.core.sigutils import normalize_signature
+    """(symbol, external symbols, machine code) of ``function``, with Numba's native calling convention.
 
-    with global_compiler_lock:  # the one place that reaches behind Numba's public door: it has no way to just emit code
-        callback = CFunc(function, normalize_signature(signature), {}, {"nopython": True, "error_model": "numpy"})
-        result = callback._compile_uncached()
+    The one place that reaches behind Numba's public door: there is no other way to have just the code, without
+    wrappers for Python around it and around everything that it inlines.
+    """
+    from numba.core import compiler, registry
+    from numba.core.compiler_lock import global_compiler_lock
+
+    flags = compiler.Flags()
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
+    flags.error_model = "numpy"
+    flags.nrt = True
+    with global_compiler_lock:
+        target = registry.cpu_target
+        target.typing_context.refresh()
+        target.target_context.refresh()
+        result = compiler.compile_extra(
+            target.typing_context, target.target_context, function, signature.args, signature.return_type, flags, {}
+        )
         library = result.library
         library.finalize()
         module = library._final_module
         code = library.codegen._tm.emit_object(module)
     externals = sorted(f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
-    return result.fndesc.llvm_cfunc_wrapper_name, externals, code
+    return result.fndesc.llvm_func_name, externals, code
 
 
 def _load(symbol, externals, code):

@@ -7,8 +7,10 @@ from functools import cache
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
-from numba.extending import intrinsic, register_jitable
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np import arrayobj
 
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _REAL = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
@@ -21,31 +23,36 @@ def _declare(builder, name, result, arguments):
 
 
 @intrinsic
-def pointer(typingctx, address):
-    """The address as an untyped pointer, for `numba.carray`."""
+def array(typingctx, address, n, dtype):
+    """A one-dimensional array of n elements over memory at an address."""
+    kind = types.Array(dtype.dtype, 1, "C")
 
     def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        address, n, _ = arguments
+        itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+        made = context.make_array(kind)(context, builder)
+        data = builder.inttoptr(address, context.get_data_type(kind.dtype).as_pointer())
+        arrayobj.populate_array(made, data=data, shape=[n], strides=[itemsize], itemsize=itemsize, meminfo=None)
+        return made._getvalue()
 
-    return types.voidptr(types.int64), codegen
-
-
-@register_jitable
-def array(address, shape, dtype):
-    """A C-contiguous array over memory at an address."""
-    return carray(pointer(address), shape, dtype)
+    return kind(types.int64, types.int64, dtype), codegen
 
 
 @intrinsic
 def call(typingctx, kernel, operation, context):
-    """Call the kernel at an address: kernel(operation, context), all three int64 addresses."""
+    """Call the kernel at an address: kernel(operation, context), all three int64 addresses.
+
+    Returns 0, or what tells that the kernel raised: only code compiled with bounds checks does.
+    """
 
     def codegen(cgctx, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [_INT64, _INT64])
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return cgctx.get_dummy_value()
+        nowhere = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(_INT32, [nowhere.as_pointer(), nowhere.as_pointer(), _INT64, _INT64])
+        ignored = cgutils.alloca_once(builder, nowhere)
+        kernel = builder.inttoptr(arguments[0], kind.as_pointer())
+        return builder.call(kernel, [ignored, ignored, *arguments[1:]])
 
-    return types.void(types.int64, types.int64, types.int64), codegen
+    return types.int32(types.int64, types.int64, types.int64), codegen
 
 
 @cache

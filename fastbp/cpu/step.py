@@ -18,9 +18,12 @@ _OPERATION, _SECTION = OPERATION.itemsize, SECTION.itemsize
 @register_jitable
 def run_operations(ctx, first, last):
     """Call operations [first, last) of this thread's program."""
+    failed = 0
     for i in range(first, last):
         op = ctx.program + i * _OPERATION
-        call(operation(op).kernel, op, ctx.address)
+        failed |= call(operation(op).kernel, op, ctx.address)
+    if failed != 0:
+        raise IndexError
 
 
 @register_jitable
