@@ -1,13 +1,13 @@
 """How the weights of a layer may start, by name.
 
-An initialiser is a function (n_in, n_out, seed, stream=0) -> float64 array (n_in, n_out). `stream` numbers the
-arrays of one network: two of them never share draws. The bits are the same on every machine: draws and roots
-are exact or correctly rounded, and sums are added in an order written here.
+An initialiser is a function (n_in, n_out, seed, stream=0) -> float64 array (n_in, n_out). `stream` numbers
+the arrays of one network: two of them never share draws. The bits are the same on every machine: draws and
+roots are exact or correctly rounded, and sums are added in an order written here.
 
 Scaled initialisers hold the variance of what flows through a layer: Glorot and Bengio 2010 forwards and
-backwards, He et al. 2015 behind a ReLU, LeCun et al. 1998 forwards. Their bounds are those of ``torch.nn.init``
-with gain 1 (He: sqrt(2)): https://docs.pytorch.org/docs/stable/nn.init.html. Keras has the same uniform ones,
-and truncates the normal ones: https://keras.io/api/layers/initializers/.
+backwards, He et al. 2015 behind a ReLU, LeCun et al. 1998 forwards. Their bounds are those of
+``torch.nn.init`` with gain 1 (He: sqrt(2)), https://docs.pytorch.org/docs/stable/nn.init.html. Keras has the
+same uniform ones, and truncates the normal ones, https://keras.io/api/layers/initializers/.
 """
 
 import math
