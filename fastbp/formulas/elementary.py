@@ -58,9 +58,12 @@ def _compile_like(z, value):
 
 
 def elementary(formula):
-    """Let compiled code inline `formula`, and plain Python call it without NumPy's warnings on overflow and NaN."""
+    """Let compiled code inline `formula`, and plain Python call it without NumPy's warnings on overflow and NaN.
+
+    Inlining is forced, because a loop over a function that LLVM finds too long to inline does not vectorise.
+    """
     function = np.errstate(all="ignore")(formula)
-    overload(function, strict=False)(lambda *args: formula)
+    overload(function, strict=False, jit_options={"forceinline": True})(lambda *args: formula)
     return function
 
 
@@ -120,15 +123,27 @@ def _compile_fma(a, b, c):
         return lambda a, b, c: _llvm_fma(a, b, c)
 
 
-# Polynomial, by Horner's rule: c0 + x·(c1 + x·(c2 + …))
+# Polynomial, by Estrin's scheme
+#
+#     c0 + c1·x + c2·x² + c3·x³ + … = (c0 + c1·x) + (c2 + c3·x)·x² + …, pairs of which are paired again in x², x⁴, …
+#
+#     Horner's rule waits for one fma after the other; the pairs do not wait for each other.
+
+
+def _estrin(x, coefficients, fused, square):
+    """The polynomial as a tree of ``fused(a, b, c)`` and ``square(x)``: of values, or of code that computes them."""
+    terms = list(coefficients)
+    while True:
+        pairs = [fused(high, x, low) for low, high in zip(terms[0::2], terms[1::2])]
+        terms = pairs + terms[2 * len(pairs) :]
+        if len(terms) == 1:
+            return terms[0]
+        x = square(x)
 
 
 def polynomial(x, coefficients):
-    """c0 + c1·x + c2·x² + … for a tuple (c0, c1, c2, …) of x's type, one fma for each power."""
-    y = coefficients[-1]
-    for c in coefficients[-2::-1]:
-        y = fma(y, x, c)
-    return y
+    """c0 + c1·x + c2·x² + … for a tuple (c0, c1, c2, …) of two or more floats of x's type."""
+    return _estrin(x, coefficients, fma, lambda x: x * x)
 
 
 @intrinsic
@@ -136,10 +151,12 @@ def _llvm_polynomial(typing_context, x, coefficients):
     def generate(context, builder, signature, args):
         x, coefficients = args
         fused = _declare_fma(builder, x.type)
-        *lower, y = (builder.extract_value(coefficients, i) for i in range(len(signature.args[1])))
-        for c in reversed(lower):
-            y = builder.call(fused, [y, x, c])
-        return y
+        return _estrin(
+            x,
+            [builder.extract_value(coefficients, i) for i in range(len(signature.args[1]))],
+            lambda a, b, c: builder.call(fused, [a, b, c]),
+            lambda x: builder.fmul(x, x),
+        )
 
     return x(x, coefficients), generate
 
@@ -265,10 +282,29 @@ def multiples_of_ln2(z):
     return n, r, fma(-n, by_type(z, LN2_LOW), exact - r)
 
 
-# Below the first bound exp is 0 (less than half the smallest subnormal), above the second it is infinite.
-# 2^n itself may be neither; so it is applied in two halves, and only the last product rounds a subnormal.
-EXP_LOWEST = _float_pair(-104.0)[0], _float_pair(-746.0)[1]
-EXP_HIGHEST = _float_pair(89.0)[0], _float_pair(710.0)[1]
+@elementary
+def exp_minus_1(r):
+    """exp(r) - 1 for ``abs(r) <= ln 2 / 2``."""
+    return fma(r * r, polynomial(r, by_type(r, EXP_Q)), r)
+
+
+# Beyond the bound exp is 0 (less than half the smallest subnormal) or infinite. 2^n itself may be either; so it is
+# applied in two halves, and only the last product rounds, where the result is subnormal.
+
+EXP_BOUND = np.float32(104.0), np.float64(746.0)
+
+
+@elementary
+def within_exp_bound(z):
+    """z, brought to the nearer end of the range outside which exp is 0 or infinite; NaN stays NaN."""
+    z = -by_type(z, EXP_BOUND) if z < -by_type(z, EXP_BOUND) else z
+    return by_type(z, EXP_BOUND) if z > by_type(z, EXP_BOUND) else z
+
+
+@elementary
+def half_rounded(n):
+    """n / 2 rounded to an integer."""
+    return fma(n, like(n, 0.5), by_type(n, ROUNDER)) - by_type(n, ROUNDER)
 
 
 @elementary
@@ -277,19 +313,18 @@ def exp(z):
 
     Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
     """
-    z = by_type(z, EXP_LOWEST) if z < by_type(z, EXP_LOWEST) else z
-    z = by_type(z, EXP_HIGHEST) if z > by_type(z, EXP_HIGHEST) else z
-    n, r, _ = multiples_of_ln2(z)
-    y = like(z, 1) + fma(r * r, polynomial(r, by_type(z, EXP_Q)), r)
-    half = fma(n, like(z, 0.5), by_type(z, ROUNDER)) - by_type(z, ROUNDER)
-    return y * power_of_two(half) * power_of_two(n - half)
+    n, r, _ = multiples_of_ln2(within_exp_bound(z))
+    half = half_rounded(n)
+    return (like(z, 1) + exp_minus_1(r)) * power_of_two(half) * power_of_two(n - half)
 
 
 # expm1(z) = exp(z) − 1 = 2^n·(r + r²·q + tail) + 2^n − 1
 #
 #     Computed as half of that and doubled, because 2^n alone may overflow before the result does.
-#     expm1(z) rounds to −1 below the first bound; to z itself where |z| is below the last, where −0 stays −0.
+#     Above the first bound the result is infinite, below the second it rounds to −1, and where |z| is below the third
+#     it rounds to z itself (and −0 stays −0).
 
+EXPM1_HIGHEST = np.float32(89.0), np.float64(710.0)
 EXPM1_LOWEST = np.float32(-20.0), np.float64(-40.0)
 EXPM1_TINY = np.float32(2.0**-26), np.float64(2.0**-55)
 
@@ -301,7 +336,7 @@ def expm1(z):
     Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
     """
     bounded = by_type(z, EXPM1_LOWEST) if z < by_type(z, EXPM1_LOWEST) else z
-    bounded = by_type(z, EXP_HIGHEST) if bounded > by_type(z, EXP_HIGHEST) else bounded
+    bounded = by_type(z, EXPM1_HIGHEST) if bounded > by_type(z, EXPM1_HIGHEST) else bounded
     n, r, tail = multiples_of_ln2(bounded)
     half = power_of_two(n - like(z, 1))
     main = fma(half, r, half - like(z, 0.5))
@@ -399,12 +434,21 @@ def log1p(x):
 
 # tanh
 #
-#     tanh(z) = (exp(2z) − 1) / (exp(2z) + 1) = t / (t + 2)  with  t = expm1(2·|z|)
+#     |z| < 5/8:  tanh(z) = z + z³·T(z²)                         odd, hence a series in z², as a minimax polynomial
+#     |z| ≥ 5/8:  tanh(z) = 1 − 2 / (exp(2z) + 1)                for z > 0; errors of exp count half or less here
 #
-#     For z ≥ 0, where errors of t shrink on their way into the quotient; odd, so the sign is put back.
-#     From the bound on tanh rounds to 1.
+#     With exp(2z) = 2^n·(1 + p):  exp(2z) + 1 = 2^n·p + (2^n + 1), rounded once where 1 + p would round before it.
+#     Odd, so both are taken at |z| and the sign is put back. From the last bound on tanh rounds to 1.
 
 TANH_ONE = np.float32(10.0), np.float64(20.0)
+TANH_T = _coefficients(
+    # 2^-27.8
+    (-0.3333328366279602, 0.1333148181438446, -0.05374256893992424, 0.0206472035497427, -0.0057129389606416225),
+    # 2^-61.2
+    (-0.33333333333333315, 0.1333333333332998, -0.05396825396616307, 0.021869488471074314,
+     -0.008863234344228694, 0.0035921142700157125, -0.0014557274690603795, 0.000589457516487292,
+     -0.00023702592203519182, 9.158072269741911e-05, -3.0207325436604972e-05, 6.05036995309995e-06),
+)  # fmt: skip
 
 
 @elementary
@@ -415,14 +459,21 @@ def tanh(z):
     """
     a = abs(z)
     a = by_type(z, TANH_ONE) if a > by_type(z, TANH_ONE) else a
-    t = expm1(a + a)
-    return with_sign(t / (t + like(z, 2)), z)
+    w = a * a
+    small = fma(a * w, polynomial(w, by_type(z, TANH_T)), a)
+    n, r, _ = multiples_of_ln2(a + a)
+    scale = power_of_two(n)
+    large = like(z, 1) - like(z, 2) / fma(scale, exp_minus_1(r), scale + like(z, 1))
+    return with_sign(small if a < like(z, 0.625) else large, z)
 
 
 # sigmoid
 #
-#     sigmoid(z) = 1 / (1 + exp(−z)) = exp(z) / (1 + exp(z))     the form whose exp cannot overflow, so that
-#                                                                the far negative tail keeps its digits
+#     sigmoid(z) = 1 / (1 + exp(−z)),  exp(−z) = 2^n·(1 + p)
+#                = 2^-h / (2^-h + 2^(n−h) + 2^(n−h)·p),  h = n/2 rounded
+#
+#     Halving n keeps all three powers in range, so that the far negative tail keeps its digits: only the
+#     quotient is rounded to a subnormal.
 
 
 @elementary
@@ -431,13 +482,31 @@ def sigmoid(z):
 
     Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
     """
-    e = exp(-abs(z))
-    return (e if z < like(z, 0) else like(z, 1)) / (like(z, 1) + e)
+    n, r, _ = multiples_of_ln2(within_exp_bound(-z))
+    half = half_rounded(n)
+    one = power_of_two(-half)
+    scale = power_of_two(n - half)
+    larger = one if one > scale else scale
+    smaller = scale if one > scale else one
+    both = larger + smaller
+    lost = smaller - (both - larger)
+    return one / (both + fma(scale, exp_minus_1(r), lost))
 
 
 # softplus
 #
-#     softplus(z) = log(1 + exp(z)) = max(z, 0) + log1p(exp(−|z|))   both tails keep their digits
+#     softplus(z) = log(1 + exp(z)) = max(z, 0) + log(1 + e),  e = exp(−|z|) ≤ 1
+#     log(1 + e) = 2·atanh(s) = 2s + s³·L(s²),  s = e / (2 + e) ≤ ⅓,  2s = e − s·e
+#
+#     As for log, but e needs no splitting: it is small where digits count.
+
+SOFTPLUS_L = _coefficients(
+    # 2^-27.7
+    (0.666664183139801, 0.4002143442630768, 0.28003087639808655, 0.28006476163864136),
+    # 2^-59.4
+    (0.6666666666666631, 0.4000000000015568, 0.28571428548058697, 0.22222223956887177, 0.18181744375314413,
+     0.15386550448565825, 0.13301095841444213, 0.12105138534798257, 0.08344152258189662, 0.17011238955053454),
+)  # fmt: skip
 
 
 @elementary
@@ -446,7 +515,11 @@ def softplus(z):
 
     Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
     """
-    return (z if z > like(z, 0) else like(z, 0)) + log1p(exp(-abs(z)))
+    e = exp(-abs(z))
+    s = e / (like(z, 2) + e)
+    w = s * s
+    tail = fma(-s, fma(-w, polynomial(w, by_type(z, SOFTPLUS_L)), e), e)
+    return (z if z > like(z, 0) else like(z, 0)) + tail
 
 
 # erf
