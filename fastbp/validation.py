@@ -145,7 +145,7 @@ def real_number(name, value, *, at_least=None, above=None, at_most=None, below=N
         and (below is None or number < below)
     )
     if not inside:
-        raise ValueError(f"{wanted}; got {value}")
+        raise ValueError(f"{wanted}; got {_describe(value)}")
     return number
 
 
@@ -352,7 +352,7 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     t = _finite("y", a, dtype)
     if loss.targets in _TARGETS:
         wanted, fits = _TARGETS[loss.targets]
-        _refuse_first(~fits(t), f"y must be {wanted} for this loss", t)
+        _refuse_first(~fits(t), f"y must be {wanted} for this loss", a)
     return t
 
 
@@ -426,8 +426,8 @@ def _finite(name, a, dtype):
         if np.count_nonzero(finite) < finite.size:  # four times as fast as finite.all() on a row
             index = np.unravel_index(start + int(finite.argmin()), a.shape)
             if np.isfinite(a[index]):
-                raise ValueError(f"{name} overflows {dtype}; {_place(index)} is {a[index]}")
-            raise ValueError(f"{name} must be finite; {_place(index)} is {a[index]}")
+                raise ValueError(f"{name} overflows {dtype}; {_place(index)} is {a[index]!s}")
+            raise ValueError(f"{name} must be finite; {_place(index)} is {a[index]!s}")
     return out
 
 
@@ -442,7 +442,7 @@ def _in_kernel_form(a, dtype):
 def _refuse_first(bad, sentence, values):
     if bad.any():
         index = np.unravel_index(int(bad.argmax()), bad.shape)
-        raise ValueError(f"{sentence}; {_place(index)} is {values[index]}")
+        raise ValueError(f"{sentence}; {_place(index)} is {values[index]!s}")
 
 
 def _place(index):
@@ -456,6 +456,8 @@ def _bounds(**bounds):
 
 
 def _describe(value):
-    if isinstance(value, (int, float, complex, str, bytes, np.generic, type(None))):
+    if isinstance(value, np.generic):
+        return str(value)
+    if isinstance(value, (int, float, complex, str, bytes, type(None))):
         return reprlib.repr(value)
     return f"a {type(value).__name__}" + (f" of shape {value.shape}" if hasattr(value, "shape") else "")

@@ -196,10 +196,9 @@ def test_shuffle_overwrites_whatever_was_there():
     assert np.array_equal(order, shuffled(50, 1, 1))
 
 
-def test_shuffle_accepts_every_integer_type_of_seed_and_epoch():
+def test_shuffle_accepts_other_integer_types():
     wanted = shuffled(20, 3, 4)
-    for seed, epoch in ((np.uint64(3), np.uint64(4)), (np.uint32(3), np.int32(4))):
-        assert np.array_equal(shuffled(20, seed, epoch), wanted)
+    assert np.array_equal(shuffled(20, np.uint64(3), np.int32(4)), wanted)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
