@@ -109,6 +109,7 @@ def _load(symbol, externals, code):
         if any(llvm.address_of_symbol(name) is None for name in externals):
             return None
     llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target.create_target_machine(jit=True))
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))

@@ -1,0 +1,411 @@
+"""The network: its parameters, and what can be asked of it."""
+
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+from . import validation
+from .initializers import INITIALIZERS
+from .layers import Dense
+from .losses import as_loss
+from .plan import Architecture, Plan, aligned_zeros, automatic_threads
+from .random import fresh_seed
+
+# Up to this many rows are predicted from the host's own parameters, without packing them.
+FEW_ROWS = 8
+
+# Elements behind the flat vector that kernels may read, never use: they read rows of W to whole vectors.
+_MARGIN = 64
+
+# Plans that a network keeps for its next call; the oldest goes first.
+_PLANS_KEPT = 8
+
+
+class Network:
+    """A feed-forward network: x -> layers -> logits -> the loss's link -> prediction.
+
+    Parameters
+    ----------
+    layers : sequence of int or of Dense
+        Sizes, the number of inputs first: ``[64, 32, 10]``; or layers, with the number of inputs given by `inputs`.
+    inputs : int, optional
+        Number of inputs, where `layers` are layers.
+    activation : str
+        Of the hidden layers, where `layers` are sizes.
+    output_activation : str
+        Of the last layer, where `layers` are sizes. The loss's link comes after it.
+    loss : str or Loss
+        What to train for. It owns the link from logits to predictions: softmax for softmax_cross_entropy, sigmoid
+        for binary_cross_entropy, the exponential for poisson, otherwise none.
+    dtype : {"float32", "float64"}
+        Type of parameters and arithmetic.
+    seed : int, optional
+        Where the initial parameters come from; without one a fresh seed is drawn, see the attribute.
+
+    Attributes
+    ----------
+    parameters : array (n_parameters,)
+        All parameters, layer by layer, W in rows and then b. Writable; `layers` hold views into it.
+    layers : tuple of Layer
+        With ``W (n_in, n_out)``, ``b (n_out,)``, ``activation``, ``n_in``, ``n_out``, ``name``.
+    loss_function : Loss
+    dtype : numpy.dtype
+    seed : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind, or a size, name or number that is not known or allowed.
+
+    Examples
+    --------
+    >>> net = Network([2, 3, 1], activation="tanh", loss="mean_squared_error", seed=0)
+    >>> net
+    Network(2 → 3 tanh → 1, mean_squared_error, 13 parameters, float32)
+    >>> net.predict([[0.5, -0.5], [1.0, 0.0]]).shape
+    (2, 1)
+    """
+
+    def __init__(
+        self, layers, *, inputs=None, activation="relu", output_activation="identity",
+        loss="mean_squared_error", dtype="float32", seed=None,
+    ):  # fmt: skip
+        described, n_inputs = _describe_layers(layers, inputs, activation, output_activation)
+        self._describe(described, n_inputs, as_loss(loss), validation.real_dtype(dtype))
+        self.seed = fresh_seed() if seed is None else validation.seed(seed)
+        stream = 0
+        for layer, description in zip(self.layers, described, strict=True):
+            for parameter in description.parameters(layer.n_in):
+                shape = parameter.shape if len(parameter.shape) == 2 else (1, *parameter.shape)
+                values = INITIALIZERS[parameter.initializer](*shape, self.seed, stream)
+                getattr(layer, parameter.name)[:] = values.reshape(parameter.shape)
+                stream += 1
+
+    def _describe(self, described, n_inputs, loss, dtype):
+        """Everything but the values of the parameters, which are zero."""
+        self.loss_function, self.dtype, self._described = loss, dtype, tuple(described)
+        sizes = (n_inputs, *(layer.units for layer in described))
+        self.architecture = Architecture(
+            sizes,
+            tuple(layer.activation for layer in described),
+            tuple(layer.use_bias for layer in described),
+            loss.name,
+            loss.option,
+            dtype.name,
+        )
+        n = self.architecture.parameter_offsets()[-1]
+        self.parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
+        self.layers = self._views(self.parameters)
+        self._plans, self._plans_lock = {}, threading.Lock()
+
+    def _views(self, vector):
+        """The layers, with their parameters (or gradients of them) as views into a flat vector."""
+        layers, at = [], 0
+        for i, (description, n_in) in enumerate(zip(self._described, self.architecture.sizes, strict=False)):
+            arrays = {"b": None}
+            for parameter in description.parameters(n_in):
+                size = int(np.prod(parameter.shape))
+                arrays[parameter.name] = vector[at : at + size].reshape(parameter.shape)
+                at += size
+            name = description.name or f"layer{i}"
+            layers.append(Layer(name, n_in, description.units, description.activation, **arrays))
+        return tuple(layers)
+
+    # What can be asked
+
+    def __call__(self, x):
+        """Predict; the same as `predict`."""
+        return self.predict(x)
+
+    def predict(self, x):
+        """Outputs after the loss's link: probabilities or values.
+
+        Parameters
+        ----------
+        x : array-like (n, n_inputs), or one row (n_inputs,)
+
+        Returns
+        -------
+        array (n, n_outputs), or (n_outputs,) for one row
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x has another shape, or holds anything but finite numbers.
+        """
+        return self._outputs("predict", x)
+
+    def logits(self, x):
+        """Outputs before the loss's link; see `predict`."""
+        return self._outputs("logits", x)
+
+    def loss(self, x, y):
+        """Mean loss over rows of data.
+
+        Parameters
+        ----------
+        x : array-like (n, n_inputs)
+        y : array-like
+            Targets of the loss's kind: (n, n_outputs), (n,) where there is one output, or for
+            softmax_cross_entropy integer classes (n,) or probabilities (n, n_outputs).
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        TypeError, ValueError
+            If shapes do not fit, or values are not finite or not of the loss's kind.
+        """
+        return self._loss(*self.check_data(x, y))
+
+    def gradient(self, x, y):
+        """Mean loss over rows of data, and its gradient.
+
+        Parameters
+        ----------
+        x, y : see `loss`
+
+        Returns
+        -------
+        loss : float
+        gradient : Gradient
+            ``parameters`` (flat), ``layers[i].W`` and ``.b`` (views into it), ``inputs`` (n, n_inputs).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `loss`.
+        """
+        x, y = self.check_data(x, y)
+        n = len(x)
+        threads = automatic_threads(self.architecture.multiply_adds(n))
+        flat, d_inputs = np.empty_like(self.parameters), np.empty_like(x)
+        with self._plan("gradient", n, threads, targets=_kind_of(y), inputs=True) as plan:
+            losses = _run_over(plan, self, x, y, outputs=d_inputs)
+            plan.unpack(flat)
+        return float(losses[0] / n), Gradient(flat, self._views(flat), d_inputs)
+
+    def evaluate(self, x, y):
+        """How well the network does on rows of data.
+
+        Parameters
+        ----------
+        x, y : see `loss`
+
+        Returns
+        -------
+        dict
+            ``loss``, and ``accuracy`` where the targets are classes, signs or zeros and ones: the share of rows
+            (of outputs, where each is a yes or no of its own) that are predicted right.
+        """
+        x, y = self.check_data(x, y)
+        result = {"loss": self._loss(x, y)}
+        kind = self.loss_function.formula.targets
+        if kind == "classes":
+            labels = y if y.ndim == 1 else y.argmax(axis=1)
+            result["accuracy"] = float((self._outputs("logits", x).argmax(axis=1) == labels).mean())
+        elif kind in ("binary", "sign"):
+            middle = 0.5 if kind == "binary" else 0.0
+            result["accuracy"] = float(((self._outputs("logits", x) > 0) == (y > middle)).mean())
+        return result
+
+    def save(self, path):
+        """Write architecture and parameters to a ``.safetensors`` file; `fastbp.load` reads it.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; an older file of that name stays as it was.
+        """
+        from .storage import save
+
+        save(self, path)
+
+    def summary(self):
+        """A table of the layers as text: outputs, activation, parameters."""
+        rows = [("layer", "inputs", "outputs", "activation", "parameters")]
+        for layer in self.layers:
+            count = layer.W.size + (0 if layer.b is None else layer.b.size)
+            rows.append((layer.name, f"{layer.n_in:,}", f"{layer.n_out:,}", layer.activation, f"{count:,}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if i in (1, 2, 4) else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        lines.insert(1, "  ".join("─" * width for width in widths))
+        formula = self.loss_function.formula
+        lines.append(f"loss: {self.loss_function.name}, link: {formula.link_name}")
+        lines.append(f"{self.parameters.size:,} parameters, {self.dtype.name}, {_bytes(self.parameters.nbytes)}")
+        return "\n".join(line.rstrip() for line in lines)
+
+    def __repr__(self):
+        sizes = [str(self.architecture.sizes[0])]
+        for layer in self.layers:
+            sizes.append(str(layer.n_out) + ("" if layer.activation == "identity" else f" {layer.activation}"))
+        return (
+            f"Network({' → '.join(sizes)}, {self.loss_function.name}, "
+            f"{self.parameters.size:,} parameters, {self.dtype.name})"
+        )
+
+    # How it is answered
+
+    def check_data(self, x, y):
+        """Rows and targets in the form that kernels take; raises as `loss` does."""
+        x = validation.inputs(x, self.architecture.sizes[0], self.dtype)
+        y = validation.targets(y, len(x), self.architecture.sizes[-1], self.loss_function.formula, self.dtype)
+        return x, y
+
+    def _outputs(self, task, x):
+        n_inputs, n_outputs = self.architecture.sizes[0], self.architecture.sizes[-1]
+        rows = validation.inputs(x, n_inputs, self.dtype, row=True)
+        n = len(rows)
+        out = np.empty((n, n_outputs), self.dtype)
+        few = n <= FEW_ROWS
+        threads = 1 if few else automatic_threads(self.architecture.multiply_adds(n) // 3)
+        with self._plan(task, FEW_ROWS if few else 2**31 - 1, threads, unpacked=few) as plan:
+            plan.set(batch_size=n)
+            _run_over(plan, self, rows, None, outputs=out)
+        return out[0] if np.ndim(x) == 1 and n_inputs != 1 else out
+
+    def _loss(self, x, y):
+        threads = automatic_threads(self.architecture.multiply_adds(len(x)) // 3)
+        with self._plan("loss", 2**31 - 1, threads, targets=_kind_of(y)) as plan:
+            plan.set(batch_size=len(x))
+            losses = _run_over(plan, self, x, y)
+        return float(losses[0] / len(x))
+
+    def _plan(self, task, rows, threads, **options):
+        """A plan, taken out of those kept while in use, so that threads of the caller do not share one."""
+        return _Borrowed(self, (task, rows, threads, *sorted(options.items())), options)
+
+    def __getstate__(self):
+        return self._described, self.architecture.sizes[0], self.loss_function, self.dtype, self.seed, self.parameters.copy()
+
+    def __setstate__(self, state):
+        described, n_inputs, loss, dtype, self.seed, parameters = state
+        self._describe(described, n_inputs, loss, dtype)
+        self.parameters[:] = parameters
+
+
+class Layer(NamedTuple):
+    """A layer of a network, with views into the network's parameters (or their gradient).
+
+    Attributes
+    ----------
+    name : str
+    n_in, n_out : int
+    activation : str
+    W : array (n_in, n_out)
+    b : array (n_out,) or None
+    """
+
+    name: str
+    n_in: int
+    n_out: int
+    activation: str
+    W: np.ndarray
+    b: np.ndarray | None
+
+
+class Gradient(NamedTuple):
+    """The gradient of a mean loss.
+
+    Attributes
+    ----------
+    parameters : array (n_parameters,)
+        With respect to the network's flat vector.
+    layers : tuple of Layer
+        Views into it: ``layers[i].W``, ``layers[i].b``.
+    inputs : array (n, n_inputs)
+        With respect to the rows of x.
+    """
+
+    parameters: np.ndarray
+    layers: tuple[Layer, ...]
+    inputs: np.ndarray
+
+
+class _Borrowed:
+    """A context manager that lends a plan, and keeps it for the next call."""
+
+    def __init__(self, network, key, options):
+        self._network, self._key, self._options = network, key, options
+
+    def __enter__(self):
+        with self._network._plans_lock:
+            self._plan = self._network._plans.pop(self._key, None)
+        if self._plan is None:
+            task, rows, threads = self._key[:3]
+            self._plan = Plan(self._network.architecture, task, rows, threads, **self._options)
+        return self._plan
+
+    def __exit__(self, *exception):
+        plans = self._network._plans
+        with self._network._plans_lock:
+            plans[self._key] = self._plan
+            if len(plans) > _PLANS_KEPT:
+                del plans[next(iter(plans))]
+
+
+def _run_over(plan, network, x, y, *, outputs=None):
+    """Run a plan once over all rows, in their order; returns the float64 sum of losses, (1,)."""
+    losses = np.zeros(1)
+    row_losses = np.empty(0 if y is None else len(x), network.dtype)
+    plan.set(
+        x=x.ctypes.data, n_rows=len(x), order=0, targets=0 if y is None else y.ctypes.data,
+        row_losses=row_losses.ctypes.data, losses=losses.ctypes.data,
+        outputs=0 if outputs is None else outputs.ctypes.data,
+        epoch=0, first_epoch=0, last_epoch=1, shuffle=0, step=0,
+    )  # fmt: skip
+    plan.pack(network.parameters)
+    plan.run()
+    return losses
+
+
+def _kind_of(y):
+    """Which of the two kinds of targets softmax_cross_entropy was given."""
+    return "classes" if y.ndim == 1 else "probabilities"
+
+
+def _describe_layers(layers, inputs, activation, output_activation):
+    """(descriptions of the layers, number of inputs) from either of the constructor's two forms."""
+    try:
+        layers = list(layers)
+    except TypeError:
+        raise TypeError(f"layers must be sizes such as [64, 32, 10] or layers; got {layers!r}") from None
+    if any(isinstance(layer, Dense) for layer in layers):
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Dense):
+                raise TypeError(f"layers must all be sizes or all be layers; layer {i} is {layer!r}")
+        if inputs is None:
+            raise ValueError("a network of layers needs inputs=, the number of its inputs")
+        names = [layer.name for layer in layers if layer.name is not None]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"names of layers must differ; {name!r} is used {names.count(name)} times")
+        return layers, validation.positive_integer("inputs", inputs)
+    if inputs is not None:
+        raise ValueError("inputs= goes with layers; among sizes the number of inputs is the first")
+    if len(layers) < 2:
+        raise ValueError(f"layers must name at least the number of inputs and of outputs; got {layers}")
+    sizes = [validation.positive_integer(f"size {i}", size) for i, size in enumerate(layers)]
+    hidden = [Dense(units, activation) for units in sizes[1:-1]]
+    return [*hidden, Dense(sizes[-1], output_activation)], sizes[0]
+
+
+def _bytes(n):
+    for unit in ("bytes", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} GB"
