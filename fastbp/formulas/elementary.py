@@ -1,17 +1,17 @@
 """Elementary functions of our own: exp, expm1, log, log1p, tanh, sigmoid, erf, softplus, sqrt.
 
-Each is one scalar text for float32 and float64, for the CPU, the GPU and plain Python, and gives the same bits
-on all of them: every step is one exactly rounded operation of IEEE 754, and wherever a product meets a sum an
-``fma`` is written out, so that no compiler is left a choice. There are no branches, no tables and no library
-calls, only arithmetic and selections, so that a loop over any of these functions becomes vector code.
+Each is one scalar text for float32 and float64, for the CPU, the GPU and plain Python, and gives the same
+bits on all of them: every step is one exactly rounded operation of IEEE 754, and wherever the rounding of a
+product before a sum would show, an ``fma`` is written out, so that no compiler is left a choice. There are no
+branches, no tables and no library calls, only arithmetic and selections, so that a loop over any of these
+functions becomes vector code.
 
-The coefficients are weighted minimax fits in 50 digits (Lawson's iteration on a Chebyshev grid), rounded to the
-float type one at a time from the lowest order, the others being fitted again after each rounding. Next to each
-stands log2 of its largest error, relative to the function, before any rounding of the arithmetic.
+The coefficients are weighted minimax fits in 50 digits (Lawson's iteration on a Chebyshev grid), rounded to
+the float type one at a time from the lowest order, the others being fitted again after each rounding. Next to
+each tuple stands its largest error, relative to the function, before any rounding of the arithmetic.
 
-Error bounds are in ulp (units in the last place) of the exact result, subnormal results included. In float32
-they are the largest error over all 2^32 arguments; in float64 the largest seen on millions of random and extreme
-arguments, rounded up.
+Error bounds are in ulp (units in the last place) of the exact result, subnormal results included, against the
+C library's float64 functions for float32, and mpmath for float64.
 """
 
 import math
@@ -27,8 +27,9 @@ __all__ = ["erf", "exp", "expm1", "fma", "like", "log", "log1p", "sigmoid", "sof
 
 # How one text serves two types and three compilers
 #
-#     A constant that differs between the types is a pair (float32, float64); by_type picks one while compiling, so
-#     no double-precision number can slip into float32 code. like does the same for a number that both types know.
+#     A constant that differs between the types is a pair (float32, float64), and by_type picks from it when
+#     compiling, so that no double-precision number slips into float32 code. For a number that both types
+#     hold, like is enough.
 
 
 def by_type(z, pair):
@@ -58,7 +59,7 @@ def _compile_like(z, value):
 
 
 def elementary(formula):
-    """Let compiled code inline `formula`, and plain Python call it without NumPy's warnings on overflow and NaN.
+    """Let compiled code inline `formula`, and plain Python call it without warnings on overflow and NaN.
 
     Inlining is forced, because a loop over a function that LLVM finds too long to inline does not vectorise.
     """
@@ -88,12 +89,12 @@ def fma(a, b, c):
     try:
         return type(a)(float(exact))
     except OverflowError:
-        return type(a)(math.copysign(math.inf, exact))
+        return type(a)(math.inf if exact > 0 else -math.inf)
 
 
 def _fma_float32(a, b, c):
-    # In float64 the product is exact and the sum is not. Where it is not, its last bit is made odd ("round to odd"),
-    # which keeps the second rounding, to float32, from falling the wrong way on a tie.
+    # In float64 the product is exact. Where the sum is not, its last bit is made odd ("round to odd"), which
+    # keeps the second rounding, to float32, from falling the wrong way on a tie.
     product = a * b
     total = product + c
     back = total - product
@@ -103,16 +104,19 @@ def _fma_float32(a, b, c):
     return np.float32(total)
 
 
-def _declare_fma(builder, float_type):
-    name = "llvm.fma.f32" if float_type == ir.FloatType() else "llvm.fma.f64"
+def _declare(builder, name, float_type, arguments):
+    """LLVM's own function `name` of so many `arguments`, all of one float type."""
+    name = f"llvm.{name}.f32" if float_type == ir.FloatType() else f"llvm.{name}.f64"
     declared = builder.module.globals.get(name)
-    return declared or ir.Function(builder.module, ir.FunctionType(float_type, [float_type] * 3), name)
+    return declared or ir.Function(
+        builder.module, ir.FunctionType(float_type, [float_type] * arguments), name
+    )
 
 
 @intrinsic
 def _llvm_fma(typing_context, a, b, c):
     def generate(context, builder, signature, args):
-        return builder.call(_declare_fma(builder, args[0].type), list(args))
+        return builder.call(_declare(builder, "fma", args[0].type, 3), list(args))
 
     return a(a, b, c), generate
 
@@ -125,13 +129,13 @@ def _compile_fma(a, b, c):
 
 # Polynomial, by Estrin's scheme
 #
-#     c0 + c1·x + c2·x² + c3·x³ + … = (c0 + c1·x) + (c2 + c3·x)·x² + …, pairs of which are paired again in x², x⁴, …
+#     c0 + c1·x + c2·x² + c3·x³ + … = (c0 + c1·x) + (c2 + c3·x)·x² + …, whose pairs are paired again, …
 #
 #     Horner's rule waits for one fma after the other; the pairs do not wait for each other.
 
 
 def _estrin(x, coefficients, fused, square):
-    """The polynomial as a tree of ``fused(a, b, c)`` and ``square(x)``: of values, or of code that computes them."""
+    """The polynomial as a tree of ``fused(a, b, c)`` and ``square(x)``: of values, or of code for them."""
     terms = list(coefficients)
     while True:
         pairs = [fused(high, x, low) for low, high in zip(terms[0::2], terms[1::2])]
@@ -150,7 +154,7 @@ def polynomial(x, coefficients):
 def _llvm_polynomial(typing_context, x, coefficients):
     def generate(context, builder, signature, args):
         x, coefficients = args
-        fused = _declare_fma(builder, x.type)
+        fused = _declare(builder, "fma", x.type, 3)
         return _estrin(
             x,
             [builder.extract_value(coefficients, i) for i in range(len(signature.args[1]))],
@@ -176,10 +180,18 @@ def sqrt(z):
         return np.sqrt(z)
 
 
+@intrinsic
+def _llvm_sqrt(typing_context, z):
+    def generate(context, builder, signature, args):
+        return builder.call(_declare(builder, "sqrt", args[0].type, 1), list(args))
+
+    return z(z), generate
+
+
 @overload(sqrt)
 def _compile_sqrt(z):
     if z in (types.float32, types.float64):
-        return lambda z: math.sqrt(z)
+        return lambda z: _llvm_sqrt(z)
 
 
 # The bits of a float
@@ -238,8 +250,9 @@ def with_sign(magnitude, z):
 
 # Round to an integer, and 2^n
 #
-#     Above 2^23 (2^52) neighbouring floats are 1 apart, so x + 1.5·2^23 − 1.5·2^23 is x rounded to an integer.
-#     The sum's last bits are that integer, so with the bias added too, a shift moves n + bias into the exponent field.
+#     From 2^23 (2^52) on neighbouring floats are 1 apart: x + 1.5·2^23 − 1.5·2^23 is x rounded to an integer.
+#     The last bits of the sum are that integer. With the bias added as well, a shift moves n + bias into the
+#     exponent field, and nothing but zeros into the fraction.
 
 ROUNDER = np.float32(1.5 * 2**23), np.float64(1.5 * 2**52)
 BIASED_ROUNDER = np.float32(1.5 * 2**23 + 127), np.float64(1.5 * 2**52 + 1023)
@@ -256,8 +269,8 @@ def power_of_two(n):
 #     z = n·ln 2 + r,  n = round(z / ln 2),  |r| ≤ ln 2 / 2      so exp(z) = 2^n · exp(r)
 #     exp(r) = 1 + r + r²·q(r)                                   r carries the digits, q only corrects it
 #
-#     ln 2 is held in two parts. With fma, z − n·LN2_HIGH is exact (Cody and Waite), and what the second part loses
-#     to rounding can be told exactly as well: that tail is what expm1 needs where 2^n·expm1(r) and 2^n − 1 cancel.
+#     ln 2 is held in two parts (Cody and Waite). With fma, z − n·LN2_HIGH is exact, and what rounding takes
+#     from the second step can be told as well: expm1 needs this tail where 2^n·expm1(r) and 2^n − 1 cancel.
 
 LOG2_E = _float_pair(1.4426950408889634)
 LN2_HIGH = np.float32(0.6931471824645996), np.float64(0.6931471805599453)
@@ -288,8 +301,8 @@ def exp_minus_1(r):
     return fma(r * r, polynomial(r, by_type(r, EXP_Q)), r)
 
 
-# Beyond the bound exp is 0 (less than half the smallest subnormal) or infinite. 2^n itself may be either; so it is
-# applied in two halves, and only the last product rounds, where the result is subnormal.
+# Beyond the bound exp is 0 (less than half the smallest subnormal) or infinite. 2^n itself may be either, so
+# it is applied in two halves; only the second product rounds, where the result is subnormal.
 
 EXP_BOUND = np.float32(104.0), np.float64(746.0)
 
@@ -321,8 +334,8 @@ def exp(z):
 # expm1(z) = exp(z) − 1 = 2^n·(r + r²·q + tail) + 2^n − 1
 #
 #     Computed as half of that and doubled, because 2^n alone may overflow before the result does.
-#     Above the first bound the result is infinite, below the second it rounds to −1, and where |z| is below the third
-#     it rounds to z itself (and −0 stays −0).
+#     Above the first bound the result is infinite, below the second it rounds to −1, and where |z| is below
+#     the third it rounds to z itself (so that −0 stays −0).
 
 EXPM1_HIGHEST = np.float32(89.0), np.float64(710.0)
 EXPM1_LOWEST = np.float32(-20.0), np.float64(-40.0)
@@ -347,10 +360,10 @@ def expm1(z):
 # log and log1p
 #
 #     x = 2^e·m,  √½ ≤ m < √2,  f = m − 1                        so log(x) = e·ln 2 + log(1 + f)
-#     s = f / (2 + f),  log(1 + f) = 2·atanh(s) = 2s + s³·(2/3 + 2/5·s² + …)
-#     2s = f − s·f  and  s·f = f²/2 − s·f²/2                     so log(1 + f) = f − f²/2 + s·(f²/2 + s²·L(s²))
+#     s = f / (2 + f),  log(1 + f) = 2·atanh(s) = 2s + s³·L(s²),  L = 2/3 + 2/5·s² + …
+#     2s = f − s·f  and  s·f = f²/2 − s·f²/2                so log(1 + f) = f − f²/2 + s·(f²/2 + s²·L(s²))
 #
-#     The last form adds ever smaller terms to f, which is exact. e is 0 near x = 1, so that f = x − 1 gives every digit.
+#     The last form adds ever smaller terms to f, which is exact, and e = 0 near x = 1: no digit is lost there.
 
 LOG_L = _coefficients(
     # 2^-30.2
@@ -371,9 +384,9 @@ def _log_of_split(e, f):
     return fma(e, by_type(f, LN2_HIGH), f - fma(like(f, 0.5) * f, f, -correction))
 
 
-# The bits of a positive x count through exponent and fraction together, so bits(x) − bits(√½) + bits(1) has e + bias in
-# its exponent field, and its fraction added to bits(√½) gives m. Put behind the exponent of 2^23 (2^52), the integer
-# e + bias becomes the float 2^23 + bias + e.
+# The bits of a positive x count through exponent and fraction together, so bits(x) − bits(√½) + bits(1) has
+# e + bias in its exponent field, and its fraction added to bits(√½) gives m. Put behind the exponent of 2^23
+# (2^52), the integer e + bias becomes the float 2^23 + bias + e.
 
 SQRT_HALF_BITS = _bits_pair(0x3F3504F3, 0x3FE6A09E667F3BCD)
 SQRT_HALF_TO_ONE = _bits_pair(0x3F800000 - 0x3F3504F3, 0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
@@ -385,8 +398,10 @@ INTEGER_BIAS = np.float32(2**23 + 127), np.float64(2**52 + 1023)
 def _split(x):
     """(e, m) with x = 2^e·m and √½ <= m < √2, for a positive, finite, normal x."""
     bits = to_bits(x) + by_type(x, SQRT_HALF_TO_ONE)
-    e = from_bits(x, (bits >> by_type(x, FRACTION_BITS)) | by_type(x, INTEGER_BITS)) - by_type(x, INTEGER_BIAS)
-    return e, from_bits(x, (bits & by_type(x, FRACTION_MASK)) + by_type(x, SQRT_HALF_BITS))
+    biased = from_bits(x, (bits >> by_type(x, FRACTION_BITS)) | by_type(x, INTEGER_BITS))
+    return biased - by_type(x, INTEGER_BIAS), from_bits(
+        x, (bits & by_type(x, FRACTION_MASK)) + by_type(x, SQRT_HALF_BITS)
+    )
 
 
 SMALLEST_NORMAL = np.float32(2.0**-126), np.float64(2.0**-1022)
@@ -408,8 +423,8 @@ def log(x):
 
 # log1p(x) = log(1 + x)
 #
-#     u = 1 + x is rounded; c = x − (u − 1) is what it lost, exactly.  u = 2^e·m,  f = m − 1 + 2^-e·c, so that f = x
-#     where e = 0. Above the bound c no longer matters (and 2^-e, later inf − inf, would be out of range).
+#     u = 1 + x is rounded; c = x − (u − 1) is what it lost, exactly.  u = 2^e·m,  f = m − 1 + 2^-e·c
+#     So f = x where e = 0. Above the bound c no longer matters (2^-e, and c for infinity, leave their range).
 
 LOG1P_LARGE = np.float32(2.0**30), np.float64(2.0**60)
 
@@ -434,16 +449,17 @@ def log1p(x):
 
 # tanh
 #
-#     |z| < 5/8:  tanh(z) = z + z³·T(z²)                         odd, hence a series in z², as a minimax polynomial
-#     |z| ≥ 5/8:  tanh(z) = 1 − 2 / (exp(2z) + 1)                for z > 0; errors of exp count half or less here
+#     |z| < 5/8:  tanh(z) = z + z³·T(z²)                         odd, hence a series in z²
+#     |z| ≥ 5/8:  tanh(z) = 1 − 2 / (exp(2z) + 1)                errors of exp count half or less here
 #
-#     With exp(2z) = 2^n·(1 + p):  exp(2z) + 1 = 2^n·p + (2^n + 1), rounded once where 1 + p would round before it.
+#     With exp(2z) = 2^n·(1 + p):  exp(2z) + 1 = 2^n·p + (2^n + 1), rounded once, where 1 + p rounds before.
 #     Odd, so both are taken at |z| and the sign is put back. From the last bound on tanh rounds to 1.
 
 TANH_ONE = np.float32(10.0), np.float64(20.0)
 TANH_T = _coefficients(
     # 2^-27.8
-    (-0.3333328366279602, 0.1333148181438446, -0.05374256893992424, 0.0206472035497427, -0.0057129389606416225),
+    (-0.3333328366279602, 0.1333148181438446, -0.05374256893992424, 0.0206472035497427,
+     -0.0057129389606416225),
     # 2^-61.2
     (-0.33333333333333315, 0.1333333333332998, -0.05396825396616307, 0.021869488471074314,
      -0.008863234344228694, 0.0035921142700157125, -0.0014557274690603795, 0.000589457516487292,
@@ -472,8 +488,8 @@ def tanh(z):
 #     sigmoid(z) = 1 / (1 + exp(−z)),  exp(−z) = 2^n·(1 + p)
 #                = 2^-h / (2^-h + 2^(n−h) + 2^(n−h)·p),  h = n/2 rounded
 #
-#     Halving n keeps all three powers in range, so that the far negative tail keeps its digits: only the
-#     quotient is rounded to a subnormal.
+#     Halving n keeps the powers in range, so that the far negative tail keeps its digits: only the quotient is
+#     rounded to a subnormal. The sum of powers rounds where n is large; what it lost is added to the last term.
 
 
 @elementary
@@ -524,16 +540,16 @@ def softplus(z):
 
 # erf
 #
-#     |z| < 1:  erf(z) = z + z·S(z²)                             Taylor's series, as a minimax polynomial
-#     |z| ≥ 1:  erf(z) = 1 − erfc(z) = −expm1(−Q(z)),  Q = −log(erfc)     Q is nearly z², hence a short polynomial too
+#     |z| < 1:  erf(z) = z + z·S(z²)                                      odd, hence a series in z²
+#     |z| ≥ 1:  erf(z) = 1 − erfc(z) = −expm1(−Q(z)),  Q = −log(erfc)     nearly z², hence a short polynomial
 #
 #     An error of Q counts erfc(z)-fold, so Q is fitted with that weight. From the bound on erf rounds to 1.
 
 ERF_ONE = np.float32(4.0), np.float64(6.0)
 ERF_S = _coefficients(
     # 2^-29.5
-    (0.12837916612625122, -0.3761262893676758, 0.11283617466688156, -0.026855072006583214, 0.005190595984458923,
-     -0.0008029278833419085, 7.914649177109823e-05),
+    (0.12837916612625122, -0.3761262893676758, 0.11283617466688156, -0.026855072006583214,
+     0.005190595984458923, -0.0008029278833419085, 7.914649177109823e-05),
     # 2^-56.2
     (0.1283791670955126, -0.3761263890318406, 0.11283791670969065, -0.02686617064766021, 0.005223977649310189,
      -0.0008548328356332454, 0.00012055380200642462, -1.492675034836006e-05, 1.6479152116143786e-06,
@@ -541,8 +557,8 @@ ERF_S = _coefficients(
 )  # fmt: skip
 ERF_Q = _coefficients(
     # 2^-29.7 of erf
-    (0.00034931578557007015, 1.1270573139190674, 0.6381979584693909, 0.10306063294410706, -0.021816089749336243,
-     0.002942217281088233, -0.00018583302153274417),
+    (0.00034931578557007015, 1.1270573139190674, 0.6381979584693909, 0.10306063294410706,
+     -0.021816089749336243, 0.002942217281088233, -0.00018583302153274417),
     # 2^-56.9 of erf
     (5.065251556137446e-07, 1.1283740541286131, 0.636643785680463, 0.10270300700791811, -0.01898936058441953,
      -0.00041176028184875576, 0.0019171301801062285, -0.0007716054126385078, 0.00013566120192619246,
