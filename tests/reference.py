@@ -3,8 +3,8 @@
 Nothing here is clever, fast or shared with what it checks. Arrays are float64; x (n, n_in), W (n_in, n_out),
 b (n_out,), z = x·W + b, y = f(z); the gradient of the mean loss with respect to v is ``dv``.
 
-A network is a list of layers ``(W, b, activation)``, the activation by name; the last layer's y are the logits
-that the loss takes.
+A network is a list of layers ``(W, b, activation)``, the activation by name; the last layer's y are the
+logits that the loss takes.
 """
 
 import math
@@ -30,7 +30,7 @@ def identity_derivative(z):
 
 
 def relu(z):
-    return np.where(z > 0, z, 0.0 * z)
+    return np.where(z <= 0, 0.0, z)
 
 
 def relu_derivative(z):
@@ -193,7 +193,7 @@ def tanhshrink_derivative(z):
 
 
 def softshrink(z):
-    return np.where(z > 0.5, z - 0.5, np.where(z < -0.5, z + 0.5, 0.0 * z))
+    return z - clamp(z, -0.5, 0.5)
 
 
 def softshrink_derivative(z):
@@ -201,7 +201,7 @@ def softshrink_derivative(z):
 
 
 def hardshrink(z):
-    return np.where(np.abs(z) > 0.5, z, 0.0 * z)
+    return np.where(np.abs(z) <= 0.5, 0.0, z)
 
 
 def hardshrink_derivative(z):
@@ -209,7 +209,8 @@ def hardshrink_derivative(z):
 
 
 def squareplus(z):
-    return (z + np.sqrt(z**2 + 4)) / 2
+    root = np.sqrt(z**2 + 4)
+    return np.where(z > 0, (root + z) / 2, 2 / (root + np.abs(z)))  # (root + z)(root − z) = 4
 
 
 def squareplus_derivative(z):
@@ -353,8 +354,8 @@ LOSSES = {
 }
 
 
-# Optimizers: the new w and list of states after one step; the states start as zeros, step as 1. The algorithms
-# are those of torch.optim.
+# Optimizers: the new w and list of states after one step; the states start as zeros, the step as 1. The
+# algorithms are those of torch.optim. In the table: the update, the number of states.
 
 
 def sgd(w, dw, states, step, learning_rate, weight_decay=0.0):
@@ -379,7 +380,7 @@ OPTIMIZERS = {
     "sgd": (sgd, 0),
     "momentum": (momentum, 1),
     "nesterov": (nesterov, 1),
-}  # update, number of states
+}
 
 
 # Networks

@@ -2,7 +2,7 @@
 
 from numba.extending import register_jitable
 
-# Decorator: compiled code of every device may call the function, and plain Python still can. It is inlined into
-# its callers, because LLVM leaves the longest (softplus, gelu_backward, log_cosh) as calls, and a loop with a
-# call in it does not become vector code.
+# Decorator: compiled code of every device may call the function, and plain Python still can. It is inlined
+# into its callers, because LLVM leaves the longest (softplus, gelu_backward, log_cosh) as calls, and a loop
+# with a call in it does not become vector code.
 formula = register_jitable(forceinline=True)

@@ -1,0 +1,297 @@
+import functools
+import math
+import os
+
+import numpy as np
+import pytest
+from numba import njit
+
+from fastbp.formulas import activations
+from fastbp.formulas.activations import ACTIVATIONS, Activation, register_activation
+from tests import reference
+
+CASES = {name: (row, *reference.ACTIVATIONS[name]) for name, row in ACTIVATIONS.items()}
+every_activation = pytest.mark.parametrize("name", CASES)
+
+GRID = np.arange(-12, 12, 1 / 16) + 1 / 32  # keeps away from kinks
+KINKS = np.array([0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 3.0, -3.0, 6.0, -6.0])
+
+
+@functools.cache
+def compiled(name, dtype):
+    row = ACTIVATIONS[name]
+    forward, backward, keeps_y = row.forward, row.backward, row.keeps == "y"
+
+    def run(z, dy, y, dz):
+        for i in range(z.size):
+            y[i] = forward(z[i])
+            dz[i] = backward(dy[i], y[i] if keeps_y else z[i])
+
+    return njit(f"void({', '.join(4 * [dtype + '[::1]'])})", error_model="numpy")(run)
+
+
+def evaluate(name, z, dy=1.0, dtype="float64"):
+    z = np.array(z, dtype=dtype, ndmin=1)
+    dy = np.full_like(z, dy)
+    y, dz = np.full_like(z, 7.0), np.full_like(z, 7.0)
+    compiled(name, dtype)(z, dy, y, dz)
+    return y, dz
+
+
+def test_every_reference_has_a_row():
+    assert set(CASES) == set(reference.ACTIVATIONS)
+
+
+@every_activation
+def test_forward(name):
+    z = np.concatenate([GRID, KINKS])
+    np.testing.assert_allclose(evaluate(name, z)[0], CASES[name][1](z), rtol=1e-12, atol=1e-14)
+
+
+@every_activation
+def test_backward_is_the_central_difference_of_forward(name):
+    h = 2.0**-10
+    before2, before, after, after2 = (evaluate(name, GRID + i * h)[0] for i in (-2, -1, 1, 2))
+    slope = (8 * (after - before) - (after2 - before2)) / (12 * h)
+    np.testing.assert_allclose(evaluate(name, GRID)[1], slope, rtol=1e-8, atol=1e-9)
+
+
+@every_activation
+def test_backward_including_kinks(name):
+    z = np.concatenate([GRID, KINKS])
+    dy = np.linspace(-3, 2, z.size)
+    np.testing.assert_allclose(evaluate(name, z, dy)[1], dy * CASES[name][2](z), rtol=1e-12, atol=1e-14)
+
+
+@every_activation
+@pytest.mark.parametrize("z", [0.0, -0.0, 300.0, -300.0, 5e-324, math.inf, -math.inf, math.nan])
+def test_forward_at_extremes(name, z):
+    with np.errstate(all="ignore"):
+        expected = CASES[name][1](np.array([z]))
+    np.testing.assert_allclose(evaluate(name, z)[0], expected, rtol=1e-12)
+    assert np.isnan(expected[0]) or not math.isnan(z)
+
+
+@every_activation
+@pytest.mark.parametrize("z", [0.0, -0.0, 300.0, -300.0, 5e-324])
+def test_backward_at_extremes(name, z):
+    expected = CASES[name][2](np.array([z]))
+    np.testing.assert_allclose(evaluate(name, z)[1], expected, rtol=1e-12, atol=1e-15)
+
+
+@every_activation
+def test_nan_gradient_stays_nan(name):
+    assert np.isnan(evaluate(name, 0.75, dy=math.nan)[1])
+
+
+@pytest.mark.parametrize("name", ["softplus", "squareplus", "mish", "silu", "sigmoid", "exponential"])
+def test_lower_tail_keeps_its_digits(name):
+    z = np.array([-20.0, -30.0, -36.0])
+    expected = CASES[name][1](z)
+    np.testing.assert_allclose(evaluate(name, z)[0], expected, rtol=1e-14)
+    h = 1e-4
+    slope = (CASES[name][1](z + h) - CASES[name][1](z - h)) / (2 * h)
+    np.testing.assert_allclose(evaluate(name, z)[1], slope, rtol=1e-6)
+
+
+def test_upper_tail_of_log_sigmoid_keeps_its_digits():
+    y, dz = evaluate("log_sigmoid", [30.0, 36.0])
+    np.testing.assert_allclose(y, -np.exp([-30.0, -36.0]), rtol=1e-12)
+    np.testing.assert_allclose(dz, np.exp([-30.0, -36.0]), rtol=1e-12)
+
+
+@every_activation
+def test_float32(name):
+    z = np.concatenate([GRID, KINKS])
+    dy = np.linspace(-3, 2, z.size).astype(np.float32)
+    y, dz = evaluate(name, z, dy, dtype="float32")
+    np.testing.assert_allclose(y, CASES[name][1](z), rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(dz, dy * CASES[name][2](z), rtol=2e-6, atol=3e-6)
+
+
+@every_activation
+@pytest.mark.parametrize("z", [0.0, -0.0, 80.0, -300.0, 1e-45, math.nan])
+def test_float32_at_extremes(name, z):
+    y, dz = evaluate(name, z, dtype="float32")
+    if math.isnan(z):
+        assert np.isnan(y)
+    else:
+        np.testing.assert_allclose(y, CASES[name][1](np.array([z])), rtol=1e-6, atol=1e-30)
+        np.testing.assert_allclose(dz, CASES[name][2](np.array([z])), rtol=1e-6, atol=1e-7)
+
+
+@every_activation
+def test_float32_loop_has_no_double_in_it(name):
+    kernel = compiled(name, "float32")
+    assert "double" not in kernel.inspect_llvm(kernel.signatures[0])
+
+
+@every_activation
+@pytest.mark.skipif("NUMBA_CPU_NAME" in os.environ, reason="compiled for another machine")
+def test_float32_loop_becomes_vector_code(name):
+    kernel = compiled(name, "float32")
+    assert " x float>" in kernel.inspect_llvm(kernel.signatures[0])
+
+
+@every_activation
+def test_plain_python_gives_the_type_and_the_bits_of_compiled_code(name):
+    row = ACTIVATIONS[name]
+    for dtype in (np.float32, np.float64):
+        z, dy = dtype(-0.7), dtype(1.3)
+        y = row.forward(z)
+        dz = row.backward(dy, y if row.keeps == "y" else z)
+        assert type(y) is dtype
+        assert type(dz) is dtype
+        assert (y, dz) == evaluate(name, z, dy, dtype.__name__)
+
+
+@every_activation
+def test_initializer(name):
+    special = {"relu6": "he_uniform", "selu": "lecun_normal", "exponential": "glorot_uniform"}
+    low, high = CASES[name][2](np.array([-300.0, 300.0]))
+    like_relu = low < 0.02 and high > 0.98
+    usual = "he_uniform" if like_relu else "glorot_uniform"
+    assert ACTIVATIONS[name].initializer == special.get(name, usual)
+
+
+def torch_functions(torch):
+    f = torch.nn.functional
+    return {
+        "identity": lambda z: z * 1,
+        "relu": f.relu,
+        "leaky_relu": f.leaky_relu,
+        "elu": f.elu,
+        "selu": f.selu,
+        "celu": f.celu,
+        "relu6": f.relu6,
+        "sigmoid": f.sigmoid,
+        "hard_sigmoid": f.hardsigmoid,
+        "tanh": f.tanh,
+        "hard_tanh": f.hardtanh,
+        "softplus": lambda z: f.softplus(z, threshold=700),  # above its threshold PyTorch returns z
+        "softsign": f.softsign,
+        "silu": f.silu,
+        "hard_silu": f.hardswish,
+        "mish": f.mish,
+        "gelu": f.gelu,
+        "gelu_tanh": lambda z: f.gelu(z, approximate="tanh"),
+        "log_sigmoid": f.logsigmoid,
+        "tanhshrink": f.tanhshrink,
+        "softshrink": f.softshrink,
+        "hardshrink": f.hardshrink,
+        "squareplus": lambda z: (z + torch.sqrt(z * z + 4)) / 2,  # Keras's
+        "exponential": torch.exp,
+    }
+
+
+@every_activation
+def test_against_pytorch(name):
+    torch = pytest.importorskip("torch")
+    z = np.concatenate([GRID, KINKS, [300.0, -300.0]])
+    dy = np.linspace(-3, 2, z.size)
+    z_torch = torch.tensor(z, requires_grad=True)
+    y_torch = torch_functions(torch)[name](z_torch)
+    y_torch.backward(torch.tensor(dy))
+    y, dz = evaluate(name, z, dy)
+    np.testing.assert_allclose(y, y_torch.detach().numpy(), rtol=1e-12, atol=1e-13)
+    rtol = 1e-7 if name == "hard_sigmoid" else 1e-12  # PyTorch's slope is 1/6 rounded to float32
+    np.testing.assert_allclose(dz, z_torch.grad.numpy(), rtol=rtol, atol=1e-13)
+
+
+class TestRegister:
+    @pytest.fixture(autouse=True)
+    def _table(self, monkeypatch):
+        monkeypatch.setattr(activations, "ACTIVATIONS", dict(ACTIVATIONS))
+
+    def test_pair_that_keeps_z(self):
+        row = register_activation("sine", lambda z: math.sin(z), lambda dy, z: dy * math.cos(z))
+        assert activations.ACTIVATIONS["sine"] is row
+        assert (row.keeps, row.initializer) == ("z", "glorot_uniform")
+        forward = row.forward
+        assert njit(lambda z: forward(z))(0.5) == pytest.approx(math.sin(0.5))
+
+    def test_pair_that_keeps_y(self):
+        row = register_activation(
+            "squash", np.tanh, lambda dy, y: dy * (1 - y * y), "y", initializer="he_uniform"
+        )
+        assert row == Activation(np.tanh, row.backward, "y", "he_uniform")
+
+    def test_jitted_functions_are_unwrapped(self):
+        forward, backward = njit(lambda z: 2 * z), njit(lambda dy, z: 2 * dy)
+        row = register_activation("double", forward, backward)
+        assert row.forward is forward.py_func
+
+    @pytest.mark.parametrize(
+        ("forward", "backward"),
+        [
+            (abs, lambda dy, z: math.copysign(dy, dy * z)),
+            (abs, lambda dy, z: dy if z > 0 else (-dy if z < 0 else 0.0)),
+            (lambda z: max(z, 0.0), lambda dy, z: dy if z >= 0 else 0.0),
+            (lambda z: z if abs(z) > 1 else 0.0, lambda dy, z: dy if abs(z) > 1 else 0.0),
+            (lambda z: math.log(z), lambda dy, z: dy / z),
+            (lambda z: math.exp(100 * z), lambda dy, z: dy * 100 * math.exp(100 * z)),
+            (lambda z: math.sin(20 * z), lambda dy, z: 20 * dy * math.cos(20 * z)),
+            (lambda z: 0.0, lambda dy, z: 0.0),
+        ],
+        ids=["abs", "abs_zero", "relu", "jump", "log", "overflow", "wave", "constant"],
+    )
+    def test_kinks_and_gaps_are_accepted(self, forward, backward):
+        register_activation("own", forward, backward)
+
+    @pytest.mark.parametrize(
+        ("forward", "backward"),
+        [
+            (math.sin, lambda dy, z: -dy * math.cos(z)),
+            (math.sin, lambda dy, z: math.cos(z)),
+            (math.sin, lambda dy, z: dy * dy * math.cos(z)),
+            (math.sin, lambda dy, z: dy * math.cos(z) * 1.0001),
+            (math.tanh, lambda dy, z: dy * (1 - z * z)),
+            (lambda z: max(z, 0.0), lambda dy, z: dy if z > -0.2 else 0.0),
+            (lambda z: max(z, 0.0), lambda dy, z: dy),
+            (lambda z: z, lambda dy, z: dy if z < 5 else math.nan),
+            (lambda z: z, lambda dy, z: dy if z < 5 else math.log(-1)),
+        ],
+        ids=[
+            "sign",
+            "no_dy",
+            "dy_squared",
+            "scale",
+            "keeps_mixed_up",
+            "kink_moved",
+            "no_kink",
+            "nan",
+            "error",
+        ],
+    )
+    def test_wrong_derivative_is_refused(self, forward, backward):
+        with pytest.raises(ValueError, match=r"'own' is not the derivative.*z = .*expected .*, got "):
+            register_activation("own", forward, backward)
+        assert "own" not in activations.ACTIVATIONS
+
+    def test_the_worst_point_is_named(self):
+        with pytest.raises(ValueError, match=r"at z = 8 with dy = -0.75 expected -0.75 .*, got -3$"):
+            register_activation("own", lambda z: z, lambda dy, z: dy * (4 if z == 8 else 1 + (z > 7)))
+
+    def test_forward_that_is_finite_nowhere(self):
+        with pytest.raises(ValueError, match="finite nowhere"):
+            register_activation("own", lambda z: math.nan, lambda dy, z: dy)
+
+    @pytest.mark.parametrize("name", ["", "two words", "1st", 3, None])
+    def test_name_must_be_an_identifier(self, name):
+        with pytest.raises(ValueError, match="must be a Python identifier"):
+            register_activation(name, lambda z: z, lambda dy, z: dy)
+
+    def test_name_taken(self):
+        with pytest.raises(ValueError, match="'relu' exists already; overwrite=True"):
+            register_activation("relu", lambda z: z, lambda dy, z: dy)
+        row = register_activation("relu", lambda z: z, lambda dy, z: dy, overwrite=True)
+        assert activations.ACTIVATIONS["relu"] is row
+
+    def test_keeps_must_be_y_or_z(self):
+        with pytest.raises(ValueError, match='keeps must be "y" or "z", not \'x\''):
+            register_activation("own", lambda z: z, lambda dy, z: dy, keeps="x")
+
+    @pytest.mark.parametrize("pair", [(None, lambda dy, z: dy), (lambda z: z, 3)])
+    def test_functions_must_be_callable(self, pair):
+        with pytest.raises(TypeError, match="must be a function of one number, not"):
+            register_activation("own", *pair)
