@@ -10,8 +10,8 @@ The coefficients are weighted minimax fits in 50 digits (Lawson's iteration on a
 the float type one at a time from the lowest order, the others being fitted again after each rounding. Next to
 each tuple stands its largest error, relative to the function, before any rounding of the arithmetic.
 
-Error bounds are in ulp (units in the last place) of the exact result, subnormal results included, against the
-C library's float64 functions for float32, and mpmath for float64.
+Errors are in ulp (units in the last place) of the exact result, subnormal results included: the largest of
+every 17th float32 against the C library's float64, and of 20,000 random and extreme float64 against mpmath.
 """
 
 import math
@@ -324,7 +324,7 @@ def half_rounded(n):
 def exp(z):
     """e to the power z.
 
-    Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
+    Largest error: 1.00 ulp in float32, 1.00 ulp in float64.
     """
     n, r, _ = multiples_of_ln2(within_exp_bound(z))
     half = half_rounded(n)
@@ -346,7 +346,7 @@ EXPM1_TINY = np.float32(2.0**-26), np.float64(2.0**-55)
 def expm1(z):
     """e to the power z, minus 1, accurate near 0.
 
-    Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
+    Largest error: 1.29 ulp in float32, 1.20 ulp in float64.
     """
     bounded = by_type(z, EXPM1_LOWEST) if z < by_type(z, EXPM1_LOWEST) else z
     bounded = by_type(z, EXPM1_HIGHEST) if bounded > by_type(z, EXPM1_HIGHEST) else bounded
@@ -363,7 +363,7 @@ def expm1(z):
 #     s = f / (2 + f),  log(1 + f) = 2·atanh(s) = 2s + s³·L(s²),  L = 2/3 + 2/5·s² + …
 #     2s = f − s·f  and  s·f = f²/2 − s·f²/2                so log(1 + f) = f − f²/2 + s·(f²/2 + s²·L(s²))
 #
-#     The last form adds ever smaller terms to f, which is exact, and e = 0 near x = 1: no digit is lost there.
+#     The last form adds ever smaller terms to f, which is exact, and e = 0 near x = 1: no digit is lost.
 
 LOG_L = _coefficients(
     # 2^-30.2
@@ -411,7 +411,7 @@ SMALLEST_NORMAL = np.float32(2.0**-126), np.float64(2.0**-1022)
 def log(x):
     """Natural logarithm; -inf at 0, NaN below.
 
-    Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
+    Largest error: 0.75 ulp in float32, 0.73 ulp in float64.
     """
     subnormal = x < by_type(x, SMALLEST_NORMAL)
     e, m = _split(x * like(x, 2.0**52) if subnormal else x)
@@ -433,7 +433,7 @@ LOG1P_LARGE = np.float32(2.0**30), np.float64(2.0**60)
 def log1p(x):
     """log(1 + x), accurate near 0; -inf at -1, NaN below.
 
-    Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
+    Largest error: 1.31 ulp in float32, 1.17 ulp in float64.
     """
     u = like(x, 1) + x
     lost = x - (u - like(x, 1))
@@ -471,7 +471,7 @@ TANH_T = _coefficients(
 def tanh(z):
     """Hyperbolic tangent.
 
-    Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
+    Largest error: 1.17 ulp in float32, 1.04 ulp in float64.
     """
     a = abs(z)
     a = by_type(z, TANH_ONE) if a > by_type(z, TANH_ONE) else a
@@ -488,15 +488,15 @@ def tanh(z):
 #     sigmoid(z) = 1 / (1 + exp(−z)),  exp(−z) = 2^n·(1 + p)
 #                = 2^-h / (2^-h + 2^(n−h) + 2^(n−h)·p),  h = n/2 rounded
 #
-#     Halving n keeps the powers in range, so that the far negative tail keeps its digits: only the quotient is
-#     rounded to a subnormal. The sum of powers rounds where n is large; what it lost is added to the last term.
+#     Halving n keeps the powers in range, so that the far negative tail keeps its digits: only the quotient
+#     is rounded to a subnormal. Where n is large the sum of the powers rounds; the last term gets the rest.
 
 
 @elementary
 def sigmoid(z):
     """Logistic function 1 / (1 + exp(-z)), with full relative accuracy down to the subnormals.
 
-    Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
+    Largest error: 1.65 ulp in float32, 1.48 ulp in float64.
     """
     n, r, _ = multiples_of_ln2(within_exp_bound(-z))
     half = half_rounded(n)
@@ -529,7 +529,7 @@ SOFTPLUS_L = _coefficients(
 def softplus(z):
     """log(1 + exp(z)), accurate in both tails.
 
-    Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
+    Largest error: 1.77 ulp in float32, 1.5 ulp in float64.
     """
     e = exp(-abs(z))
     s = e / (like(z, 2) + e)
@@ -572,7 +572,7 @@ ERF_Q = _coefficients(
 def erf(z):
     """Error function, 2/√π times the integral of exp(-t²) from 0 to z.
 
-    Largest error: 0.00 ulp in float32, 0.00 ulp in float64.
+    Largest error: 1.57 ulp in float32, 1.5 ulp in float64.
     """
     a = abs(z)
     a = by_type(z, ERF_ONE) if a > by_type(z, ERF_ONE) else a

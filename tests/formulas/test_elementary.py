@@ -30,11 +30,11 @@ def _softplus(x):
 
 # name: (reference for float32, reference for float64, bound for float32 in ulp, bound for float64)
 FUNCTIONS = {
-    "exp": (njit(lambda x: np.exp(x)), mpmath.exp, 1.0, 1.0),
-    "expm1": (njit(lambda x: np.expm1(x)), mpmath.expm1, 1.3, 1.4),
+    "exp": (njit(lambda x: np.exp(x)), mpmath.exp, 1.01, 1.01),
+    "expm1": (njit(lambda x: np.expm1(x)), mpmath.expm1, 1.3, 1.3),
     "log": (njit(lambda x: np.log(x)), mpmath.log, 0.8, 0.9),
     "log1p": (njit(lambda x: np.log1p(x)), mpmath.log1p, 1.4, 1.4),
-    "tanh": (njit(lambda x: np.tanh(x)), mpmath.tanh, 1.2, 1.4),
+    "tanh": (njit(lambda x: np.tanh(x)), mpmath.tanh, 1.2, 1.2),
     "sigmoid": (_sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), 1.7, 1.7),
     "softplus": (_softplus, lambda x: mpmath.log1p(mpmath.exp(x)), 1.8, 1.8),
     "erf": (njit(lambda x: math.erf(x)), mpmath.erf, 1.6, 1.6),
@@ -105,8 +105,9 @@ def test_float32_error(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_float32_error_of_every_16th_number(name):
-    error, where = largest_float32_error(name, step=int(os.environ.get("FASTBP_TEST_EVERY", "16")))
+def test_float32_error_of_every_17th_number(name):
+    # An odd step, or else the last bits of all arguments would be equal.
+    error, where = largest_float32_error(name, step=17)
     assert error <= FUNCTIONS[name][2], f"{error} ulp at {where!r}"
 
 
