@@ -324,7 +324,7 @@ def half_rounded(n):
 def exp(z):
     """e to the power z.
 
-    Largest error: 1.00 ulp in float32, 1.00 ulp in float64.
+    Largest error: 1.01 ulp in float32, 1.01 ulp in float64.
     """
     n, r, _ = multiples_of_ln2(within_exp_bound(z))
     half = half_rounded(n)
@@ -346,7 +346,7 @@ EXPM1_TINY = np.float32(2.0**-26), np.float64(2.0**-55)
 def expm1(z):
     """e to the power z, minus 1, accurate near 0.
 
-    Largest error: 1.29 ulp in float32, 1.20 ulp in float64.
+    Largest error: 1.30 ulp in float32, 1.20 ulp in float64.
     """
     bounded = by_type(z, EXPM1_LOWEST) if z < by_type(z, EXPM1_LOWEST) else z
     bounded = by_type(z, EXPM1_HIGHEST) if bounded > by_type(z, EXPM1_HIGHEST) else bounded
@@ -411,7 +411,7 @@ SMALLEST_NORMAL = np.float32(2.0**-126), np.float64(2.0**-1022)
 def log(x):
     """Natural logarithm; -inf at 0, NaN below.
 
-    Largest error: 0.75 ulp in float32, 0.73 ulp in float64.
+    Largest error: 0.76 ulp in float32, 0.73 ulp in float64.
     """
     subnormal = x < by_type(x, SMALLEST_NORMAL)
     e, m = _split(x * like(x, 2.0**52) if subnormal else x)
@@ -433,7 +433,7 @@ LOG1P_LARGE = np.float32(2.0**30), np.float64(2.0**60)
 def log1p(x):
     """log(1 + x), accurate near 0; -inf at -1, NaN below.
 
-    Largest error: 1.31 ulp in float32, 1.17 ulp in float64.
+    Largest error: 1.33 ulp in float32, 1.17 ulp in float64.
     """
     u = like(x, 1) + x
     lost = x - (u - like(x, 1))
@@ -471,7 +471,7 @@ TANH_T = _coefficients(
 def tanh(z):
     """Hyperbolic tangent.
 
-    Largest error: 1.17 ulp in float32, 1.04 ulp in float64.
+    Largest error: 1.21 ulp in float32, 1.05 ulp in float64.
     """
     a = abs(z)
     a = by_type(z, TANH_ONE) if a > by_type(z, TANH_ONE) else a
@@ -496,7 +496,7 @@ def tanh(z):
 def sigmoid(z):
     """Logistic function 1 / (1 + exp(-z)), with full relative accuracy down to the subnormals.
 
-    Largest error: 1.65 ulp in float32, 1.48 ulp in float64.
+    Largest error: 1.68 ulp in float32, 1.49 ulp in float64.
     """
     n, r, _ = multiples_of_ln2(within_exp_bound(-z))
     half = half_rounded(n)
@@ -529,7 +529,7 @@ SOFTPLUS_L = _coefficients(
 def softplus(z):
     """log(1 + exp(z)), accurate in both tails.
 
-    Largest error: 1.77 ulp in float32, 1.5 ulp in float64.
+    Largest error: 1.77 ulp in float32, 1.52 ulp in float64.
     """
     e = exp(-abs(z))
     s = e / (like(z, 2) + e)
@@ -572,7 +572,7 @@ ERF_Q = _coefficients(
 def erf(z):
     """Error function, 2/√π times the integral of exp(-t²) from 0 to z.
 
-    Largest error: 1.57 ulp in float32, 1.5 ulp in float64.
+    Largest error: 1.60 ulp in float32, 1.48 ulp in float64.
     """
     a = abs(z)
     a = by_type(z, ERF_ONE) if a > by_type(z, ERF_ONE) else a

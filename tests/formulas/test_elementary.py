@@ -13,7 +13,7 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
-from numba import njit
+from numba import config, njit
 
 from fastbp.formulas import elementary
 
@@ -33,11 +33,11 @@ FUNCTIONS = {
     "exp": (njit(lambda x: np.exp(x)), mpmath.exp, 1.01, 1.01),
     "expm1": (njit(lambda x: np.expm1(x)), mpmath.expm1, 1.3, 1.3),
     "log": (njit(lambda x: np.log(x)), mpmath.log, 0.8, 0.9),
-    "log1p": (njit(lambda x: np.log1p(x)), mpmath.log1p, 1.4, 1.4),
-    "tanh": (njit(lambda x: np.tanh(x)), mpmath.tanh, 1.2, 1.2),
+    "log1p": (njit(lambda x: np.log1p(x)), mpmath.log1p, 1.4, 1.3),
+    "tanh": (njit(lambda x: np.tanh(x)), mpmath.tanh, 1.25, 1.2),
     "sigmoid": (_sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), 1.7, 1.7),
     "softplus": (_softplus, lambda x: mpmath.log1p(mpmath.exp(x)), 1.8, 1.8),
-    "erf": (njit(lambda x: math.erf(x)), mpmath.erf, 1.6, 1.6),
+    "erf": (njit(lambda x: math.erf(x)), mpmath.erf, 1.65, 1.6),
     "sqrt": (njit(lambda x: np.sqrt(x)), mpmath.sqrt, 0.5001, 0.5001),
 }
 FLOATS = (np.float32, np.float64)
@@ -316,6 +316,7 @@ def test_like_keeps_the_type():
 # The code: vectors, one type, no library
 
 
+@pytest.mark.skipif(config.BOUNDSCHECK == 1, reason="a loop that checks bounds is never vector code")
 @pytest.mark.parametrize("float_type", FLOATS)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_loops_become_vector_code_of_one_type(name, float_type):
