@@ -1,11 +1,208 @@
-"""Networks on disk: safetensors, with the architecture as JSON in the metadata. No pickle."""
+"""Networks on disk: safetensors, with the architecture as JSON in the metadata. No pickle.
+
+Tensors are called "layer.W" and "layer.b"; the metadata has one entry, "fastbp", which `_description` writes
+and `_read_description` checks. The same network gives the same bytes.
+"""
+
+import json
+import os
+import secrets
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from . import validation
+from .formulas.activations import ACTIVATIONS
+from .layers import Dense
+from .losses import Loss
+from .network import Network
+
+# Goes up when a file changes so that older versions of fastbp would misread it.
+FORMAT_VERSION = 1
+
+_METADATA_KEY = "fastbp"
+_DTYPES = {"F32": "float32", "F64": "float64"}
+_LAYER_FIELDS = ("units", "activation", "use_bias", "kernel_initializer", "bias_initializer", "name")
 
 
 def save(network, path):
-    """Write a network to a file."""
-    raise NotImplementedError
+    """Write architecture and parameters of a network to a ``.safetensors`` file.
+
+    The file is written under another name beside it and then renamed: `path` always names a whole file.
+
+    Parameters
+    ----------
+    network : Network
+    path : str or path
+
+    Raises
+    ------
+    ValueError
+        If two layers have the same name.
+    OSError
+        If the file cannot be written; an older file of that name stays as it was.
+    """
+    tensors = {}
+    for layer in network.layers:
+        for name in ("W", "b"):
+            values = getattr(layer, name)
+            if f"{layer.name}.{name}" in tensors:
+                raise ValueError(f"layers must have different names to be saved; two are {layer.name!r}")
+            if values is not None:
+                tensors[f"{layer.name}.{name}"] = np.ascontiguousarray(values)
+    content = to_bytes(tensors, {_METADATA_KEY: json.dumps(_description(network), ensure_ascii=False)})
+
+    path = os.path.realpath(os.fsdecode(path))
+    temporary = f"{path}.{secrets.token_hex(8)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
 
 
 def load(path):
-    """Read a network from a file."""
-    raise NotImplementedError
+    """Read a network from a file that `Network.save` wrote.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Returns
+    -------
+    Network
+        With the saved parameters, bit by bit. The optimizer's state is not part of it.
+
+    Raises
+    ------
+    OSError
+        If the file is not there or cannot be read.
+    ValueError
+        If it is no safetensors file, or not one of fastbp's, or a newer version's, or it needs an activation
+        that is not registered, or its tensors are not those of its architecture.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "model.safetensors"
+    ...     Network([2, 3, 1], activation="tanh", seed=0).save(path)
+    ...     load(path)
+    Network(2 → 3 tanh → 1, mean_squared_error, 13 parameters, float32)
+    """
+    path = os.fsdecode(path)
+    with open(path, "rb"):  # says why a file cannot be read better than what follows
+        pass
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return _network(file)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+    except _Unfit as error:
+        raise ValueError(f"{path} {error}") from None
+
+
+class _Unfit(Exception):
+    """Why a file is not one that can be loaded, in words that follow its name."""
+
+
+def _description(network):
+    """What the metadata says of a network."""
+    from . import __version__
+
+    loss = network.loss_function
+    option = {loss.formula.option: loss.option} if loss.formula.option else {}
+    return {
+        "format_version": FORMAT_VERSION,
+        "library_version": __version__,
+        "inputs": network.architecture.sizes[0],
+        "layers": [
+            {"type": "Dense", **{field: getattr(layer, field) for field in _LAYER_FIELDS}}
+            for layer in network._described
+        ],
+        "loss": {"name": loss.name, "option": option},
+        "dtype": network.dtype.name,
+        "seed": network.seed,
+    }
+
+
+def _read_description(text):
+    """(description of each layer, number of inputs, Loss, dtype, seed) from the text; all checked."""
+    try:
+        description = json.loads(text)
+        version = validation.integer("format_version", description["format_version"], at_least=1)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise _Unfit("does not describe a network: its metadata is damaged") from None
+    if version > FORMAT_VERSION:
+        raise _Unfit(
+            f"was written by a newer fastbp, {description.get('library_version')}: "
+            f"its format is version {version}, and this fastbp reads up to {FORMAT_VERSION}"
+        )
+    try:
+        described = [_layer(dict(fields)) for fields in description["layers"]]
+        loss = Loss(description["loss"]["name"], **description["loss"]["option"])
+        dtype = validation.real_dtype(description["dtype"])
+        inputs = validation.positive_integer("inputs", description["inputs"])
+        seed = validation.seed(description["seed"])
+        if not described:
+            raise ValueError("it has no layer")
+    except KeyError as error:
+        raise _Unfit(f"does not describe a network: its metadata lacks {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _Unfit(f"does not describe a network: {error}") from None
+    return described, inputs, loss, dtype, seed
+
+
+def _layer(fields):
+    kind = validation.known_name("type of layer", fields.pop("type"), ("Dense",))
+    if set(fields) != set(_LAYER_FIELDS):
+        raise ValueError(f"a {kind} layer must have {', '.join(_LAYER_FIELDS)}; got {', '.join(fields)}")
+    activation = fields["activation"]
+    if isinstance(activation, str) and activation not in ACTIVATIONS:
+        raise _Unfit(
+            f"needs the activation {activation!r}, which is not known here: if it is one of your own, "
+            f"call fastbp.register_activation({activation!r}, …) before loading"
+        )
+    return Dense(**fields)
+
+
+def _network(file):
+    """The network in an open file; shapes are compared before any memory is asked for."""
+    text = (file.metadata() or {}).get(_METADATA_KEY)
+    if text is None:
+        raise _Unfit("is a safetensors file, but not one that fastbp wrote")
+    described, inputs, loss, dtype, seed = _read_description(text)
+
+    expected, n_in = {}, inputs
+    for i, layer in enumerate(described):
+        for parameter in layer.parameters(n_in):
+            expected[f"{layer.name or f'layer{i}'}.{parameter.name}"] = parameter.shape
+        n_in = layer.n_outputs(n_in)
+    missing, extra = sorted(expected.keys() - set(file.keys())), sorted(set(file.keys()) - expected.keys())
+    if missing or extra:
+        raise _Unfit(f"lacks {', '.join(missing)}" if missing else f"has also {', '.join(extra)}")
+    for name, shape in expected.items():
+        tensor = file.get_slice(name)
+        if tuple(tensor.get_shape()) != shape or _DTYPES.get(tensor.get_dtype()) != dtype.name:
+            raise _Unfit(
+                f"has {name} of shape {tuple(tensor.get_shape())} and type "
+                f"{_DTYPES.get(tensor.get_dtype(), tensor.get_dtype())}; expected {shape} and {dtype.name}"
+            )
+
+    network = Network.__new__(Network)  # without the work of an initialisation that would be overwritten
+    network._describe(described, inputs, loss, dtype)
+    network.seed = seed
+    if len({layer.name for layer in network.layers}) < len(network.layers):
+        raise _Unfit("does not describe a network: two layers have the same name")
+    for layer in network.layers:
+        for name in ("W", "b"):
+            values = getattr(layer, name)
+            if values is not None:
+                values[:] = file.get_tensor(f"{layer.name}.{name}")
+    return network
