@@ -159,13 +159,10 @@ class Plan:
 
     def _lay_out_parameters(self):
         """One arena of zeros: packed parameters | optimizer states | gradient slots, all laid out alike; then transposes."""
-        offset, self._w, self._bias = 0, [], []
+        offset, self._w = 0, []
         for n_in, n_out in zip(self.architecture.sizes, self.architecture.sizes[1:], strict=False):
-            columns = self._whole_vectors(n_out)
             self._w.append(offset)
-            offset = _aligned(offset + n_in * columns * self._size)
-            self._bias.append(offset)
-            offset = _aligned(offset + columns * self._size)
+            offset = _aligned(offset + (n_in + 1) * self._whole_vectors(n_out) * self._size)
         self._arena_bytes = offset
         states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
         offset *= 1 + states + self._slots
@@ -179,12 +176,18 @@ class Plan:
         self._arena = aligned_zeros(0 if self.unpacked else offset)
         base = self._arena.ctypes.data
         self._w = [base + at for at in self._w]
-        self._bias = [base + at for at in self._bias]
         self._wt = [0 if at is None else base + at for at in self._wt]
         self._slots_at += base
 
-    def _row_bytes(self, n):
-        """Bytes from row to row: whole vectors, and no multiple of 4096, which would put all rows in one cache set."""
+    def _row_bytes(self, layer):
+        """Bytes from row to row of a layer's inputs (of the outputs, for the number of layers).
+
+        Whole vectors, sixteens for logits whose rows are summed; no multiple of 4096, which would put all rows in one
+        cache set.
+        """
+        n, architecture = self.architecture.sizes[layer], self.architecture
+        if layer == architecture.n_layers and LOSSES[architecture.loss].rowwise:
+            n = -(-n // 16) * 16
         row = self._whole_vectors(n) * self._size
         return row + 64 if row % 4096 == 0 else row
 
@@ -192,10 +195,10 @@ class Plan:
         """Addresses of the activations: for each size a buffer for z, for y, for the gradient; kept alive by the plan."""
         architecture = self.architecture
         need = []
-        for layer, n in enumerate(architecture.sizes):
+        for layer in range(architecture.n_layers + 1):
             keeps_z = layer > 0 and activations.ACTIVATIONS[architecture.activations[layer - 1]].keeps == "z"
-            need.append([_aligned(rows * self._row_bytes(n)) * wanted for wanted in (True, keeps_z, True)])
-        memory = self._keep(aligned_empty(sum(map(sum, need))))
+            need.append([_aligned(rows * self._row_bytes(layer)) * wanted for wanted in (True, keeps_z, True)])
+        memory = self._keep(clean_workspace(sum(map(sum, need))))
         buffers, at = [], memory.ctypes.data
         for y_bytes, z_bytes, gradient_bytes in need:
             y, z, dz = at, at + y_bytes, at + y_bytes + z_bytes
@@ -213,7 +216,7 @@ class Plan:
         architecture, threads = self.architecture, self.threads
         widest = max(map(self._whole_vectors, architecture.sizes))
         sixteens = -(-max(architecture.sizes) // 16) * 16
-        loss_scratch = (self.block_rows + 2) * (sixteens + 2)
+        loss_scratch = (self.block_rows + 1) * (sixteens + 3)
         scratch = _aligned(self._size * max(dense.ROW_BLOCK * self._panel, widest, loss_scratch))
         self.contexts = ctx = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).view(np.uint8)
         ctx = ctx.reshape(threads, -1)[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
@@ -224,8 +227,10 @@ class Plan:
         zeros = self._keep(aligned_zeros(widest * self._size))
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
         ctx["thread"], ctx["threads"], ctx["shared"] = np.arange(threads), threads, self.shared.ctypes.data
+        one = self._keep(np.ones(1, architecture.dtype))
         ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
-        ctx["scratch"] = [self._keep(aligned_empty(scratch)).ctypes.data for _ in range(threads)]
+        ctx["one"] = one.ctypes.data
+        ctx["scratch"] = [self._keep(clean_workspace(scratch)).ctypes.data for _ in range(threads)]
         ctx["hyper"] = [self._keep(aligned_zeros(64)).ctypes.data for _ in range(threads)]
         ctx["settings"], ctx["option"] = self.settings.ctypes.data, self.option.ctypes.data
         ctx["batch_size"], ctx["block_rows"], ctx["whole"] = self.batch_size, self.block_rows, whole
@@ -282,7 +287,7 @@ class Plan:
                 if self._transposed[layer]:
                     emit(dense.dense_backward, real, layer=layer)
             if inputs:
-                emit(loss.copy_outputs, real, y=workspace[0][2], z_row=self._row_bytes(architecture.sizes[0]),
+                emit(loss.copy_outputs, real, y=workspace[0][2], z_row=self._row_bytes(0),
                      n_out=architecture.sizes[0])  # fmt: skip
         end_section(True)
 
@@ -308,7 +313,7 @@ class Plan:
             if self.task == "train":
                 emit(dense.dense_unpack, real, layer=layer)
             elif self.task == "gradient":
-                emit(dense.dense_unpack, real, layer=layer, w=self._slot(self._w[layer]), bias=self._slot(self._bias[layer]))
+                emit(dense.dense_unpack, real, layer=layer, w=self._slot(self._w[layer]))
         end_section(False)
         return np.array(rows, OPERATION).reshape(-1), np.array(sections, SECTION)
 
@@ -333,9 +338,9 @@ class Plan:
         operation = np.zeros((), OPERATION)
         known = dict(
             n_in=n_in, n_out=n_out, columns=self._whole_vectors(n_out), use_bias=architecture.biases[layer],
-            x=workspace[layer][1], dx=workspace[layer][2], x_row=self._row_bytes(n_in),
-            z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2], z_row=self._row_bytes(n_out),
-            w=self._w[layer], wt=self._wt[layer], bias=self._bias[layer], arena_bytes=self._arena_bytes,
+            x=workspace[layer][1], dx=workspace[layer][2], x_row=self._row_bytes(layer),
+            z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2], z_row=self._row_bytes(layer + 1),
+            w=self._w[layer], wt=self._wt[layer], arena_bytes=self._arena_bytes,
             slots=self._slot(self._w[layer]), slot_bytes=self._arena_bytes,
             host=self._size * architecture.parameter_offsets()[layer], **self._share(layer, thread),
         )  # fmt: skip
@@ -352,9 +357,8 @@ class Plan:
         n_in, n_out = self.architecture.sizes[layer : layer + 2]
         tiles = -(-n_in // 8)
         first, last = (min(n_in, 8 * (tiles * t // self.threads)) for t in (thread, thread + 1))
-        # The thread that holds row 0 has the bias too; a share without rows holds nothing.
         if first == last:
-            return dict(first_row=n_in, last_row=n_in, first_column=0, last_column=0)
+            return dict(first_row=0, last_row=0, first_column=0, last_column=0)
         return dict(first_row=first, last_row=last, first_column=0, last_column=self._whole_vectors(n_out))
 
     def _all_columns(self, layer):
@@ -434,15 +438,16 @@ def _aligned(n_bytes):
     return -(-n_bytes // 64) * 64
 
 
-def aligned_empty(n_bytes):
-    """Bytes that begin at a multiple of 64."""
-    memory = np.empty(n_bytes + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + n_bytes]
-
-
 def aligned_zeros(n_bytes):
     """Zeros that begin at a multiple of 64."""
     memory = np.zeros(n_bytes + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + n_bytes]
+
+
+def clean_workspace(n_bytes):
+    """Memory to work in. What it holds changes no result, but must not slow the arithmetic down, as subnormals would.
+
+    Kernels read whole vectors, past the end of a row, and use only what lies within.
+    """
+    return aligned_zeros(n_bytes + 256)

@@ -1,9 +1,11 @@
 """The rows of a block, copied side by side from wherever the epoch's order finds them."""
 
+from numba import int64
+from numba.extending import register_jitable
+
+from fastbp.cpu.elementwise import copy_elements
 from fastbp.cpu.program import REAL, kernel
 from fastbp.cpu.simd import array
-from numba.extending import register_jitable
-from numba import int64
 
 
 @register_jitable
@@ -15,13 +17,7 @@ def data_row(ctx, i):
 
 def gather(real):
     """x (rows, n_in) of the workspace = the block's rows of the data."""
-    dtype, size = REAL[real], REAL[real](0).itemsize
-
-    @register_jitable
-    def copy(n, source, target):
-        source, target = array(source, n, dtype), array(target, n, dtype)
-        for k in range(n):
-            target[k] = source[k]
+    size, copy = REAL[real](0).itemsize, copy_elements(real)
 
     def gather(op, ctx):
         for i in range(ctx.rows):

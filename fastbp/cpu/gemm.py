@@ -1,11 +1,13 @@
 """Matrix products out of register tiles.
 
-    c[m, n] = c0[m or 1, n] + a[m, k] · b[k, n]
+    c[m, n] = c0[n] + a[m, k] · b[k, n]
 
 B is read in panels: blocks of columns as wide as the widest tile, the last one narrower (whole vectors). Packed, a panel
 is contiguous: its element (k, j) lies at ``panel + (k * width + j) * size``, and the panel that begins with column j
 begins at ``b + j * b_panel`` with ``b_panel = k * size``; ``b_step = 0`` says so. Otherwise B is an ordinary matrix with
 ``b_panel = size`` and rows ``b_step`` bytes apart. Reads and writes run to whole vectors: n is a multiple of the lanes.
+
+``c0 = 0`` says that c0 is the row of B behind its last: packed weights carry their bias there.
 """
 
 from numba.extending import register_jitable
@@ -25,37 +27,45 @@ def matrix_product(real):
     one, two, three = (strip(real, i + 1, rows, lanes) for i, rows in enumerate(machine.tile_rows))
 
     def matrix_product(op, ctx):
-        for done in range(0, op.k, K_BLOCK):
+        done = 0
+        while done < op.k:
             k = min(K_BLOCK, op.k - done)
             a = op.a + done * op.a_step
-            for j in range(0, op.n, panel):
+            j = 0
+            while j < op.n:
                 width = min(panel, op.n - j)
                 b_step = op.b_step if op.b_step != 0 else width * size
-                b = op.b + j * op.b_panel + done * b_step
+                b = op.b + j * op.b_panel
                 c = op.c + j * size
-                c0, c0_row = (op.c0 + j * size, op.c0_row) if done == 0 else (c, op.c_row)
+                if done != 0:
+                    c0, c0_row = c, op.c_row
+                elif op.c0 == 0:
+                    c0, c0_row = b + op.k * b_step, 0
+                else:
+                    c0, c0_row = op.c0 + j * size, 0
+                b += done * b_step
                 if width == panel:
                     three(op.m, a, op.a_row, op.a_step, b, b_step, c0, c0_row, c, op.c_row, k)
                 elif width == 2 * lanes:
                     two(op.m, a, op.a_row, op.a_step, b, b_step, c0, c0_row, c, op.c_row, k)
                 else:
                     one(op.m, a, op.a_row, op.a_step, b, b_step, c0, c0_row, c, op.c_row, k)
+                j += width
+            done += k
 
     return kernel(matrix_product)
 
 
 def strip(real, vectors, most_rows, lanes):
-    """A function that fills m rows of one panel of C with tiles of nearly equal height, none above ``most_rows``."""
+    """A function that fills m rows of one panel of C with tiles; the last two are about equally tall."""
     one_tile = tile(real, most_rows, vectors, lanes)
 
     @register_jitable
     def strip(m, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
-        tiles = (m + most_rows - 1) // most_rows
-        low = m // tiles
-        taller = m - low * tiles
-        for i in range(tiles):
-            rows = low + 1 if i < taller else low
+        while m > 0:
+            rows = (m + 1) >> 1 if most_rows < m < 2 * most_rows else min(m, most_rows)
             one_tile(rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k)
+            m -= rows
             a += rows * a_row
             c0 += rows * c0_row
             c += rows * c_row

@@ -6,7 +6,6 @@ Every field is an int64: NumPy writes it, the kernel reads ``op.n_in``.
 """
 
 import numpy as np
-from llvmlite import ir
 from numba import carray, from_dtype, types
 from numba.extending import intrinsic, register_jitable
 
@@ -22,26 +21,26 @@ def _record(text):
 #   use_bias                 whether there is a b
 #   x, dx, x_row             its input and the gradient of its input, (rows, n_in)
 #   z, y, dz, z_row          before and after the activation, gradient of z (or y), (rows, n_out)
-#   w, wt, bias              packed weights, their packed transpose (0: none), bias
+#   w, wt                    packed weights and bias, packed transpose of the weights (0: none)
 #   arena_bytes              from a parameter to its first optimizer state, and on to the next one
 #   slots, slot_bytes        sums of gradients: the first, and from one to the next
 #   host                     where this layer's W begins in the flat vector of the host; its b follows
 #   first_row, last_row, first_column, last_column      this thread's share of W
-#   m, n, k, a, a_row, a_step, b, b_panel, b_step, c0, c0_row, c, c_row    one matrix product, see gemm.py
+#   m, n, k, a, a_row, a_step, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
 OPERATION = _record(
     """kernel address
     n_in n_out columns use_bias
     x dx x_row z y dz z_row
-    w wt bias arena_bytes slots slot_bytes host
+    w wt arena_bytes slots slot_bytes host
     first_row last_row first_column last_column
-    m n k a a_row a_step b b_panel b_step c0 c0_row c c_row"""
+    m n k a a_row a_step b b_panel b_step c0 c c_row"""
 )
 
 # What a thread knows while it runs.
 #
 #   address, program, sections, n_sections           where this record and the thread's program lie
 #   thread, threads, shared, ticket                  who this is; SHARED; arrivals due at the next barrier
-#   product, zeros, scratch                          the matrix product's kernel; zeros; this thread's own memory
+#   product, zeros, one, scratch                     the matrix product's kernel; zeros; a 1; this thread's own memory
 #   host                                             the flat parameter (or gradient) vector of the host
 #   x, targets, order, n_rows                        the data (order 0: as it comes), float64 losses by epoch
 #   row_losses, losses, outputs
@@ -56,7 +55,7 @@ OPERATION = _record(
 CONTEXT = _record(
     """address program sections n_sections
     thread threads shared ticket
-    product zeros scratch host
+    product zeros one scratch host
     x targets order n_rows row_losses losses outputs
     batch_size block_rows whole chunk_rows
     epoch first_epoch last_epoch shuffle seed

@@ -141,49 +141,142 @@ def tile(real, most_rows, vectors, lanes):
     return tile
 
 
-@cache
-def sum16(real):
-    """``sum16(address, n)``: the sum of n elements at an address in a fixed order, for any vector width.
-
-    Element i joins partial sum i mod 16; the sixteen are then added pairwise, halves first. The caller pads
-    the elements with zeros to a multiple of 16.
-    """
+def _vector16(real):
+    """(vector of sixteen, bytes of an element, Numba's type of an element)"""
     element = _REAL[real]
-    vector = ir.VectorType(element, 16)
-    size = np.dtype(real).itemsize
     number = types.float32 if real == "float32" else types.float64
+    return ir.VectorType(element, 16), np.dtype(real).itemsize, number
 
-    @intrinsic
-    def sum16(typingctx, address, n):
+
+def _within(builder, i, n):
+    """Which of elements i … i + 15 come before n."""
+    numbers = ir.VectorType(_INT64, 16)
+    nothing = ir.Constant(numbers, ir.Undefined)
+    left = builder.insert_element(nothing, builder.sub(n, i), _INT32(0))
+    left = builder.shuffle_vector(left, nothing, ir.Constant(ir.VectorType(_INT32, 16), [0] * 16))
+    return builder.icmp_signed("<", ir.Constant(numbers, list(range(16))), left)
+
+
+def _loop16(builder, n, start, body):
+    """Emit ``for i in 0, 16, … below n: state = body(i, state)`` (at least once); returns the last state."""
+    before = builder.block
+    loop, done = builder.append_basic_block("sixteen"), builder.append_basic_block("done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    i, state = builder.phi(_INT64), builder.phi(start.type)
+    following_state, following = body(i, state), builder.add(i, _INT64(16))
+    for phi, first, then in ((i, _INT64(0), following), (state, start, following_state)):
+        phi.add_incoming(first, before)
+        phi.add_incoming(then, loop)
+    builder.cbranch(builder.icmp_signed("<", following, n), loop, done)
+    builder.position_at_end(done)
+    return following_state
+
+
+def _reduce16(real, name, nothing, join):
+    """An intrinsic ``name(address, n)`` that joins n elements in a fixed order, for any vector width.
+
+    Element i joins partial result i mod 16; the sixteen are then joined pairwise, halves first. Memory is read
+    up to a multiple of 16 elements.
+    """
+    vector, size, number = _vector16(real)
+
+    def reduce16(typingctx, address, n):
         def codegen(context, builder, signature, arguments):
             address, n = arguments
-            before = builder.block
-            loop, done = builder.append_basic_block("sum"), builder.append_basic_block("done")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            i, partial = builder.phi(_INT64), builder.phi(vector)
-            here = builder.add(address, builder.mul(i, _INT64(size)))
-            loaded = builder.load(builder.inttoptr(here, vector.as_pointer()), align=size)
-            total = builder.fadd(partial, loaded)
-            following = builder.add(i, _INT64(16))
-            for phi, first, then in ((i, _INT64(0), following), (partial, ir.Constant(vector, [0.0] * 16), total)):
-                phi.add_incoming(first, before)
-                phi.add_incoming(then, loop)
-            builder.cbranch(builder.icmp_signed("<", following, n), loop, done)
-            builder.position_at_end(done)
+            neutral = ir.Constant(vector, [nothing] * 16)
+
+            def body(i, partial):
+                here = builder.add(address, builder.mul(i, _INT64(size)))
+                loaded = builder.load(builder.inttoptr(here, vector.as_pointer()), align=size)
+                return join(builder, partial, builder.select(_within(builder, i, n), loaded, neutral))
+
+            total = _loop16(builder, n, neutral, body)
             for half in (8, 4, 2, 1):
-                wide = ir.Constant(total.type, ir.Undefined)
-
-                def part(first, total=total, wide=wide, half=half):
-                    lanes = ir.Constant(ir.VectorType(_INT32, half), list(range(first, first + half)))
-                    return builder.shuffle_vector(total, wide, lanes)
-
-                total = builder.fadd(part(0), part(half))
+                undefined = ir.Constant(total.type, ir.Undefined)
+                low, high = (
+                    builder.shuffle_vector(
+                        total, undefined, ir.Constant(ir.VectorType(_INT32, half), list(range(first, first + half)))
+                    )
+                    for first in (0, half)
+                )
+                total = join(builder, low, high)
             return builder.extract_element(total, _INT32(0))
 
         return number(types.int64, types.int64), codegen
 
-    return sum16
+    reduce16.__name__ = reduce16.__qualname__ = name
+    return intrinsic(reduce16)
+
+
+@cache
+def sum16(real):
+    """``sum16(address, n)``: the sum of n elements at an address, see `_reduce16`."""
+    return _reduce16(real, "sum16", 0.0, lambda builder, a, b: builder.fadd(a, b))
+
+
+@cache
+def max16(real):
+    """``max16(address, n)``: the largest of n elements at an address; NaN if any is."""
+
+    def larger(builder, a, b):
+        unordered_or_greater = builder.fcmp_unordered(">", b, a)  # true for NaN in either, which b then brings in
+        return builder.select(unordered_or_greater, b, a)
+
+    return _reduce16(real, "max16", -np.inf, larger)
+
+
+@cache
+def map16(real, name, compute):
+    """An intrinsic ``name(source, target, n, value)``: target[i] = compute(source[i], value) for i below n, else 0.
+
+    Works on sixteen elements at a time and so reads and writes up to a multiple of 16: for short rows, which a
+    vectorised loop would leave to its scalar end. ``compute(builder, vector, splat of value)`` emits the operation.
+    """
+    vector, size, number = _vector16(real)
+
+    def map16(typingctx, source, target, n, value):
+        def codegen(context, builder, signature, arguments):
+            source, target, n, value = arguments
+            undefined = ir.Constant(vector, ir.Undefined)
+            splat = builder.shuffle_vector(
+                builder.insert_element(undefined, value, _INT32(0)), undefined, ir.Constant(ir.VectorType(_INT32, 16), [0] * 16)
+            )
+
+            def body(i, state):
+                offset = builder.mul(i, _INT64(size))
+                loaded = builder.load(builder.inttoptr(builder.add(source, offset), vector.as_pointer()), align=size)
+                result = builder.select(
+                    _within(builder, i, n), compute(builder, loaded, splat), ir.Constant(vector, [0.0] * 16)
+                )
+                builder.store(result, builder.inttoptr(builder.add(target, offset), vector.as_pointer()), align=size)
+                return state
+
+            _loop16(builder, n, _INT64(0), body)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64, number), codegen
+
+    map16.__name__ = map16.__qualname__ = name
+    return intrinsic(map16)
+
+
+def subtract16(real):
+    """``subtract16(source, target, n, value)``: target = source - value, see `map16`."""
+    return map16(real, "subtract16", _subtract)
+
+
+def divide16(real):
+    """``divide16(source, target, n, value)``: target = source / value, see `map16`."""
+    return map16(real, "divide16", _divide)
+
+
+def _subtract(builder, vector, splat):
+    return builder.fsub(vector, splat)
+
+
+def _divide(builder, vector, splat):
+    return builder.fdiv(vector, splat)
 
 
 @intrinsic

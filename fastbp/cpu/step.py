@@ -4,13 +4,25 @@ Compiled once for every architecture there will ever be: it walks a table of rec
 """
 
 import numpy as np
+from numba import int64
 from numba.extending import register_jitable
 
-from fastbp.cpu.program import CONTEXT, HALT, KERNEL, OPERATION, REAL, SECTION, STEPS, STOP, context, kernel, operation, section
+from fastbp.cpu.program import (
+    HALT,
+    KERNEL,
+    OPERATION,
+    REAL,
+    SECTION,
+    STEPS,
+    STOP,
+    context,
+    kernel,
+    operation,
+    section,
+)
 from fastbp.cpu.simd import array, atomic_load, atomic_store, call
 from fastbp.cpu.team import wait_for_all
 from fastbp.random import shuffle
-from numba import int64
 
 _OPERATION, _SECTION = OPERATION.itemsize, SECTION.itemsize
 

@@ -142,24 +142,25 @@ def hinge_backward(z, t, option):
 
 
 # softmax_cross_entropy (link: softmax; a row t of targets sums to 1)
-#     p_j  = e^z_j / Σ e^z_k = e^(s_j − log_sum),  s_j = z_j − max z,  log_sum = log Σ e^s_k
-#     l    = Σ −t_j log p_j = Σ t_j (log_sum − s_j)
-#     dz_j = Σ_k t_k (p_j − [j = k]) = p_j Σ t_k − t_j = p_j − t_j         ∂log_sum/∂s_j = p_j; max z cancels
-#     The loop over a row finds max z and log_sum; s ≤ 0: nothing overflows. t = 0 adds 0 even where p is 0.
+#     s_j  = z_j − max z,  e_j = e^s_j,  total = Σ e_k        s ≤ 0: nothing overflows, and total ≥ 1
+#     p_j  = e_j / total                                      max z cancels
+#     l    = Σ −t_j log p_j = Σ t_j (log total − s_j)
+#     dz_j = Σ_k t_k (p_j − [j = k]) = p_j Σ t_k − t_j = p_j − t_j                  ∂(log total)/∂s_j = p_j
+#     The loop over a row finds max z, e and total. t = 0 adds 0 even where p is 0.
 @formula
-def softmax(s, log_sum):
-    return exp(s - log_sum)
+def softmax(e, total):
+    return e / total
 
 
 @formula
-def softmax_cross_entropy(s, log_sum, t):
+def softmax_cross_entropy(s, log_total, t):
     zero = like(s, 0.0)
-    return zero if t == zero else t * (log_sum - s)
+    return zero if t == zero else t * (log_total - s)
 
 
 @formula
-def softmax_cross_entropy_backward(s, log_sum, t):
-    return exp(s - log_sum) - t
+def softmax_cross_entropy_backward(p, t):
+    return p - t
 
 
 # Label smoothing ε (Szegedy et al., 2016): each target of n moves towards the uniform 1/n.
@@ -176,17 +177,17 @@ class Loss:
     Attributes
     ----------
     forward : callable
-        Scalar formula of what one output adds to the loss: (z, t, option) -> l, or (s, log_sum, t) -> l where
+        Scalar formula of what one output adds to the loss: (z, t, option) -> l, or (s, log_total, t) -> l where
         the loss is row-wise.
     backward : callable
-        Its derivative with respect to the logit z, of the same arguments.
+        Its derivative with respect to the logit z: of the same arguments, or (p, t) -> dz where row-wise.
     link : callable
-        Scalar formula of the prediction: z -> p, or (s, log_sum) -> p where the loss is row-wise.
+        Scalar formula of the prediction: z -> p, or (e, total) -> p where the loss is row-wise.
     targets : {"real", "binary", "count", "sign", "classes"}
         What a target may be: any finite number; within [0, 1]; at least 0; -1 or +1; an integer class or a
         row of probabilities.
     rowwise : bool
-        Whether the outputs of a row depend on each other through max z and log_sum.
+        Whether the outputs of a row depend on each other, through max z and total.
     mean_over_outputs : bool
         Whether the loss is the mean over rows and outputs, or the sum over outputs and mean over rows.
     option : str or None

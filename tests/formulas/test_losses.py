@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numba import njit
 
+from fastbp.formulas import elementary
 from fastbp.formulas.losses import LOSSES, smoothed_target
 from tests import reference
 
@@ -42,11 +43,11 @@ def compiled(name, dtype):
     forward, backward, link = row.forward, row.backward, row.link
     if row.rowwise:
 
-        def run(s, log_sum, t, loss, dz, p):
+        def run(s, total, t, loss, dz, p):
             for i in range(s.size):
-                loss[i] = forward(s[i], log_sum[i], t[i])
-                dz[i] = backward(s[i], log_sum[i], t[i])
-                p[i] = link(s[i], log_sum[i])
+                loss[i] = forward(s[i], elementary.log(total[i]), t[i])
+                p[i] = link(elementary.exp(s[i]), total[i])
+                dz[i] = backward(p[i], t[i])
 
     else:
 
@@ -66,9 +67,9 @@ def terms(name, z, t, option=None, dtype="float64"):
     z, t = np.broadcast_arrays(np.asarray(z, dtype), np.asarray(t, dtype))
     if row.rowwise:
         s = z - z.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(s).sum(axis=1, keepdims=True))
+        total = np.exp(s).sum(axis=1, keepdims=True)
         t = np.array([[smoothed_target(t_j, t_j.dtype.type(option), len(row)) for t_j in row] for row in t])
-        inputs = s, np.broadcast_to(log_sum, s.shape), t
+        inputs = s, np.broadcast_to(total, s.shape), t
     else:
         inputs = z, t, np.full(z.shape, option)
     outputs = [np.full(z.size, 7.0, dtype) for _ in range(3)]

@@ -1,0 +1,459 @@
+"""The command line: ``fastbp train digits``, ``fastbp train data.csv --target price``."""
+
+import argparse
+import csv
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__, datasets, validation
+from .cpu import cache
+from .formulas.activations import ACTIVATIONS
+from .layers import Dense
+from .losses import Loss
+from .network import Network
+from .optimizers import SGD
+from .training import train
+
+# A column of integers with so many different values at most is taken for classes.
+MOST_CLASSES = 20
+
+# Moves targets of classification from 1 towards even odds. Takes half of the errors on held-out digits away.
+LABEL_SMOOTHING = 0.1
+
+# Default learning rates. The slope of a squared error has no bound, so the steps for numbers are shorter.
+RATE_OF_CLASSES, RATE_OF_NUMBERS = 0.05, 0.005
+
+
+def main(arguments=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        What follows the program's name; by default the process's own.
+
+    Returns
+    -------
+    int
+        0 where all went well, 1 where training or saving did not.
+
+    Raises
+    ------
+    SystemExit
+        With 2 after one sentence on stderr, if an argument or the data are not usable; with 0 after
+        ``--help`` and ``--version``.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        task = _digits(options) if options.data == "digits" else _table(options)
+        return _train(task, _output(options), options)
+    except (ValueError, TypeError, OSError) as error:
+        parser.error(str(error))
+    except MemoryError:
+        parser.error("there is not enough memory for this network and these rows")
+
+
+# The arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """Say what is wrong in one sentence, without the usage."""
+        self.exit(2, f"fastbp: {message.removeprefix('argument ')}\n")
+
+
+def _parser():
+    parser = _Parser(prog="fastbp", description="Train small neural networks at the speed of the silicon.")
+    parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    add = commands.add_parser(
+        "train",
+        help="train a network on a table and save it",
+        description=(
+            "Train a network on the rows of a table, measure it on rows that were held out, and save it. "
+            "Inputs of a CSV file are standardised for training; the saved network takes them as they are."
+        ),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    ).add_argument
+    add("data", help="'digits' (part of fastbp), or a CSV file whose first line names the columns")
+    add("--target", metavar="COLUMN", default=argparse.SUPPRESS, help="the column of a CSV file to predict")
+    add(
+        "--task",
+        choices=("auto", "classification", "regression"),
+        default="auto",
+        help="whether the target is a class or a number; auto takes text, and integers of at most "
+        f"{MOST_CLASSES} different values, for classes",
+    )
+    add(
+        "--ignore",
+        metavar="COLUMN",
+        nargs="+",
+        default=argparse.SUPPRESS,
+        help="columns of a CSV file to leave out",
+    )
+    add(
+        "--hidden",
+        metavar="SIZE",
+        nargs="*",
+        type=_integer,
+        default=[128, 64],
+        help="sizes of the hidden layers; none: a linear model",
+    )
+    add("--activation", metavar="NAME", type=_activation, default="relu", help="of the hidden layers")
+    add("--epochs", metavar="N", type=_integer, default=50, help="passes over the rows")
+    add("--batch-size", metavar="N", type=_integer, default=32, help="rows in a step")
+    add(
+        "--learning-rate",
+        metavar="X",
+        type=_number(above=0),
+        default=argparse.SUPPRESS,
+        help=f"step length (default: {RATE_OF_CLASSES} for classes, {RATE_OF_NUMBERS} for a number)",
+    )
+    add("--momentum", metavar="X", type=_number(at_least=0, below=1), default=0.9, help="of past steps")
+    add("--weight-decay", metavar="X", type=_number(at_least=0), default=1e-4, help="pull towards 0")
+    add("--seed", metavar="N", type=_seed, default=0, help="of weights, orders and the split")
+    add(
+        "--threads",
+        metavar="N",
+        type=_integer,
+        default=argparse.SUPPRESS,
+        help="by default as many as the work is worth; the result does not depend on it",
+    )
+    add(
+        "--test-fraction",
+        metavar="X",
+        type=_number(above=0, below=1),
+        default=0.2,
+        help="share of the rows that is held out",
+    )
+    add(
+        "--output",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="where the network goes (default: digits.safetensors, or the CSV file's name with .safetensors)",
+    )
+    add("--quiet", action="store_true", default=argparse.SUPPRESS, help="print only the results")
+    return parser
+
+
+def _checked(check):
+    """A converter of arguments: what `check` makes of a text, with its sentence where it refuses."""
+
+    def convert(text):
+        try:
+            return check(text)
+        except (ValueError, TypeError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def _number(**bounds):
+    return _checked(lambda text: validation.real_number("the value", _parsed(float, text), **bounds))
+
+
+def _parsed(kind, text):
+    try:
+        return kind(text)
+    except ValueError:
+        return text
+
+
+_integer = _checked(lambda text: validation.positive_integer("the value", _parsed(int, text)))
+_seed = _checked(lambda text: validation.seed(_parsed(int, text)))
+_activation = _checked(lambda text: validation.known_name("activation", text, ACTIVATIONS))
+
+
+# The data
+
+
+@dataclass
+class _Task:
+    """What is to be learned.
+
+    x (n, n_inputs), y (n,): rows as the user has them; name: of the data; target: of y; classes: names of the
+    classes, None where y is a number; standardise: whether inputs (and numbers y) have units of their own.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    name: str
+    target: str
+    classes: list[str] | None
+    standardise: bool
+
+
+def _digits(options):
+    for option in ("target", "ignore"):
+        if option in options:
+            raise ValueError(f"--{option} goes with a CSV file; digits has its own target")
+    if options.task == "regression":
+        raise ValueError("--task regression goes with a CSV file; digits are classes")
+    x, y = datasets.digits()
+    return _Task(x, y, "digits", "digit", [str(digit) for digit in range(10)], standardise=False)
+
+
+def _table(options):
+    path = Path(options.data)
+    if not path.exists():
+        raise ValueError(f"there is no file {str(path)!r}; give a CSV file, or 'digits'")
+    names, rows, lines = _read_csv(path)
+    if "target" not in options:
+        raise ValueError(f"--target must name the column to predict; {path} has {', '.join(names)}")
+    ignored = getattr(options, "ignore", [])
+    for option, name in [("--target", options.target), *(("--ignore", name) for name in ignored)]:
+        if name not in names:
+            raise ValueError(f"{option}: {_unknown_column(path, name, names)}")
+    if options.target in ignored:
+        raise ValueError(f"--ignore: {options.target!r} is the target")
+    inputs = [name for name in names if name != options.target and name not in ignored]
+    if not inputs:
+        raise ValueError(f"{path} has no column to predict {options.target!r} from")
+
+    def column(name):
+        at = names.index(name)
+        return [row[at] for row in rows]
+
+    x = np.empty((len(rows), len(inputs)))
+    for i, name in enumerate(inputs):
+        x[:, i] = _as_numbers(path, name, column(name), lines)
+    y, classes = _as_target(path, options, column(options.target), lines)
+    return _Task(x, y, str(path), options.target, classes, standardise=True)
+
+
+def _unknown_column(path, name, names):
+    try:
+        validation.known_name(f"column of {path}", name, names)
+    except ValueError as error:
+        return error
+
+
+def _read_csv(path):
+    """(names of the columns, rows of text, the line of each row)."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
+        file.seek(0)
+        reader = csv.reader(file, delimiter=max(",;\t", key=first.count), skipinitialspace=True)
+        rows, lines = [], []
+        try:
+            names = [name.strip() for name in next(reader, [])]
+            for row in reader:
+                if row:
+                    rows.append([cell.strip() for cell in row])
+                    lines.append(reader.line_num)
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not text in UTF-8") from None
+    if not names:
+        raise ValueError(f"{path} is empty; its first line must name the columns")
+    if any(name == "" or _number_or_none(name) is not None for name in names):
+        raise ValueError(f"the first line of {path} must name all columns; got {', '.join(map(repr, names))}")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"columns of {path} must have different names; two are {name!r}")
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(names):
+            raise ValueError(f"{path}, line {line}: got {len(row)} cells; the first line names {len(names)}")
+    if len(rows) < 2:
+        raise ValueError(f"{path} must have at least 2 rows below the names of its columns; got {len(rows)}")
+    return names, rows, lines
+
+
+def _number_or_none(text):
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _as_numbers(path, name, cells, lines):
+    numbers = np.empty(len(cells))
+    for i, (cell, line) in enumerate(zip(cells, lines, strict=True)):
+        number = _number_or_none(cell)
+        if cell == "":
+            raise ValueError(
+                f"{path}, line {line}: {name!r} is empty; fill such cells or leave out their rows"
+            )
+        if number is None:
+            raise ValueError(
+                f"{path}, line {line}: {name!r} must be a number, got {cell!r}; encode text as numbers, "
+                f"or leave the column out with --ignore"
+            )
+        if not np.isfinite(number):
+            raise ValueError(f"{path}, line {line}: {name!r} must be finite, got {cell!r}")
+        numbers[i] = number
+    return numbers
+
+
+def _as_target(path, options, cells, lines):
+    """(y, names of the classes or None)."""
+    name, task = options.target, options.task
+    for cell, line in zip(cells, lines, strict=True):
+        if cell == "":
+            raise ValueError(f"{path}, line {line}: the target {name!r} is empty; leave out such rows")
+    values = [_number_or_none(cell) for cell in cells]
+    numeric = None not in values
+    if task == "auto":
+        few_integers = numeric and len(set(values)) <= MOST_CLASSES and all(v.is_integer() for v in values)
+        task = "classification" if few_integers or not numeric else "regression"
+    if task == "regression":
+        return _as_numbers(path, name, cells, lines), None
+    order = (lambda text: (float(text), text)) if numeric else str
+    classes = sorted(set(cells), key=order)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{path}: the target {name!r} must have at least 2 classes; all rows have {cells[0]!r}"
+        )
+    if len(classes) > len(cells) // 2:
+        raise ValueError(
+            f"{path}: the target {name!r} has {len(classes)} classes in {len(cells)} rows; "
+            f"a class needs more rows to learn from"
+        )
+    number = {text: i for i, text in enumerate(classes)}
+    return np.array([number[cell] for cell in cells]), classes
+
+
+def _output(options):
+    """Where the network goes; that it can go there is looked at before any work."""
+    default = "digits.safetensors" if options.data == "digits" else f"{Path(options.data).stem}.safetensors"
+    output = Path(getattr(options, "output", default))
+    if output.is_dir():
+        raise ValueError(f"--output must be a file; {str(output)!r} is a folder")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output: there is no folder {str(output.parent)!r}")
+    if not os.access(output.parent, os.W_OK):
+        raise ValueError(f"--output: the folder {str(output.parent)!r} cannot be written to")
+    if options.data != "digits" and output.resolve() == Path(options.data).resolve():
+        raise ValueError(f"--output would overwrite the data, {options.data!r}")
+    return output
+
+
+# Training
+
+
+def _train(task, output, options):
+    quiet = "quiet" in options
+    say = (lambda text: None) if quiet else lambda text: print(text, flush=True)
+    x, y, x_test, y_test = datasets.split(task.x, task.y, options.test_fraction, options.seed)
+    shift, scale = _spread(x) if task.standardise else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    y_shift, y_scale = (0.0, 1.0) if task.classes else _spread(y)
+
+    n_outputs = len(task.classes) if task.classes else 1
+    loss = (
+        Loss("softmax_cross_entropy", label_smoothing=LABEL_SMOOTHING)
+        if task.classes
+        else "mean_squared_error"
+    )
+    layers = [*(Dense(size, options.activation) for size in options.hidden), Dense(n_outputs)]
+    network = Network(layers, inputs=x.shape[1], loss=loss, seed=options.seed)
+    for line in _introduction(task, len(x), len(x_test), y_shift, y_scale):
+        say(line)
+    say(network)
+    folder = cache.directory()
+    if folder is None or not folder.exists():
+        say("compiling for this processor; later runs find the code in the cache")
+
+    rate = getattr(options, "learning_rate", RATE_OF_CLASSES if task.classes else RATE_OF_NUMBERS)
+    history = train(
+        network,
+        (x - shift) / scale,
+        y if task.classes else (y - y_shift) / y_scale,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        optimizer=SGD(rate, options.momentum, weight_decay=options.weight_decay),
+        threads=getattr(options, "threads", None),
+        progress=not quiet,
+    )
+    if not np.isfinite(network.parameters).all():
+        print("fastbp: training diverged, nothing was saved: give a lower --learning-rate", file=sys.stderr)
+        return 1
+    if task.standardise:
+        network = _in_users_units(network, shift, scale, y_shift, y_scale)
+
+    if history.interrupted:
+        say(f"interrupted after {len(history)} of {options.epochs} epochs")
+    print(_quality(network, task, x_test, y_test, y))
+    if history.seconds:
+        print(_speed(history, len(x)))
+    try:
+        network.save(output)
+    except OSError as error:
+        print(f"fastbp: {output} cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
+    print(f"saved to           {output}")
+    return 0
+
+
+def _spread(values):
+    """(mean, standard deviation) of each column; 1 where a column is constant."""
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    return mean, np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+
+
+def _in_users_units(network, shift, scale, y_shift, y_scale):
+    """The same function of inputs, and to outputs, that are not standardised: a float64 network.
+
+    First layer: (x − shift) / scale · W + b = x · W' + b' with W' = W / scale, b' = b − shift · W'.
+    Last layer:  (h · W + b) · y_scale + y_shift.                float64, as x − shift may cancel most digits
+    """
+    layers = [Dense(layer.n_out, layer.activation) for layer in network.layers]
+    raw = Network(layers, inputs=len(shift), loss=network.loss_function, dtype="float64", seed=network.seed)
+    raw.parameters[:] = network.parameters
+    first, last = raw.layers[0], raw.layers[-1]
+    first.W[:] /= scale[:, None]
+    first.b[:] -= shift @ first.W
+    last.W[:] *= y_scale
+    last.b[:] = last.b * y_scale + y_shift
+    return raw
+
+
+# What is printed
+
+
+def _introduction(task, n_train, n_test, y_shift, y_scale):
+    n_rows, n_inputs = task.x.shape
+    yield f"{task.name}: {n_rows:,} rows of {n_inputs} inputs; {n_train:,} to train on, {n_test:,} held out"
+    if task.classes and task.standardise:
+        shown = ", ".join(f"{i} = {name}" for i, name in enumerate(task.classes[:MOST_CLASSES]))
+        more = ", …" if len(task.classes) > MOST_CLASSES else ""
+        yield f"target {task.target}: {len(task.classes)} classes, {shown}{more}"
+    elif task.classes is None:
+        yield f"target {task.target}: a number, {y_shift:.4g} ± {y_scale:.4g}"
+    if task.standardise:
+        yield "inputs are standardised for training; the saved network takes them as the file has them"
+
+
+def _quality(network, task, x_test, y_test, y):
+    if task.classes:
+        accuracy = network.evaluate(x_test, y_test)["accuracy"]
+        right = round(accuracy * len(y_test))
+        return f"held-out accuracy  {100 * accuracy:.2f} % ({right:,} of {len(y_test):,} rows)"
+    squares = ((network.predict(x_test)[:, 0] - y_test) ** 2).mean()
+    by_mean = ((y.mean() - y_test) ** 2).mean()
+    explained = f", {100 * (1 - squares / by_mean):.1f} % of the variance explained" if by_mean > 0 else ""
+    return f"held-out error     {np.sqrt(squares):.4g} {task.target} (root mean square){explained}"
+
+
+def _speed(history, n_rows):
+    seconds = float(np.median(history.seconds))
+    threads = f"{history.threads} thread{'s' if history.threads > 1 else ''}"
+    return (
+        f"time per epoch     {_duration(seconds)} "
+        f"(median of {len(history)}; {n_rows / seconds:,.0f} rows a second; {threads})"
+    )
+
+
+def _duration(seconds):
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"
