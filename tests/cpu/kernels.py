@@ -1,0 +1,63 @@
+"""Kernels called from Python, on records filled from names: the tests' way in, below the plan."""
+
+import numpy as np
+
+from fastbp.cpu import gemm
+from fastbp.cpu.cache import address
+from fastbp.cpu.machine import this_machine
+from fastbp.cpu.program import CONTEXT, OPERATION
+from fastbp.cpu.team import function
+from fastbp.plan import aligned_zeros
+
+REALS = ("float32", "float64")
+
+
+def fill(dtype, fields):
+    """A record of these fields; of an array it gets the address."""
+    made = aligned_zeros(dtype.itemsize).view(dtype)
+    made["address"] = made.ctypes.data
+    for name, value in fields.items():
+        made[name] = value.ctypes.data if isinstance(value, np.ndarray) else value
+    return made
+
+
+def run(factory, *arguments, op=None, ctx=None, real=None):
+    """Run the kernel that ``factory(*arguments)`` describes on records of the fields `op` and `ctx`.
+
+    With `real` the context has what every plan puts there: the matrix product of that type, zeros and a one.
+    """
+    ctx = dict(ctx or {})
+    if real:
+        zeros, one = np.zeros(4096, real), np.ones(1, real)
+        ctx.update(product=address(gemm.matrix_product, real), zeros=zeros, one=one)
+    operation, context = fill(OPERATION, op or {}), fill(CONTEXT, ctx)
+    function(address(factory, *arguments))(operation.ctypes.data, context.ctypes.data)
+
+
+class Guarded:
+    """An ``array`` between two canaries; ``assert_intact()`` says that nobody wrote beside it."""
+
+    def __init__(self, shape, dtype, value=np.nan):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self._all = np.full(size + 256, 0xA5, np.uint8)
+        self.array = self._all[128 : 128 + size].view(dtype).reshape(shape)
+        self.array[...] = value
+
+    def assert_intact(self):
+        assert (self._all[:128] == 0xA5).all(), "written before the memory"
+        assert (self._all[-128:] == 0xA5).all(), "written behind the memory"
+
+
+def whole_vectors(n, real):
+    """N rounded up to whole vectors."""
+    lanes = this_machine().lanes(real)
+    return -(-n // lanes) * lanes
+
+
+def in_panels(matrix, real):
+    """A matrix (k, n) in the panels of gemm.py, flat; its columns padded with zeros to whole vectors."""
+    k, n = matrix.shape
+    padded = np.zeros((k, whole_vectors(n, real)), real)
+    padded[:, :n] = matrix
+    panel = this_machine().panel(real)
+    return np.concatenate([padded[:, j : j + panel].ravel() for j in range(0, padded.shape[1], panel)])

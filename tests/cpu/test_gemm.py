@@ -1,0 +1,110 @@
+"""The matrix product through its address: against NumPy, and bit for bit against fma in plain Python."""
+
+import numpy as np
+import pytest
+
+from fastbp.cpu import gemm
+from fastbp.cpu.machine import this_machine
+from fastbp.formulas.elementary import fma
+from tests.cpu.kernels import REALS, Guarded, in_panels, run, whole_vectors
+
+every_real = pytest.mark.parametrize("real", REALS)
+EDGES = (1, 2, 3, 7, 8, 9, 16, 17, 24, 25, 31, 33, 47, 48, 49, 65, 70)
+LONG = gemm.K_BLOCK + 1, 2 * gemm.K_BLOCK, 2 * gemm.K_BLOCK + 77
+
+
+def sizes():
+    """Every m and k up to 70, every edge of n, and some k beyond the block."""
+    draw = np.random.default_rng(0)
+    for size in range(1, 71):
+        yield size, int(draw.choice(EDGES)), int(draw.integers(1, 71))
+        yield int(draw.integers(1, 30)), int(draw.choice(EDGES)), size
+    for n in (*EDGES, 200):
+        yield int(draw.integers(1, 30)), n, int(draw.integers(1, 71))
+    for k in LONG:
+        yield 5, 3, k
+        yield 13, 70, k
+
+
+def multiply(real, a, b, c0, *, packed, transposed=False, room=5):
+    """C from the kernel; B (k, n) is padded to whole vectors, rows of C lie `room` elements apart."""
+    (m, k), n, size = a.shape, whole_vectors(b.shape[1], real), np.dtype(real).itemsize
+    a = np.asfortranarray(a) if transposed else np.ascontiguousarray(a)
+    padded = np.zeros((k, n), real)
+    padded[:, : b.shape[1]] = b
+    b_memory = in_panels(b, real) if packed else padded
+    c0_memory = np.zeros((len(c0), n), real)
+    c0_memory[:, : c0.shape[1]] = c0
+    c = Guarded((m, n + room), real, value=-77.0)
+    op = dict(
+        m=m, n=n, k=k, a=a, a_row=a.strides[0], a_step=a.strides[1], b=b_memory,
+        b_panel=k * size if packed else size, b_step=0 if packed else b_memory.strides[0],
+        c=c.array, c_row=c.array.strides[0],
+        c0=c0_memory, c0_row=c0_memory.strides[0] if len(c0) > 1 else 0,
+    )  # fmt: skip
+    run(gemm.matrix_product, real, op=op)
+    c.assert_intact()
+    assert (c.array[:, n:] == -77).all(), "written between the rows of C"
+    return c.array[:, : b.shape[1]]
+
+
+def draw_operands(m, n, k, real, seed, *, rows_of_c0=1):
+    draw = np.random.default_rng(seed)
+    return tuple(draw.normal(size=shape).astype(real) for shape in ((m, k), (k, n), (rows_of_c0, n)))
+
+
+@every_real
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "unpacked"])
+@pytest.mark.parametrize("transposed", [True, False], ids=["transposed", "straight"])
+def test_against_numpy(real, packed, transposed):
+    for m, n, k in sizes():
+        a, b, c0 = draw_operands(m, n, k, real, seed=m * n + k)
+        got = multiply(real, a, b, c0, packed=packed, transposed=transposed)
+        a, b, c0 = (operand.astype(np.float64) for operand in (a, b, c0))
+        bound = (k + 1) * np.finfo(real).eps * (np.abs(a) @ np.abs(b) + np.abs(c0))  # Higham (3.5)
+        assert (np.abs(got - (a @ b + c0)) <= bound).all(), (m, n, k)
+
+
+@every_real
+@pytest.mark.parametrize("k", [1, 2, 7, gemm.K_BLOCK + 3])
+def test_every_element_is_one_chain_of_fused_multiply_adds(real, k):
+    m, n = 3, 5
+    a, b, c0 = draw_operands(m, n, k, real, seed=k)
+    expected = np.empty((m, n), real)
+    for i in range(m):
+        for j in range(n):
+            total = c0[0, j]
+            for step in range(k):
+                total = fma(a[i, step], b[step, j], total)
+            expected[i, j] = total
+    for packed in (True, False):
+        got = multiply(real, a, b, c0, packed=packed)
+        assert got.tobytes() == expected.tobytes()
+
+
+@every_real
+def test_an_element_does_not_depend_on_what_stands_beside_it(real):
+    a, b, c0 = draw_operands(40, 70, 30, real, seed=1)
+    whole = multiply(real, a, b, c0, packed=True)
+    for rows in (1, 2, 3, 5, 7, 8, 11):
+        for columns in (1, 17, 33, 49):
+            part = multiply(real, a[:rows], b[:, :columns], c0[:, :columns], packed=columns % 2 == 0)
+            assert np.array_equal(part, whole[:rows, :columns])
+
+
+@every_real
+@pytest.mark.parametrize("k", [9, gemm.K_BLOCK + 9])
+def test_starts_from_a_matrix(real, k):
+    a, b, c0 = draw_operands(21, 40, k, real, seed=2, rows_of_c0=21)
+    got = multiply(real, a, b, c0, packed=True)
+    expected = c0.astype(np.float64) + a.astype(np.float64) @ b
+    np.testing.assert_allclose(got, expected, rtol=0, atol=100 * k * np.finfo(real).eps)
+
+
+@every_real
+def test_every_height_and_width_of_tile_is_met(real):
+    machine = this_machine()
+    heights = {min(m, most) for m, _, _ in sizes() for most in machine.tile_rows}
+    widths = {whole_vectors(n, real) % machine.panel(real) // machine.lanes(real) for _, n, _ in sizes()}
+    assert heights == set(range(1, max(machine.tile_rows) + 1))
+    assert widths == set(range(len(machine.tile_rows)))
