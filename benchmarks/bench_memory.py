@@ -72,7 +72,7 @@ def track_training(network):
 
 
 def track_training_per_parameter_byte(network):
-    """The same in multiples of the parameters' bytes, four times the batch's activations (all widths) taken off."""
+    """The same in multiples of the parameters' bytes, less four times the batch's activations."""
     sizes, batch = NETWORKS[network]
     parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
     return (_bytes(sizes, batch, ROWS, "train") - 4 * 4 * batch * sum(sizes)) / (4 * parameters)

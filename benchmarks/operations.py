@@ -4,15 +4,33 @@ python -m benchmarks.operations 784 128 10 --batch 128 --activation relu
 """
 
 import argparse
+import ctypes
 import time
 from contextlib import contextmanager
 
 import numpy as np
 
-from fastbp import SGD, Network
+from fastbp import Network
 from fastbp.cpu import cache, step, team
 from fastbp.cpu.program import SECTION
+from fastbp.formulas.losses import LOSSES
+from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.plan import Plan
+
+from .timing import least
+
+# Targets (rows, outputs) that a loss of each kind takes; a new kind needs a row here.
+TARGETS = {
+    "real": lambda random, shape: random.standard_normal(shape),
+    "binary": lambda random, shape: random.integers(0, 2, shape),
+    "count": lambda random, shape: random.poisson(2.0, shape),
+    "sign": lambda random, shape: random.choice([-1, 1], shape),
+    "probabilities": lambda random, shape: random.dirichlet(np.ones(shape[1]), shape[0]),
+    "classes": lambda random, shape: random.integers(0, shape[1], shape[0]),
+}
+
+# The time depends on none of them; they only have to keep numbers ordinary. Others are 0.1.
+SETTINGS = {"learning_rate": 1e-6, "weight_decay": 1e-4, "momentum": 0.9, "beta2": 0.999}
 
 
 def named(operation):
@@ -23,24 +41,87 @@ def named(operation):
 
 @contextmanager
 def running(
-    sizes, batch, *, activation="relu", loss="mean_squared_error", real="float32", task="train", **options
-):
-    """A plan for one thread with data of one batch, about to make steps."""
+    sizes, batch, *, activation="relu", loss="mean_squared_error", targets=None, optimizer="momentum",
+    real="float32", task="train", **options,
+):  # fmt: skip
+    """A plan for one thread with data of one batch, after its first step.
+
+    targets : row of `TARGETS`, by default the loss's own; optimizer : row of ``OPTIMIZERS``.
+    """
     network = Network(sizes, activation=activation, loss=loss, dtype=real, seed=0)
-    random, optimizer = np.random.default_rng(0), SGD(1e-4, momentum=0.9)
-    options = dict(optimizer=optimizer.formula) | options if task == "train" else options
-    plan = Plan(network.architecture, task, batch, 1, **options)
-    x = random.standard_normal((batch, sizes[0])).astype(real)
-    classes = network.loss_function.formula.targets == "classes"
-    y = random.integers(0, sizes[-1], batch) if classes else np.full((batch, sizes[-1]), 0.5, real)
-    order, losses, row_losses = random.permutation(batch), np.zeros(1), np.empty(batch, real)
-    outputs = np.empty((batch, sizes[-1]), real)
-    plan.settings[: len(optimizer.settings)] = optimizer.settings
-    addresses = dict(x=x, targets=y, order=order, losses=losses, row_losses=row_losses, outputs=outputs)
-    plan.set(n_rows=batch, batch_rows=batch, **{name: each.ctypes.data for name, each in addresses.items()})
+    random, targets = np.random.default_rng(0), targets or LOSSES[loss].targets
+    if task == "train":
+        options = dict(optimizer=optimizer) | options
+    plan = Plan(network.architecture, task, batch, 1, **_kind(targets), **options)
+    y = TARGETS[targets](random, (batch, sizes[-1]))
+    arrays = dict(
+        x=random.standard_normal((batch, sizes[0])).astype(real),
+        targets=y.astype(np.int64 if targets == "classes" else real),
+        order=random.permutation(batch),
+        losses=np.zeros(1),
+        row_losses=np.empty(batch, real),
+        outputs=np.empty((batch, max(sizes[0], sizes[-1])), real),
+    )
+    settings = [SETTINGS.get(name, 0.1) for name in OPTIMIZERS[optimizer].settings]
+    plan.settings[: len(settings)] = settings
+    plan.set(n_rows=batch, last_epoch=1, **{name: array.ctypes.data for name, array in arrays.items()})
     plan.pack(network.parameters)
+    plan.run()
     yield plan
-    del addresses, network  # alive until here: the plan holds bare addresses
+    del arrays, network  # alive until here: the plan holds bare addresses
+
+
+def _kind(targets):
+    return {"targets": targets} if targets in ("classes", "probabilities") else {}
+
+
+class Alone:
+    """One operation of a running plan, so many times in one compiled call.
+
+    Parameters
+    ----------
+    plan : Plan
+    kernel : str
+        Its name: "dense_forward". Where a program has several, the last layer's is meant.
+
+    Attributes
+    ----------
+    operation : record
+    rows : int
+        Rows that one call works on: a block, or the batch in the second phase.
+    """
+
+    def __init__(self, plan, kernel, times=1):
+        program, sections = plan._programs[0]
+        places = [i for i, each in enumerate(program) if f".{kernel}(" in named(each)]
+        by_rows = next(by_rows for first, last, by_rows in sections.tolist() if first <= places[-1] < last)
+        self._operations, self._context = program[[places[-1]] * times], plan.contexts[:1].copy()
+        self._operations["address"] = _addresses(self._operations)
+        self.operation, context, self._times = self._operations[0], self._context[0], times
+        batch = int(context["batch_rows"])
+        self.rows = min(batch, int(context["block_rows"])) if by_rows else batch
+        for field in ("row", "slot", "block"):
+            context[field] = 0
+        context["rows"], context["address"] = self.rows, self._context.ctypes.data
+        context["program"] = self._operations.ctypes.data
+        self._sections = np.array([(0, times, 0), (0, 0, 0)], SECTION)
+        self._run = team.function(cache.address(step.run_section))
+
+    def seconds(self, *, before=None):
+        """The least time of one operation, without what the call itself takes."""
+        here, (work, nothing) = self._context.ctypes.data, _addresses(self._sections).tolist()
+        calling = least(lambda: self._run(here, nothing), seconds=0.001)
+        return max(least(lambda: self._run(here, work), before=before) - calling, 1e-12) / self._times
+
+    def matrix(self, field, columns, real):
+        """What lies at an address of the operation's rows: (rows, columns), a view."""
+        row = int(self.operation["z_row"])
+        memory = (ctypes.c_byte * (self.rows * row)).from_address(int(self.operation[field]))
+        return np.frombuffer(memory, real).reshape(self.rows, -1)[:, :columns]
+
+
+def _addresses(records):
+    return records.ctypes.data + records.itemsize * np.arange(len(records))
 
 
 def operation_seconds(plan, seconds=0.05, steps=10):
@@ -53,7 +134,7 @@ def operation_seconds(plan, seconds=0.05, steps=10):
     context, call = plan.contexts[0], team.function(cache.address(step.run_section))
     here, clock = int(context["address"]), time.perf_counter
     single = np.array([*((i, i + 1, 0) for i in range(len(program))), (0, 0, 0)], SECTION)
-    *each, nothing = (single.ctypes.data + SECTION.itemsize * np.arange(len(single))).tolist()
+    *each, nothing = _addresses(single).tolist()
     best, calling, done, end = np.full(len(program), np.inf), np.inf, 0, clock() + seconds
     n, size = int(context["batch_rows"]), int(context["block_rows"])
     calls = np.ones(len(program))

@@ -1,4 +1,4 @@
-"""The fused multiply-adds that a core can do with nothing else in their way: what products are measured by."""
+"""The fused multiply-adds that a core can do with nothing in their way: what products are measured by."""
 
 import threading
 import time
