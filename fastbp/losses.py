@@ -10,7 +10,8 @@ class Loss:
     Parameters
     ----------
     name : str
-        A row of ``fastbp.formulas.losses.LOSSES``, which says what each is, its link and what targets it takes.
+        A row of ``fastbp.formulas.losses.LOSSES``, which says what each is, its link and what targets it
+        takes.
     **option : float
         The loss's one number, where it has one: ``delta`` of huber (default 1), ``label_smoothing`` of
         softmax_cross_entropy (default 0).

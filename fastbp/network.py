@@ -28,7 +28,8 @@ class Network:
     Parameters
     ----------
     layers : sequence of int or of Dense
-        Sizes, the number of inputs first: ``[64, 32, 10]``; or layers, with the number of inputs given by `inputs`.
+        Sizes, the number of inputs first: ``[64, 32, 10]``; or layers, with the number of inputs given by
+        `inputs`.
     inputs : int, optional
         Number of inputs, where `layers` are layers.
     activation : str
@@ -36,8 +37,8 @@ class Network:
     output_activation : str
         Of the last layer, where `layers` are sizes. The loss's link comes after it.
     loss : str or Loss
-        What to train for. It owns the link from logits to predictions: softmax for softmax_cross_entropy, sigmoid
-        for binary_cross_entropy, the exponential for poisson, otherwise none.
+        What to train for. It owns the link from logits to predictions: softmax for softmax_cross_entropy,
+        sigmoid for binary_cross_entropy, the exponential for poisson, otherwise none.
     dtype : {"float32", "float64"}
         Type of parameters and arithmetic.
     seed : int, optional
@@ -198,8 +199,8 @@ class Network:
         Returns
         -------
         dict
-            ``loss``, and ``accuracy`` where the targets are classes, signs or zeros and ones: the share of rows
-            (of outputs, where each is a yes or no of its own) that are predicted right.
+            ``loss``, and ``accuracy`` where the targets are classes, signs or zeros and ones: the share of
+            rows (of outputs, where each is a yes or no of its own) that are predicted right.
         """
         x, y = self.check_data(x, y)
         result = {"loss": self._loss(x, y)}
@@ -245,13 +246,17 @@ class Network:
         lines.insert(1, "  ".join("─" * width for width in widths))
         formula = self.loss_function.formula
         lines.append(f"loss: {self.loss_function.name}, link: {formula.link_name}")
-        lines.append(f"{self.parameters.size:,} parameters, {self.dtype.name}, {_bytes(self.parameters.nbytes)}")
+        lines.append(
+            f"{self.parameters.size:,} parameters, {self.dtype.name}, {_bytes(self.parameters.nbytes)}"
+        )
         return "\n".join(line.rstrip() for line in lines)
 
     def __repr__(self):
         sizes = [str(self.architecture.sizes[0])]
         for layer in self.layers:
-            sizes.append(str(layer.n_out) + ("" if layer.activation == "identity" else f" {layer.activation}"))
+            sizes.append(
+                str(layer.n_out) + ("" if layer.activation == "identity" else f" {layer.activation}")
+            )
         return (
             f"Network({' → '.join(sizes)}, {self.loss_function.name}, "
             f"{self.parameters.size:,} parameters, {self.dtype.name})"
@@ -289,7 +294,14 @@ class Network:
         return _Borrowed(self, (task, rows, threads, *sorted(options.items())), options)
 
     def __getstate__(self):
-        return self._described, self.architecture.sizes[0], self.loss_function, self.dtype, self.seed, self.parameters.copy()
+        return (
+            self._described,
+            self.architecture.sizes[0],
+            self.loss_function,
+            self.dtype,
+            self.seed,
+            self.parameters.copy(),
+        )
 
     def __setstate__(self, state):
         described, n_inputs, loss, dtype, self.seed, parameters = state

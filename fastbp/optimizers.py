@@ -30,8 +30,8 @@ class SGD:
 
     Notes
     -----
-    The formulas and their derivation stand in ``fastbp/formulas/optimizers.py``. The learning rate's default is Keras's;
-    PyTorch's (0.001) leaves a small network untrained.
+    The formulas and their derivation stand in ``fastbp/formulas/optimizers.py``. The learning rate's
+    default is Keras's; PyTorch's (0.001) leaves a small network untrained.
     """
 
     learning_rate: float = 0.01

@@ -1,8 +1,9 @@
 """From a network, a task and a batch size to the flat tables that a device executes.
 
-A plan owns everything that a run needs beside the data: the program of every thread (one row per operation, with the
-address of its kernel), the packed parameters, the optimizer's state and the workspace. Building one compiles only the
-kernels that its network uses and that are not in the cache; running one allocates nothing.
+A plan owns everything that a run needs beside the data: the program of every thread (one row per operation,
+with the address of its kernel), the packed parameters, the optimizer's state and the workspace. Building
+one compiles only the kernels that its network uses and that are not in the cache; running one allocates
+nothing.
 """
 
 import os
@@ -18,14 +19,15 @@ from fastbp.formulas import activations
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
 
-# A batch of more rows than two of these, in a network with fewer parameters than a chunk has activations, is summed in
-# chunks: see `sums_in_chunks`. Results depend on this number.
+# A batch of more rows than two of these, in a network with fewer parameters than a chunk has activations,
+# is summed in chunks: see `sums_in_chunks`. Results depend on this number.
 CHUNK_ROWS = 128
 
 # Bytes of activations that a block of rows may fill: half of a small second-level cache.
 BLOCK_BYTES = 192 * 1024
 
-# Multiply-adds per step that make a further thread worth its barriers and the weights that cross between cores.
+# Multiply-adds per step that make a further thread worth its barriers and the weights that cross between
+# cores.
 WORK_PER_THREAD = 2_000_000
 
 
@@ -33,8 +35,8 @@ WORK_PER_THREAD = 2_000_000
 class Architecture:
     """What a plan needs to know of a network.
 
-    sizes : number of inputs, then of the outputs of each layer; activations, biases : name, flag of each layer.
-    loss, option : name of the loss and its one number; real : "float32" or "float64".
+    sizes : number of inputs, then of the outputs of each layer; activations, biases : name, flag of each
+    layer. loss, option : name of the loss and its one number; real : "float32" or "float64".
     """
 
     sizes: tuple[int, ...]
@@ -68,19 +70,19 @@ class Architecture:
 
 
 def sums_in_chunks(architecture, batch_size):
-    """Whether gradients of a batch are summed chunk by chunk of rows, then over chunks, rather than row by row.
+    """Whether gradients of a batch are summed chunk by chunk of rows, then over chunks, rather than row by
+    row.
 
-    Chunks let a small network's large batch stay in cache and be shared between threads. The answer changes the order of
-    the sums, so it depends on the network and the batch alone, never on threads or machine.
+    Chunks let a small network's large batch stay in cache and be shared between threads. The answer changes
+    the order of the sums, so it depends on the network and the batch alone, never on threads or machine.
     """
-    return (
-        batch_size >= 2 * CHUNK_ROWS
-        and architecture.parameter_offsets()[-1] <= CHUNK_ROWS * sum(architecture.sizes)
+    return batch_size >= 2 * CHUNK_ROWS and architecture.parameter_offsets()[-1] <= CHUNK_ROWS * sum(
+        architecture.sizes
     )
 
 
 def automatic_threads(multiply_adds):
-    """Threads for a step of so many multiply-adds: one for each portion of work, at most the cores we may use."""
+    """Threads for a step of so many multiply-adds: one for each portion of work, at most our cores."""
     return max(1, min(available_cores(), multiply_adds // WORK_PER_THREAD))
 
 
@@ -107,7 +109,8 @@ class Plan:
     targets : {"classes", "probabilities"}
         What softmax_cross_entropy is given.
     materialise : bool
-        Write gradients to memory before the update, rather than use them in registers. The same bits either way.
+        Write gradients to memory before the update, rather than use them in registers. The same bits either
+        way.
     inputs : bool
         For "gradient": compute the gradient of the inputs too.
     unpacked : bool
@@ -115,8 +118,8 @@ class Plan:
     """
 
     def __init__(
-        self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes", materialise=False,
-        inputs=False, unpacked=False,
+        self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes",
+        materialise=False, inputs=False, unpacked=False,
     ):  # fmt: skip
         self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
         self.optimizer, self.targets, self.unpacked = optimizer, targets, unpacked
@@ -135,7 +138,9 @@ class Plan:
         self._build_contexts(whole)
         self.sections, self._programs = None, []
         for thread in range(threads):
-            workspace = shared_workspace if whole or thread == 0 else self._workspace(workspace_rows, backward)
+            workspace = (
+                shared_workspace if whole or thread == 0 else self._workspace(workspace_rows, backward)
+            )
             self._programs.append(self._build_program(thread, workspace, materialise, inputs))
         self._connect()
         self.run_epochs = team.function(address(step.run_epochs))
@@ -158,7 +163,7 @@ class Plan:
         return -(-share // -(-share // most))  # equal blocks, none above `most`
 
     def _lay_out_parameters(self):
-        """One arena of zeros: packed parameters | optimizer states | gradient slots, all laid out alike; then transposes."""
+        """One arena: parameters | optimizer states | gradient slots, all laid out alike; then transposes."""
         offset, self._w = 0, []
         for n_in, n_out in zip(self.architecture.sizes, self.architecture.sizes[1:], strict=False):
             self._w.append(offset)
@@ -182,8 +187,8 @@ class Plan:
     def _row_bytes(self, layer):
         """Bytes from row to row of a layer's inputs (of the outputs, for the number of layers).
 
-        Whole vectors, sixteens for logits whose rows are summed; no multiple of 4096, which would put all rows in one
-        cache set.
+        Whole vectors, sixteens for logits whose rows are summed; no multiple of 4096, which would put all
+        rows in one cache set.
         """
         n, architecture = self.architecture.sizes[layer], self.architecture
         if layer == architecture.n_layers and LOSSES[architecture.loss].rowwise:
@@ -192,12 +197,14 @@ class Plan:
         return row + 64 if row % 4096 == 0 else row
 
     def _workspace(self, rows, backward):
-        """Addresses of the activations: for each size a buffer for z, for y, for the gradient; kept alive by the plan."""
+        """Addresses of the activations: for each size a buffer for z, for y, for the gradient."""
         architecture = self.architecture
         need = []
         for layer in range(architecture.n_layers + 1):
             keeps_z = layer > 0 and activations.ACTIVATIONS[architecture.activations[layer - 1]].keeps == "z"
-            need.append([_aligned(rows * self._row_bytes(layer)) * wanted for wanted in (True, keeps_z, True)])
+            need.append(
+                [_aligned(rows * self._row_bytes(layer)) * wanted for wanted in (True, keeps_z, True)]
+            )
         memory = self._keep(clean_workspace(sum(map(sum, need))))
         buffers, at = [], memory.ctypes.data
         for y_bytes, z_bytes, gradient_bytes in need:
@@ -339,7 +346,8 @@ class Plan:
         known = dict(
             n_in=n_in, n_out=n_out, columns=self._whole_vectors(n_out), use_bias=architecture.biases[layer],
             x=workspace[layer][1], dx=workspace[layer][2], x_row=self._row_bytes(layer),
-            z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2], z_row=self._row_bytes(layer + 1),
+            z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2],
+            z_row=self._row_bytes(layer + 1),
             w=self._w[layer], wt=self._wt[layer], arena_bytes=self._arena_bytes,
             slots=self._slot(self._w[layer]), slot_bytes=self._arena_bytes,
             host=self._size * architecture.parameter_offsets()[layer], **self._share(layer, thread),
@@ -392,7 +400,7 @@ class Plan:
             self._run_section(int(self.contexts[0]["address"]), self._pack)
 
     def unpack(self, vector):
-        """Copy what this task leaves in the panels into a flat vector of the host: parameters, or their gradient."""
+        """Copy what is left in the panels into a flat vector of the host: parameters, or their gradient."""
         self.set(host=vector.ctypes.data)
         self._run_section(int(self.contexts[0]["address"]), self._unpack)
 
@@ -446,7 +454,8 @@ def aligned_zeros(n_bytes):
 
 
 def clean_workspace(n_bytes):
-    """Memory to work in. What it holds changes no result, but must not slow the arithmetic down, as subnormals would.
+    """Memory to work in. What it holds changes no result, but must not slow the arithmetic down, as
+    subnormals would.
 
     Kernels read whole vectors, past the end of a row, and use only what lies within.
     """

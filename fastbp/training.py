@@ -36,7 +36,8 @@ class History:
     validation_loss : list of float
         Mean loss on the validation rows after the epoch; empty without validation.
     seconds : list of float
-        Time of the epoch, without validation. Epochs so short that several ran in one compiled call share its time equally.
+        Time of the epoch, without validation. Epochs so short that several ran in one compiled call share
+        its time equally.
     samples_per_second : list of float
     interrupted : bool
         Whether Ctrl-C ended training; the parameters are those of the last whole step.
@@ -72,8 +73,8 @@ def train(
     epochs : int
         Passes over the rows.
     batch_size : int or None
-        Rows per step; None, or more than there are, means all of them. A shorter last batch is trained on, and
-        averaged over its own size.
+        Rows per step; None, or more than there are, means all of them. A shorter last batch is trained on,
+        and averaged over its own size.
     optimizer : str or SGD
     shuffle : bool
         Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number.
@@ -130,14 +131,15 @@ def train(
     threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
 
     plan = Plan(
-        network.architecture, "train", batch_size, threads, optimizer=optimizer.formula, materialise=materialise,
-        targets="classes" if y.ndim == 1 else "probabilities",
+        network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
+        materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities",
     )  # fmt: skip
     order, row_losses = np.arange(n), np.empty(batch_size, network.dtype)
     plan.settings[: len(optimizer.settings)] = optimizer.settings
     plan.set(
         x=x.ctypes.data, targets=y.ctypes.data, n_rows=n, order=order.ctypes.data if shuffle else 0,
-        row_losses=row_losses.ctypes.data, shuffle=shuffle, seed=np.uint64(seed).astype(np.int64), epoch=0, step=0,
+        row_losses=row_losses.ctypes.data, shuffle=shuffle, seed=np.uint64(seed).astype(np.int64),
+        epoch=0, step=0,
     )  # fmt: skip
     plan.pack(network.parameters)
     history = History(threads=threads)
@@ -211,7 +213,9 @@ def _hold_out(network, x, y, validation, seed):
             return x, y, network.check_data(*validation)
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation: {error}") from None
-    first_x, first_y, *second = split(x, y, checks.real_number("validation", validation, above=0, below=1), seed)
+    first_x, first_y, *second = split(
+        x, y, checks.real_number("validation", validation, above=0, below=1), seed
+    )
     return first_x, first_y, second
 
 
@@ -230,7 +234,9 @@ class _Progress:
         if self._bar is None:
             if time.perf_counter() - self._start < self._delay:
                 return
-            self._bar = tqdm(total=self._total, unit=" rows", unit_scale=True, desc="training", mininterval=0.1)
+            self._bar = tqdm(
+                total=self._total, unit=" rows", unit_scale=True, desc="training", mininterval=0.1
+            )
         if history is not None and len(history):
             shown = {"epoch": f"{len(history)}/{self._epochs}", "loss": f"{history.loss[-1]:.4g}"}
             if history.validation_loss:
@@ -241,5 +247,3 @@ class _Progress:
     def close(self):
         if self._bar is not None:
             self._bar.close()
-
-

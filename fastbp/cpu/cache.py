@@ -1,16 +1,17 @@
 """Where compiled code is kept.
 
-A kernel is compiled once and stored as plain machine code under the user's cache directory, in a folder named by a
-hash of every kernel source and of the versions of Python, Numba, llvmlite and NumPy: an edit to any kernel file opens
-a new folder, so code never goes stale. A stored kernel carries a checksum and is written atomically under a
-name of its own, so a truncated file, a full disk, a read-only folder or two processes at once cost a
-compilation at worst, never a wrong result.
+A kernel is compiled once and stored as plain machine code under the user's cache directory, in a folder
+named by a hash of every kernel source and of the versions of Python, Numba, llvmlite and NumPy: an edit to
+any kernel file opens a new folder, so code never goes stale. A stored kernel carries a checksum and is
+written atomically under a name of its own, so a truncated file, a full disk, a read-only folder or two
+processes at once cost a compilation at worst, never a wrong result.
 
 Machine code is loaded straight into LLVM, whether it was just compiled or comes from the disk.
 
 ``FASTBP_CACHE_DIR`` moves the folder; an empty value keeps nothing on disk.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -28,7 +29,13 @@ from fastbp.cpu.machine import this_machine
 
 _MAGIC = b"fastbp kernel 1\n"
 _SOURCES = ("formulas", "cpu")
-_CODEGEN_OPTIONS = ("NUMBA_BOUNDSCHECK", "NUMBA_OPT", "NUMBA_LOOP_VECTORIZE", "NUMBA_SLP_VECTORIZE", "NUMBA_DEBUGINFO")
+_CODEGEN_OPTIONS = (
+    "NUMBA_BOUNDSCHECK",
+    "NUMBA_OPT",
+    "NUMBA_LOOP_VECTORIZE",
+    "NUMBA_SLP_VECTORIZE",
+    "NUMBA_DEBUGINFO",
+)
 
 _lock = threading.RLock()
 _loaded = {}  # (kernel name, id of own) -> (address, engine that owns the code, own)
@@ -45,8 +52,8 @@ def address(factory, *arguments, own=None):
     *arguments : str or int
         What the factory is called with. Together with the factory's name they name the kernel.
     own : object, optional
-        Something of the user's that the kernel is made from, an activation, say. Such code stays in this process:
-        what it refers to cannot be seen, so on disk it could go stale.
+        Something of the user's that the kernel is made from, an activation, say. Such code stays in this
+        process: what it refers to cannot be seen, so on disk it could go stale.
     """
     name = f"{factory.__module__}.{factory.__qualname__}({', '.join(map(str, arguments))})"
     key = name, id(own)
@@ -75,8 +82,8 @@ def _load_or_compile(name, factory, arguments, keep):
 def _compile(signature, function):
     """(symbol, external symbols, machine code) of ``function``, with Numba's native calling convention.
 
-    The one place that reaches behind Numba's public door: there is no other way to have just the code, without
-    wrappers for Python around it and around everything that it inlines.
+    The one place that reaches behind Numba's public door: there is no other way to have just the code,
+    without wrappers for Python around it and around everything that it inlines.
     """
     from numba.core import compiler, registry
     from numba.core.compiler_lock import global_compiler_lock
@@ -90,13 +97,21 @@ def _compile(signature, function):
         target.typing_context.refresh()
         target.target_context.refresh()
         result = compiler.compile_extra(
-            target.typing_context, target.target_context, function, signature.args, signature.return_type, flags, {}
+            target.typing_context,
+            target.target_context,
+            function,
+            signature.args,
+            signature.return_type,
+            flags,
+            {},
         )
         library = result.library
         library.finalize()
         module = library._final_module
         code = library.codegen._tm.emit_object(module)
-    externals = sorted(f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
+    externals = sorted(
+        f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")
+    )
     return result.fndesc.llvm_func_name, externals, code
 
 
@@ -124,7 +139,10 @@ def _read(path):
     except OSError:
         return None
     start = len(_MAGIC) + 32
-    if content[: len(_MAGIC)] != _MAGIC or hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]:
+    if (
+        content[: len(_MAGIC)] != _MAGIC
+        or hashlib.sha256(content[start:]).digest() != content[len(_MAGIC) : start]
+    ):
         return None
     header, code = content[start:].split(b"\n", 1)
     symbol, externals = json.loads(header)
@@ -143,10 +161,8 @@ def _write(path, symbol, externals, code):
         os.replace(temporary, path)
     except OSError:
         if temporary:
-            try:
+            with contextlib.suppress(OSError):
                 os.unlink(temporary)
-            except OSError:
-                pass
 
 
 def _path(name):
@@ -181,9 +197,14 @@ def _user_cache():
 def _sources_hash():
     """Names everything that machine code depends on beside the kernel and the processor."""
     digest = hashlib.sha256()
-    for version in (platform.python_version(), *map(importlib.metadata.version, ("numba", "llvmlite", "numpy"))):
+    for version in (
+        platform.python_version(),
+        *map(importlib.metadata.version, ("numba", "llvmlite", "numpy")),
+    ):
         digest.update(version.encode() + b"\n")
     package = Path(__file__).parent.parent
-    for file in sorted([*(file for folder in _SOURCES for file in (package / folder).glob("*.py")), package / "random.py"]):
+    for file in sorted(
+        [*(file for folder in _SOURCES for file in (package / folder).glob("*.py")), package / "random.py"]
+    ):
         digest.update(file.name.encode() + b"\n" + file.read_bytes())
     return digest.hexdigest()[:16]

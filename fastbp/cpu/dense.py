@@ -4,9 +4,9 @@
     backward   dx = dz · Wᵀ          dW = xᵀ · dz          db = Σ_rows dz = 1ᵀ · dz
     update     W, b ← optimizer(W, dW), optimizer(b, db)
 
-W lies packed in panels (gemm.py), each followed by its part of b as one row more; its transpose lies in a second packed
-copy, for dx. Forward and dx are given rows of the batch, dW and the update a share of W: rows [first_row, last_row) of columns
-[first_column, last_column). The share that holds W's last row has b too.
+W lies packed in panels (gemm.py), each followed by its part of b as one row more; its transpose lies in a
+second packed copy, for dx. Forward and dx are given rows of the batch, dW and the update a share of W: rows
+[first_row, last_row) of columns [first_column, last_column). The share that holds W's last row has b too.
 """
 
 from numba.extending import register_jitable
@@ -36,7 +36,8 @@ def dense_forward(real):
 
 
 def dense_forward_unpacked(real):
-    """The same from the host's own row-major W and b: for few rows, where packing would cost more than it gains.
+    """The same from the host's own row-major W and b: for few rows, where packing would cost more than it
+    gains.
 
     A row of W is read to whole vectors, past its end: what the surplus columns of z hold is never used.
     """
@@ -69,7 +70,8 @@ def dense_backward(real):
 
 
 def _gradient(real):
-    """A function for dW of some rows of one panel, and db behind them where they end W; summed over ctx.rows rows.
+    """A function for dW of some rows of one panel, and db behind them where they end W; summed over
+    ctx.rows rows.
 
     Returns the number of rows written, b's included.
     """
@@ -103,7 +105,15 @@ def dense_gradient(real):
         column, rows = op.first_column, op.last_row - op.first_row
         while column < op.last_column:
             width = min(panel, op.last_column - column)
-            gradient(op, ctx, op.first_row, rows, column, width, slot + _place(op, op.first_row, column, width) * size)
+            gradient(
+                op,
+                ctx,
+                op.first_row,
+                rows,
+                column,
+                width,
+                slot + _place(op, op.first_row, column, width) * size,
+            )
             column += width
 
     return kernel(dense_gradient)
@@ -133,7 +143,7 @@ def dense_update(optimizer, real):
 
 
 def dense_apply(optimizer, real):
-    """The update from gradient slots that are already there: added in the order of the blocks, then applied."""
+    """The update from gradient slots that are there: added in the order of the blocks, then applied."""
     update, transpose, (total, _) = update_loop(optimizer, real), _transpose(real), _sum_of_slots(real)
     size, panel = REAL[real](0).itemsize, this_machine().panel(real)
 
@@ -197,7 +207,9 @@ def _transpose(real):
         columns, n_in = min(width, op.n_out - column), _whole_vectors(op.n_in, lanes)
         last = row + rows
         while row < last:
-            first = row // panel * panel  # the panel of the transpose that begins with this row of W, or before
+            first = (
+                row // panel * panel
+            )  # the panel of the transpose that begins with this row of W, or before
             step = min(panel, n_in - first)
             rows_here = min(last, first + panel) - row
             target = op.wt + (first * op.n_out + column * step + row - first) * size
@@ -216,7 +228,7 @@ def _transpose(real):
 
 
 def dense_pack(real):
-    """The host's W and b into panels, which are zero where they are wider than the layer, and their transpose."""
+    """The host's W and b into panels, zero where they are wider than the layer, and the transpose of W."""
     size = REAL[real](0).itemsize
     transpose, copy, panel = _transpose(real), copy_elements(real), this_machine().panel(real)
 

@@ -11,9 +11,9 @@ from fastbp.cpu.simd import array
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.optimizers import OPTIMIZERS
 
-# In place, `y[i] = a if condition else y[i]` becomes a masked store in LLVM's x86 back end: on Zen 3 ten times slower
-# than writing every element. Adding a -0.0 that only the run knows changes no value and no bit, and hides that the
-# selected value is what lies there already.
+# In place, `y[i] = a if condition else y[i]` becomes a masked store in LLVM's x86 back end: on Zen 3 ten
+# times slower than writing every element. Adding a -0.0 that only the run knows changes no value and no
+# bit, and hides that the selected value is what lies there already.
 
 
 def activation_forward(name, real):

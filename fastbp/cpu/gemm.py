@@ -2,10 +2,11 @@
 
     c[m, n] = c0[n] + a[m, k] · b[k, n]
 
-B is read in panels: blocks of columns as wide as the widest tile, the last one narrower (whole vectors). Packed, a panel
-is contiguous: its element (k, j) lies at ``panel + (k * width + j) * size``, and the panel that begins with column j
-begins at ``b + j * b_panel`` with ``b_panel = k * size``; ``b_step = 0`` says so. Otherwise B is an ordinary matrix with
-``b_panel = size`` and rows ``b_step`` bytes apart. Reads and writes run to whole vectors: n is a multiple of the lanes.
+B is read in panels: blocks of columns as wide as the widest tile, the last one narrower (whole vectors).
+Packed, a panel is contiguous: its element (k, j) lies at ``panel + (k * width + j) * size``, and the panel
+that begins with column j begins at ``b + j * b_panel`` with ``b_panel = k * size``; ``b_step = 0`` says so.
+Otherwise B is an ordinary matrix with ``b_panel = size`` and rows ``b_step`` bytes apart. Reads and writes
+run to whole vectors: n is a multiple of the lanes.
 
 ``c0 = 0`` says that c0 is the row of B behind its last: packed weights carry their bias there.
 """

@@ -1,7 +1,7 @@
 """Losses and their links, for the rows of a block.
 
-A loss reads the logits (op.y), leaves the gradient of the batch's mean loss with respect to them in op.dz, and each row's own
-loss in ctx.row_losses. The 1/n of the mean is applied here and nowhere else.
+A loss reads the logits (op.y), leaves the gradient of the batch's mean loss with respect to them in op.dz,
+and each row's own loss in ctx.row_losses. The 1/n of the mean is applied here and nowhere else.
 
 Sums along a row are made of sixteen partial sums (`simd.sum16`), whatever the machine.
 """
@@ -55,7 +55,8 @@ def elementwise_loss(name, real):
 
 
 def softmax_loss(targets, real):
-    """Softmax and cross-entropy; ``targets``: "classes" (n,) int64 or "probabilities" (n, n_out). Mean over rows.
+    """Softmax and cross-entropy; ``targets``: "classes" (n,) int64 or "probabilities" (n, n_out). Mean over
+    rows.
 
     Worked in passes over the block, so that the exponentials and logarithms of many rows overlap.
     """
@@ -79,7 +80,11 @@ def softmax_loss(targets, real):
         y = op.y + ctx.slot * op.z_row
         exponentials(rows, n, y, op.z_row, ctx.scratch, largest_at, totals_at)
         logarithms(rows, totals_at, logs_at)
-        largest, totals, logs = array(largest_at, rows, dtype), array(totals_at, rows, dtype), array(logs_at, rows, dtype)
+        largest, totals, logs = (
+            array(largest_at, rows, dtype),
+            array(totals_at, rows, dtype),
+            array(logs_at, rows, dtype),
+        )
         losses = array(ctx.row_losses + ctx.row * size, rows, dtype)
         smoothing = dtype(array(ctx.option, 1, np.float64)[0])
         scale = dtype(1) / dtype(ctx.batch_rows)
@@ -112,7 +117,10 @@ def _against_class(real):
     def one_row(n, y, dz, target, smoothing, scale, largest, log_total, terms):
         targets, row = target
         label = array(targets + 8 * row, 1, int64)[0]
-        off, on = smoothed_target(dtype(0), smoothing, dtype(n)), smoothed_target(dtype(1), smoothing, dtype(n))
+        off, on = (
+            smoothed_target(dtype(0), smoothing, dtype(n)),
+            smoothed_target(dtype(1), smoothing, dtype(n)),
+        )
         p_label, s_label = array(dz, n, dtype)[label], array(y, n, dtype)[label] - largest
         shift_all(n, dz, off, scale)
         array(dz, n, dtype)[label] = scale * softmax_cross_entropy_backward(p_label, on)
@@ -141,7 +149,9 @@ def _against_probabilities(real):
     def loss_terms(n, y, t, smoothing, largest, log_total, terms):
         y, t, terms = array(y, n, dtype), array(t, n, dtype), array(terms, n, dtype)
         for j in range(n):
-            terms[j] = softmax_cross_entropy(y[j] - largest, log_total, smoothed_target(t[j], smoothing, dtype(n)))
+            terms[j] = softmax_cross_entropy(
+                y[j] - largest, log_total, smoothed_target(t[j], smoothing, dtype(n))
+            )
 
     @register_jitable
     def gradient(n, dz, t, smoothing, scale):
@@ -153,8 +163,14 @@ def _against_probabilities(real):
 
 
 def _softmax_passes(real):
-    """A function that turns rows of logits into exponentials (rows, wide) and finds each row's largest and total."""
-    dtype, size, add_up, largest_of, subtract = REAL[real], REAL[real](0).itemsize, sum16(real), max16(real), subtract16(real)
+    """A function that turns rows of logits into exponentials; finds each row's largest and total."""
+    dtype, size, add_up, largest_of, subtract = (
+        REAL[real],
+        REAL[real](0).itemsize,
+        sum16(real),
+        max16(real),
+        subtract16(real),
+    )
 
     @register_jitable
     def exponentiate(n, e):

@@ -1,8 +1,8 @@
 """The records that kernels read: an operation of the program, the context of a thread.
 
 A kernel is called as ``kernel(operation, context)`` with the addresses of two records. Sizes count elements,
-addresses and strides (``*_row``, ``*_step``, ``*_bytes``) count bytes, so that most kernels need not know the type.
-Every field is an int64: NumPy writes it, the kernel reads ``op.n_in``.
+addresses and strides (``*_row``, ``*_step``, ``*_bytes``) count bytes, so that most kernels need not know
+the type. Every field is an int64: NumPy writes it, the kernel reads ``op.n_in``.
 """
 
 import numpy as np
@@ -40,17 +40,21 @@ OPERATION = _record(
 #
 #   address, program, sections, n_sections           where this record and the thread's program lie
 #   thread, threads, shared, ticket                  who this is; SHARED; arrivals due at the next barrier
-#   product, zeros, one, scratch                     the matrix product's kernel; zeros; a 1; this thread's own memory
+#   product, zeros, one, scratch                     the matrix product's kernel; zeros; a 1; this thread's
+#   own memory
 #   host                                             the flat parameter (or gradient) vector of the host
 #   x, targets, order, n_rows                        the data (order 0: as it comes), float64 losses by epoch
 #   row_losses, losses, outputs
-#   batch_size, block_rows, whole                    rows of a batch and of a block; whether activations of all
+#   batch_size, block_rows, whole                    rows of a batch and of a block; whether activations of
+#   all
 #                                                    rows of the batch are kept (1), or of one block (0)
 #   chunk_rows                                       rows summed into one gradient slot
 #   epoch, first_epoch, last_epoch, shuffle, seed    epochs to run, and where the order of an epoch comes from
 #   step, start, batch_rows                          this step, its first row in the order, its number of rows
-#   row, rows, slot, block                           this block: first row in the batch, rows, place in the workspace
-#   settings, hyper                                  the optimizer's float64 settings; what they are in this step
+#   row, rows, slot, block                           this block: first row in the batch, rows, place in the
+#   workspace
+#   settings, hyper                                  the optimizer's float64 settings; what they are in this
+#   step
 #   option                                           address of the loss's one float64 option
 CONTEXT = _record(
     """address program sections n_sections
@@ -98,7 +102,7 @@ REAL = {"float32": np.float32, "float64": np.float64}
 
 
 def kernel(function):
-    """What `fastbp.cpu.cache.address` asks of a factory, for a kernel written on records: ``function(op, ctx)``."""
+    """What `cache.address` asks of a factory, for a kernel written on records: ``function(op, ctx)``."""
     body = register_jitable(function)
 
     def run(op_address, ctx_address):

@@ -1,6 +1,7 @@
 """What Numba cannot say: explicit vectors, addresses, atomics.
 
-An address is an int64. A kernel turns one into an array with :func:`array`; the register tile works on bare addresses.
+An address is an int64. A kernel turns one into an array with :func:`array`; the register tile works on bare
+addresses.
 """
 
 from functools import cache
@@ -32,7 +33,9 @@ def array(typingctx, address, n, dtype):
         itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
         made = context.make_array(kind)(context, builder)
         data = builder.inttoptr(address, context.get_data_type(kind.dtype).as_pointer())
-        arrayobj.populate_array(made, data=data, shape=[n], strides=[itemsize], itemsize=itemsize, meminfo=None)
+        arrayobj.populate_array(
+            made, data=data, shape=[n], strides=[itemsize], itemsize=itemsize, meminfo=None
+        )
         return made._getvalue()
 
     return kind(types.int64, types.int64, dtype), codegen
@@ -67,8 +70,8 @@ def tile(real, most_rows, vectors, lanes):
                 c[i, j] = fma(a[i, k], b[k, j], c[i, j])
 
     The strides of A are free: the same tile multiplies x by W (a_row = row of x, a_step = one element) and
-    the transpose of x by dz (a_row = one element, a_step = row of x). C starts as C0: a bias (c0_row = 0) or what
-    an earlier call left in C. Each element is one chain of fused multiply-adds in the order of k,
+    the transpose of x by dz (a_row = one element, a_step = row of x). C starts as C0: a bias (c0_row = 0)
+    or what an earlier call left in C. Each element is one chain of fused multiply-adds in the order of k,
     so its bits depend on neither ``rows`` nor ``vectors`` nor ``lanes``.
     """
     element = _REAL[real]
@@ -176,8 +179,8 @@ def _loop16(builder, n, start, body):
 def _reduce16(real, name, nothing, join):
     """An intrinsic ``name(address, n)`` that joins n elements in a fixed order, for any vector width.
 
-    Element i joins partial result i mod 16; the sixteen are then joined pairwise, halves first. Memory is read
-    up to a multiple of 16 elements.
+    Element i joins partial result i mod 16; the sixteen are then joined pairwise, halves first. Memory is
+    read up to a multiple of 16 elements.
     """
     vector, size, number = _vector16(real)
 
@@ -196,7 +199,9 @@ def _reduce16(real, name, nothing, join):
                 undefined = ir.Constant(total.type, ir.Undefined)
                 low, high = (
                     builder.shuffle_vector(
-                        total, undefined, ir.Constant(ir.VectorType(_INT32, half), list(range(first, first + half)))
+                        total,
+                        undefined,
+                        ir.Constant(ir.VectorType(_INT32, half), list(range(first, first + half))),
                     )
                     for first in (0, half)
                 )
@@ -220,7 +225,9 @@ def max16(real):
     """``max16(address, n)``: the largest of n elements at an address; NaN if any is."""
 
     def larger(builder, a, b):
-        unordered_or_greater = builder.fcmp_unordered(">", b, a)  # true for NaN in either, which b then brings in
+        unordered_or_greater = builder.fcmp_unordered(
+            ">", b, a
+        )  # true for NaN in either, which b then brings in
         return builder.select(unordered_or_greater, b, a)
 
     return _reduce16(real, "max16", -np.inf, larger)
@@ -228,10 +235,12 @@ def max16(real):
 
 @cache
 def map16(real, name, compute):
-    """An intrinsic ``name(source, target, n, value)``: target[i] = compute(source[i], value) for i below n, else 0.
+    """An intrinsic ``name(source, target, n, value)``: target[i] = compute(source[i], value) for i below n,
+    else 0.
 
-    Works on sixteen elements at a time and so reads and writes up to a multiple of 16: for short rows, which a
-    vectorised loop would leave to its scalar end. ``compute(builder, vector, splat of value)`` emits the operation.
+    Works on sixteen elements at a time and so reads and writes up to a multiple of 16: for short rows,
+    which a vectorised loop would leave to its scalar end. ``compute(builder, vector, splat of value)``
+    emits the operation.
     """
     vector, size, number = _vector16(real)
 
@@ -240,16 +249,22 @@ def map16(real, name, compute):
             source, target, n, value = arguments
             undefined = ir.Constant(vector, ir.Undefined)
             splat = builder.shuffle_vector(
-                builder.insert_element(undefined, value, _INT32(0)), undefined, ir.Constant(ir.VectorType(_INT32, 16), [0] * 16)
+                builder.insert_element(undefined, value, _INT32(0)),
+                undefined,
+                ir.Constant(ir.VectorType(_INT32, 16), [0] * 16),
             )
 
             def body(i, state):
                 offset = builder.mul(i, _INT64(size))
-                loaded = builder.load(builder.inttoptr(builder.add(source, offset), vector.as_pointer()), align=size)
+                loaded = builder.load(
+                    builder.inttoptr(builder.add(source, offset), vector.as_pointer()), align=size
+                )
                 result = builder.select(
                     _within(builder, i, n), compute(builder, loaded, splat), ir.Constant(vector, [0.0] * 16)
                 )
-                builder.store(result, builder.inttoptr(builder.add(target, offset), vector.as_pointer()), align=size)
+                builder.store(
+                    result, builder.inttoptr(builder.add(target, offset), vector.as_pointer()), align=size
+                )
                 return state
 
             _loop16(builder, n, _INT64(0), body)

@@ -1,6 +1,7 @@
 """The training step: the compiled program that calls the operations.
 
-Compiled once for every architecture there will ever be: it walks a table of records and calls the address in each.
+Compiled once for every architecture there will ever be: it walks a table of records and calls the address
+in each.
 """
 
 import numpy as np
@@ -97,7 +98,7 @@ def run_section():
 
 
 def end_of_step(real):
-    """The first thread's duty at the end of a step: add up the losses, count the step, decide whether to go on."""
+    """The first thread's duty after a step: add up the losses, count the step, decide whether to go on."""
     dtype = REAL[real]
 
     def end_of_step(op, ctx):

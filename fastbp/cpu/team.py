@@ -1,6 +1,7 @@
 """Threads: a barrier for kernels, and Python threads that run the compiled step.
 
-No threading layer and no pool: a team lives for one call, so nothing survives to trouble a fork or another training.
+No threading layer and no pool: a team lives for one call, so nothing survives to trouble a fork or another
+training.
 """
 
 import ctypes
@@ -11,8 +12,8 @@ from numba.extending import register_jitable
 from fastbp.cpu.program import ARRIVED, kernel
 from fastbp.cpu.simd import atomic_add, atomic_load, relax, yield_to_others
 
-# Looks at the counter before a waiting thread lets others run: about 20 µs, far beyond any barrier of a step in
-# which every thread has a core, and soon enough where threads outnumber cores.
+# Looks at the counter before a waiting thread lets others run: about 20 µs, far beyond any barrier of a
+# step in which every thread has a core, and soon enough where threads outnumber cores.
 SPINS = 1000
 
 
@@ -40,18 +41,22 @@ def barrier():
     return kernel(barrier)
 
 
-# Numba's native calling convention: a place for the result, a place for an exception, the arguments. Calls through
-# ctypes release the interpreter lock.
-_prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+# Numba's native calling convention: a place for the result, a place for an exception, the arguments. Calls
+# through ctypes release the interpreter lock.
+_prototype = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
+)
 
 
 def function(address):
-    """The compiled ``function(int64, int64)`` at an address, to call from Python without the interpreter lock."""
+    """The compiled ``function(int64, int64)`` at an address, for Python; without the interpreter lock."""
     native, nowhere = _prototype(address), (ctypes.c_void_p * 1)()
 
     def call(first, second):
         if native(nowhere, nowhere, first, second):
-            raise RuntimeError("a kernel raised an exception: it was compiled with checks, and one of them failed")
+            raise RuntimeError(
+                "a kernel raised an exception: it was compiled with checks, and one of them failed"
+            )
 
     return call
 
@@ -72,7 +77,7 @@ class Team:
         return self
 
     def wait(self, seconds=None):
-        """Wait for the threads, at most so many seconds in all (None: without limit); True when all have ended."""
+        """Wait for the threads, each at most so many seconds (None: no limit); True when all have ended."""
         for thread in self._threads:
             thread.join(seconds)
             if thread.is_alive():

@@ -1,1 +1,1 @@
-"""The mathematics: scalar formulas, forward above backward, that know nothing of arrays, threads or devices."""
+"""The mathematics: scalar formulas, forward above backward. They know no arrays, threads or devices."""

@@ -177,8 +177,8 @@ class Loss:
     Attributes
     ----------
     forward : callable
-        Scalar formula of what one output adds to the loss: (z, t, option) -> l, or (s, log_total, t) -> l where
-        the loss is row-wise.
+        Scalar formula of what one output adds to the loss: (z, t, option) -> l, or (s, log_total, t) -> l
+        where the loss is row-wise.
     backward : callable
         Its derivative with respect to the logit z: of the same arguments, or (p, t) -> dz where row-wise.
     link : callable
