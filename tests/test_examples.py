@@ -1,0 +1,103 @@
+"""The examples do what they say."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load(name):
+    """The names of an example, without running its main part."""
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+
+def output(name):
+    """What an example prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py")],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "PYTHONIOENCODING": "utf-8"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_two_neurons_prints_what_the_reader_waits_for():
+    lines = output("two_neurons").splitlines()
+    assert [line.split()[:2] for line in lines[:-1]] == [["step", str(step)] for step in range(0, 1001, 100)]
+    losses = [float(line.split()[-1]) for line in lines[:-1]]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] / 100
+    assert lines[-1].startswith("prediction for [0.7, 0.8]: 0.")
+
+
+def test_two_neurons_follow_pytorch():
+    """All 1000 losses, and the parameters at the end, in float64 to 1e-10."""
+    torch = pytest.importorskip("torch")
+    example = load("two_neurons")
+    network = example["make"]()
+    x = torch.tensor(example["inputs"], dtype=torch.float64)
+    t = torch.tensor(example["targets"], dtype=torch.float64)
+    parameters = [
+        torch.tensor(array.copy(), requires_grad=True) for layer in network.layers for array in layer[-2:]
+    ]
+    descent = torch.optim.SGD(parameters, lr=0.1)
+
+    def loss():
+        W1, b1, W2, b2 = parameters
+        prediction = torch.sigmoid(torch.sigmoid(x @ W1 + b1) @ W2 + b2)
+        return torch.nn.functional.mse_loss(prediction, t)
+
+    expected = []
+    for _ in range(1000):
+        descent.zero_grad()
+        value = loss()
+        value.backward()
+        descent.step()
+        expected.append(value.item())
+    expected.append(loss().item())
+
+    losses = example["train"](network)
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-10)
+    ended = np.concatenate([parameter.detach().numpy().ravel() for parameter in parameters])
+    np.testing.assert_allclose(network.parameters, ended, rtol=0, atol=1e-10)
+
+
+def test_xor_is_learned_from_at_least_95_of_100_starts():
+    example = load("xor")
+    learned = [example["has_learned"](example["learn"](seed)) for seed in range(100)]
+    assert sum(learned) >= 95
+
+
+def test_xor_prints_its_table():
+    text = output("xor")
+    for row in ("0 xor 0 = 0", "0 xor 1 = 1", "1 xor 0 = 1", "1 xor 1 = 0"):
+        assert row in text
+    assert "of 100 random starts" in text
+
+
+def test_step_by_step_agrees_three_times(capsys):
+    by_hand, by_fastbp, measured = load("backpropagation_step_by_step")["main"]()
+    for name, derived in by_hand.items():
+        np.testing.assert_allclose(by_fastbp[name], derived, rtol=1e-13, atol=0)
+        np.testing.assert_allclose(measured[name], derived, rtol=1e-7, atol=0)
+    assert "check_gradients: passed" in capsys.readouterr().out
+
+
+def test_step_by_step_shows_every_step():
+    text = output("backpropagation_step_by_step")
+    for part in ("The output error", "The hidden errors", "The gradients", "The update", "Does it agree?"):
+        assert part in text
+    update, step = text.split("The update")[1], text.split("The same step by fastbp.train")[1]
+    for name in ("W1", "b1", "W2", "b2"):
+        numbers = [part.split(f"    {name} ")[1].split("\n")[0].split()[-1] for part in (update, step)]
+        assert numbers[0] == numbers[1], "NumPy's update and fastbp's"
