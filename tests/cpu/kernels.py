@@ -1,6 +1,7 @@
 """Kernels called from Python, on records filled from names: the tests' way in, below the plan."""
 
 import numpy as np
+import pytest
 
 from fastbp.cpu import gemm
 from fastbp.cpu.cache import address
@@ -10,6 +11,23 @@ from fastbp.cpu.team import function
 from fastbp.plan import aligned_zeros
 
 REALS = ("float32", "float64")
+
+# Compiling is what these tests cost. Each kernel is compiled in float64; in float32 by default those made
+# from these formulas, the others by `-m slow`.
+IN_FLOAT32 = {
+    "relu", "sigmoid", "tanh", "gelu", "softplus", "silu", "sgd", "momentum", "classes", "probabilities",
+    "mean_squared_error", "binary_cross_entropy", "poisson",
+}  # fmt: skip
+
+
+def cases(names):
+    """(name, real) to parametrize by; a name may be a tuple of arguments."""
+    known = {name: IN_FLOAT32.issuperset(name if isinstance(name, tuple) else (name,)) for name in names}
+    return [
+        pytest.param(name, real, marks=() if known[name] or real == "float64" else pytest.mark.slow)
+        for name in known
+        for real in REALS
+    ]
 
 
 def fill(dtype, fields):

@@ -5,7 +5,7 @@ import pytest
 
 from fastbp.cpu import dense
 from fastbp.formulas.optimizers import OPTIMIZERS
-from tests.cpu.kernels import REALS, Guarded, in_panels, run, whole_vectors
+from tests.cpu.kernels import REALS, Guarded, cases, in_panels, run, whole_vectors
 
 every_real = pytest.mark.parametrize("real", REALS)
 SHAPES = [(1, 1), (3, 5), (17, 33), (100, 49), (8, 16), (5, 130), (130, 5), (2 * dense.ROW_BLOCK + 7, 20)]
@@ -167,8 +167,7 @@ def test_gradient_in_shares_gives_the_same_bits(real):
     assert layer.slots[0].tobytes() == layer.slots[1].tobytes()
 
 
-@every_real
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "real"), cases(OPTIMIZERS))
 def test_update(real, optimizer):
     row, hyper_of = OPTIMIZERS[optimizer], OPTIMIZERS[optimizer].prepare
     for shape in ((3, 5), (2 * dense.ROW_BLOCK + 7, 70)):
@@ -189,8 +188,7 @@ def test_update(real, optimizer):
         assert np.array_equal(layer.wt.array, in_panels(W.T, real)), "the transpose is not current"
 
 
-@every_real
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "real"), cases(OPTIMIZERS))
 def test_apply_of_a_gradient_in_memory_gives_the_bits_of_update(real, optimizer):
     fused, stored = (Layer(real, 100, 49, states=OPTIMIZERS[optimizer].states) for _ in range(2))
     for layer in (fused, stored):

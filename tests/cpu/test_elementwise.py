@@ -6,10 +6,9 @@ import pytest
 from fastbp.cpu import elementwise
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.optimizers import OPTIMIZERS
-from tests.cpu.kernels import REALS, Guarded, run, whole_vectors
+from tests.cpu.kernels import REALS, Guarded, cases, run, whole_vectors
 
 every_real = pytest.mark.parametrize("real", REALS)
-every_activation = pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "identity"])
 N_OUT, ROWS = 37, 5
 
 
@@ -27,8 +26,7 @@ def values(function, *arrays):
         return np.array([function(*v) for v in zip(*(a.ravel() for a in arrays))], arrays[0].dtype)
 
 
-@every_real
-@every_activation
+@pytest.mark.parametrize(("name", "real"), cases(name for name in ACTIVATIONS if name != "identity"))
 @pytest.mark.parametrize("room", [0, 3])
 def test_activation(name, real, room):
     row = ACTIVATIONS[name]

@@ -6,10 +6,9 @@ import pytest
 from fastbp.cpu import loss
 from fastbp.formulas.losses import LOSSES
 from tests import reference
-from tests.cpu.kernels import REALS, Guarded, run, whole_vectors
+from tests.cpu.kernels import REALS, Guarded, cases, run, whole_vectors
 
 every_real = pytest.mark.parametrize("real", REALS)
-every_loss = pytest.mark.parametrize("name", LOSSES)
 OPTIONS = {"huber": 0.7, "softmax_cross_entropy": 0.1}
 ROWS, DATA = 6, 20  # rows of the block, rows of the data
 
@@ -78,8 +77,7 @@ class Block:
         assert np.isnan(self.row_losses.array[[0, 1, 2, 3, 10, 11]]).all()
 
 
-@every_real
-@pytest.mark.parametrize("name", [name for name, row in LOSSES.items() if not row.rowwise])
+@pytest.mark.parametrize(("name", "real"), cases(name for name, row in LOSSES.items() if not row.rowwise))
 def test_elementwise_loss(name, real):
     for n in (1, 2, 15, 16, 17, 40):
         for shuffled in (True, False):
@@ -139,8 +137,7 @@ def run_link(name, block):
         block.run(loss.elementwise_link, name)
 
 
-@every_real
-@every_loss
+@pytest.mark.parametrize(("name", "real"), cases(LOSSES))
 def test_link(name, real):
     for n in (2, 16, 17, 40):
         block = Block(real, n, "real")

@@ -1,0 +1,113 @@
+"""What holds for every kernel: it calls nothing that could allocate, wait or round as it likes."""
+
+import inspect
+import struct
+import sys
+
+import pytest
+from llvmlite import binding as llvm
+
+from fastbp.cpu import cache, dense, elementwise, gather, gemm, loss, step, team
+from fastbp.formulas.activations import ACTIVATIONS
+from fastbp.formulas.losses import LOSSES
+from fastbp.formulas.optimizers import OPTIMIZERS
+from tests.cpu.kernels import cases
+
+# What a kernel may call beside other kernels. No malloc: a step allocates nothing. No exp, log, tanh: libm
+# rounds as it likes. fma and fmaf are exact, and called only on processors without the instruction.
+ALLOWED = {"memset", "memcpy", "memmove", "fma", "fmaf", "sched_yield", "SwitchToThread"}
+
+_activations = [name for name in ACTIVATIONS if name != "identity"]
+_elementwise = [name for name, row in LOSSES.items() if not row.rowwise]
+
+KERNELS = {
+    step.run_epochs: [()],
+    step.run_section: [()],
+    step.end_of_step: [()],
+    team.barrier: [()],
+    gather.gather: [()],
+    gemm.matrix_product: [()],
+    dense.dense_forward: [()],
+    dense.dense_forward_unpacked: [()],
+    dense.dense_backward: [()],
+    dense.dense_gradient: [()],
+    dense.dense_update: [(name,) for name in OPTIMIZERS],
+    dense.dense_apply: [(name,) for name in OPTIMIZERS],
+    dense.dense_pack: [()],
+    dense.dense_unpack: [()],
+    dense.dense_total: [()],
+    elementwise.activation_forward: [(name,) for name in _activations],
+    elementwise.activation_backward: [(name,) for name in _activations],
+    elementwise.optimizer_prepare: [(name,) for name in OPTIMIZERS],
+    loss.elementwise_loss: [(name,) for name in _elementwise],
+    loss.elementwise_link: [(name,) for name in _elementwise],
+    loss.softmax_loss: [("classes",), ("probabilities",)],
+    loss.softmax_link: [()],
+    loss.copy_outputs: [()],
+}
+# Public functions that are not kernels: parts of them, and what Python calls.
+PARTS = {
+    gemm.strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
+    team.wait_for_all, team.function,
+}  # fmt: skip
+
+
+def test_every_kernel_is_in_the_list():
+    modules = (dense, elementwise, gather, gemm, loss, step, team)
+    found = {
+        function
+        for module in modules
+        for name, function in vars(module).items()
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and not name.startswith("_")
+    }
+    assert found - PARTS == set(KERNELS)
+
+
+@pytest.fixture
+def machine_code(monkeypatch):
+    """A function that gives the machine code of a kernel, from the cache or compiled."""
+    monkeypatch.setattr(cache, "_loaded", {})
+    monkeypatch.setattr(cache, "_load", lambda symbol, externals, code: (code, None))
+    return cache.address
+
+
+def undefined_symbols(code):
+    """Names that an ELF object (64 bits, little-endian) wants from elsewhere."""
+    sections = {s.name(): s.data() for s in llvm.ObjectFileRef.from_data(code).sections()}
+    names = set()
+    for name, _, _, section, _, _ in struct.iter_unpack("<IBBHQQ", sections[b".symtab"]):
+        if section == 0 and name != 0:
+            names.add(sections[b".strtab"][name:].split(b"\0", 1)[0].decode())
+    return names
+
+
+def every_kernel():
+    """(factory, arguments) of every kernel there is, with slow marks as in `kernels.cases`."""
+    for factory, all_arguments in KERNELS.items():
+        if "real" not in inspect.signature(factory).parameters:
+            yield pytest.param(factory, (), id=factory.__name__)
+            continue
+        for case in cases(all_arguments):
+            names, real = case.values
+            name = "-".join((factory.__name__, *names, real))
+            yield pytest.param(factory, (*names, real), marks=case.marks, id=name)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF")
+@pytest.mark.parametrize(("factory", "arguments"), list(every_kernel()))
+def test_calls_nothing_but(factory, arguments, machine_code):
+    assert undefined_symbols(machine_code(factory, *arguments)) <= ALLOWED
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF")
+def test_undefined_symbols_are_found():
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
+    module = llvm.parse_assembly(
+        "declare double @llvm.exp.f64(double) define double @f(double %x) "
+        "{ %y = call double @llvm.exp.f64(double %x) ret double %y }"
+    )
+    assert undefined_symbols(machine.emit_object(module)) == {"exp"}
