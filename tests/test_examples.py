@@ -101,3 +101,16 @@ def test_step_by_step_shows_every_step():
     for name in ("W1", "b1", "W2", "b2"):
         numbers = [part.split(f"    {name} ")[1].split("\n")[0].split()[-1] for part in (update, step)]
         assert numbers[0] == numbers[1], "NumPy's update and fastbp's"
+
+
+def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    assert len(code.splitlines()) == 12
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert "accuracy" in capsys.readouterr().out
+    assert names["probabilities"].shape == (359, 10)
+    assert names["net"].evaluate(names["x_test"], names["y_test"])["accuracy"] > 0.96
+    assert (tmp_path / "digits.safetensors").is_file()
