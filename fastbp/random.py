@@ -35,7 +35,7 @@ _BLOCKS = 1 << 13  # blocks of four words the host makes at a time: the temporar
 
 # forceinline: LLVM finds it too long to inline, so no loop over it would vectorise, and `shuffle` would take
 # 5 to 6 ns an element instead of 2 (AVX2).
-@register_jitable(forceinline=True)
+@register_jitable(forceinline=True, no_cfunc_wrapper=True)
 def philox(seed, purpose, epoch, step, block):
     """Draws 4·block … 4·block + 3 of (seed, purpose, epoch, step): four random words by Philox4x32-10.
 

@@ -9,12 +9,10 @@ second packed copy, for dx. Forward and dx are given rows of the batch, dW and t
 [first_row, last_row) of columns [first_column, last_column). The share that holds W's last row has b too.
 """
 
-from numba.extending import register_jitable
-
 from fastbp.cpu.elementwise import copy_elements, update_loop
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import array, call
+from fastbp.cpu.simd import array, call, part
 
 # Rows of W whose gradient is computed, applied and transposed while it is in the first-level cache.
 ROW_BLOCK = 96
@@ -77,7 +75,7 @@ def _gradient(real):
     """
     size = REAL[real](0).itemsize
 
-    @register_jitable
+    @part
     def gradient(op, ctx, row, rows, column, width, dw):
         op.m, op.n, op.k = rows, width, ctx.rows
         op.a, op.a_row, op.a_step = op.x + ctx.slot * op.x_row + row * size, size, op.x_row
@@ -167,7 +165,7 @@ def dense_apply(optimizer, real):
     return kernel(dense_apply)
 
 
-@register_jitable
+@part
 def _place(op, row, column, width):
     """Where W[row, column] lies among the packed elements of a layer, for the first column of a panel."""
     return column * (op.n_in + 1) + row * width
@@ -177,18 +175,18 @@ def _sum_of_slots(real):
     """Functions that add gradient slots in their order: into other memory, or into the first slot."""
     dtype, copy = REAL[real], copy_elements(real)
 
-    @register_jitable
+    @part
     def total(n, first, slot_bytes, slots, target):
         copy(n, first, target)
         for slot in range(1, slots):
             add(n, first + slot * slot_bytes, target)
 
-    @register_jitable
+    @part
     def total_in_place(n, first, slot_bytes, slots):
         for slot in range(1, slots):
             add(n, first + slot * slot_bytes, first)
 
-    @register_jitable
+    @part
     def add(n, source, target):
         source, target = array(source, n, dtype), array(target, n, dtype)
         for i in range(n):
@@ -202,7 +200,7 @@ def _transpose(real):
     dtype, size = REAL[real], REAL[real](0).itemsize
     lanes, panel = this_machine().lanes(real), this_machine().panel(real)
 
-    @register_jitable
+    @part
     def transpose(op, row, rows, column, width, w):
         columns, n_in = min(width, op.n_out - column), _whole_vectors(op.n_in, lanes)
         last = row + rows
@@ -217,7 +215,7 @@ def _transpose(real):
             w += rows_here * width * size
             row += rows_here
 
-    @register_jitable
+    @part
     def transpose_block(rows, columns, source, width, target, step):
         source, target = array(source, rows * width, dtype), array(target, columns * step, dtype)
         for r in range(rows):
@@ -273,6 +271,6 @@ def dense_total(real):
     return kernel(dense_total)
 
 
-@register_jitable
+@part
 def _whole_vectors(n, lanes):
     return (n + lanes - 1) // lanes * lanes

@@ -3,11 +3,10 @@
 from functools import cache
 
 import numpy as np
-from numba.extending import register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import array
+from fastbp.cpu.simd import array, part
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.optimizers import OPTIMIZERS
 
@@ -19,15 +18,15 @@ from fastbp.formulas.optimizers import OPTIMIZERS
 def activation_forward(name, real):
     """y = f(z) for the rows of a block; in place where the backward needs only y."""
     activation, dtype = ACTIVATIONS[name], REAL[real]
-    formula, size = register_jitable(activation.forward), dtype(0).itemsize
+    formula, size = part(activation.forward), dtype(0).itemsize
 
-    @register_jitable
+    @part
     def in_place(n, y, minus_zero):
         y = array(y, n, dtype)
         for i in range(n):
             y[i] = dtype(formula(y[i] + minus_zero))
 
-    @register_jitable
+    @part
     def out_of_place(n, z, y):
         z, y = array(z, n, dtype), array(y, n, dtype)
         for i in range(n):
@@ -51,10 +50,10 @@ def activation_forward(name, real):
 def activation_backward(name, real):
     """dz = dy · f'(z), in place, for the rows of a block."""
     activation, dtype = ACTIVATIONS[name], REAL[real]
-    formula, size = register_jitable(activation.backward), dtype(0).itemsize
+    formula, size = part(activation.backward), dtype(0).itemsize
     keeps_y = activation.keeps == "y"
 
-    @register_jitable
+    @part
     def in_place(n, dz, kept, minus_zero):
         dz, kept = array(dz, n, dtype), array(kept, n, dtype)
         for i in range(n):
@@ -71,7 +70,7 @@ def activation_backward(name, real):
     return kernel(activation_backward)
 
 
-@register_jitable
+@part
 def _runs(rows, columns, row_bytes, size):
     """(number of runs, elements in each): one run where the rows of a block touch each other."""
     if row_bytes == columns * size:
@@ -87,14 +86,14 @@ def update_loop(name, real):
     optimizer, dtype = OPTIMIZERS[name], REAL[real]
     formula, hypers = optimizer.update, optimizer.hypers
 
-    @register_jitable
+    @part
     def update_stateless(n, dw, w, state_bytes, hyper):
         values = to_fixed_tuple(array(hyper, hypers, dtype), hypers)
         dw, w = array(dw, n, dtype), array(w, n, dtype)
         for i in range(n):
             w[i] = formula(w[i], dw[i], values)
 
-    @register_jitable
+    @part
     def update_one_state(n, dw, w, state_bytes, hyper):
         values = to_fixed_tuple(array(hyper, hypers, dtype), hypers)
         v = array(w + state_bytes, n, dtype)
@@ -125,7 +124,7 @@ def copy_elements(real):
     """A function ``copy(n, source, target)`` for n elements that lie side by side."""
     dtype = REAL[real]
 
-    @register_jitable
+    @part
     def copy(n, source, target):
         source, target = array(source, n, dtype), array(target, n, dtype)
         for i in range(n):

@@ -1,14 +1,13 @@
 """The rows of a block, copied side by side from wherever the epoch's order finds them."""
 
 from numba import int64
-from numba.extending import register_jitable
 
 from fastbp.cpu.elementwise import copy_elements
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import array
+from fastbp.cpu.simd import array, part
 
 
-@register_jitable
+@part
 def data_row(ctx, i):
     """Which row of the data is row i of this block."""
     place = ctx.start + ctx.row + i

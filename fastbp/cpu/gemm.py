@@ -11,11 +11,9 @@ run to whole vectors: n is a multiple of the lanes.
 ``c0 = 0`` says that c0 is the row of B behind its last: packed weights carry their bias there.
 """
 
-from numba.extending import register_jitable
-
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import tile
+from fastbp.cpu.simd import part, tile
 
 # Steps of k that a panel of B stays in the first-level cache for, while rows of A pass by.
 K_BLOCK = 256
@@ -61,7 +59,7 @@ def strip(real, vectors, most_rows, lanes):
     """A function that fills m rows of one panel of C with tiles; the last two are about equally tall."""
     one_tile = tile(real, most_rows, vectors, lanes)
 
-    @register_jitable
+    @part
     def strip(m, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
         while m > 0:
             rows = (m + 1) >> 1 if most_rows < m < 2 * most_rows else min(m, most_rows)

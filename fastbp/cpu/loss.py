@@ -8,12 +8,11 @@ Sums along a row are made of sixteen partial sums (`simd.sum16`), whatever the m
 
 import numpy as np
 from numba import int64
-from numba.extending import register_jitable
 
 from fastbp.cpu.elementwise import copy_elements
 from fastbp.cpu.gather import data_row
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import array, divide16, max16, subtract16, sum16
+from fastbp.cpu.simd import array, divide16, max16, part, subtract16, sum16
 from fastbp.formulas import elementary
 from fastbp.formulas.losses import (
     LOSSES,
@@ -28,7 +27,7 @@ def elementwise_loss(name, real):
     loss, dtype, size = LOSSES[name], REAL[real], REAL[real](0).itemsize
     forward, backward, add_up = loss.forward, loss.backward, sum16(real)
 
-    @register_jitable
+    @part
     def one_row(n, z, t, dz, terms, scale, option):
         z, t, dz, terms = array(z, n, dtype), array(t, n, dtype), array(dz, n, dtype), array(terms, n, dtype)
         for j in range(n):
@@ -64,7 +63,7 @@ def softmax_loss(targets, real):
     exponentials, divide = _softmax_passes(real), divide16(real)
     one_row = (_against_class if targets == "classes" else _against_probabilities)(real)
 
-    @register_jitable
+    @part
     def logarithms(n, totals, logs):
         totals, logs = array(totals, n, dtype), array(logs, n, dtype)
         for i in range(n):
@@ -101,19 +100,19 @@ def _against_class(real):
     """A function for one row: p becomes dz, against the distribution that a class and smoothing stand for."""
     dtype, add_up = REAL[real], sum16(real)
 
-    @register_jitable
+    @part
     def shift_all(n, dz, off, scale):
         dz = array(dz, n, dtype)
         for j in range(n):
             dz[j] = scale * softmax_cross_entropy_backward(dz[j], off)
 
-    @register_jitable
+    @part
     def terms_of_others(n, y, largest, log_total, off, terms):
         y, each = array(y, n, dtype), array(terms, n, dtype)
         for j in range(n):
             each[j] = softmax_cross_entropy(y[j] - largest, log_total, off)
 
-    @register_jitable
+    @part
     def one_row(n, y, dz, target, smoothing, scale, largest, log_total, terms):
         targets, row = target
         label = array(targets + 8 * row, 1, int64)[0]
@@ -138,14 +137,14 @@ def _against_probabilities(real):
     """A function for one row: p becomes dz, against a given distribution."""
     dtype, size, add_up = REAL[real], REAL[real](0).itemsize, sum16(real)
 
-    @register_jitable
+    @part
     def one_row(n, y, dz, target, smoothing, scale, largest, log_total, terms):
         targets, row = target
         loss_terms(n, y, targets + row * n * size, smoothing, largest, log_total, terms)
         gradient(n, dz, targets + row * n * size, smoothing, scale)
         return add_up(terms, n)
 
-    @register_jitable
+    @part
     def loss_terms(n, y, t, smoothing, largest, log_total, terms):
         y, t, terms = array(y, n, dtype), array(t, n, dtype), array(terms, n, dtype)
         for j in range(n):
@@ -153,7 +152,7 @@ def _against_probabilities(real):
                 y[j] - largest, log_total, smoothed_target(t[j], smoothing, dtype(n))
             )
 
-    @register_jitable
+    @part
     def gradient(n, dz, t, smoothing, scale):
         dz, t = array(dz, n, dtype), array(t, n, dtype)
         for j in range(n):
@@ -172,13 +171,13 @@ def _softmax_passes(real):
         subtract16(real),
     )
 
-    @register_jitable
+    @part
     def exponentiate(n, e):
         e = array(e, n, dtype)
         for j in range(n):
             e[j] = elementary.exp(e[j])
 
-    @register_jitable
+    @part
     def exponentials(rows, n, y, y_row, e, largest, totals):
         wide = _sixteens(n)
         largest, totals = array(largest, rows, dtype), array(totals, rows, dtype)
@@ -215,9 +214,9 @@ def softmax_link(real):
 
 def elementwise_link(name, real):
     """The prediction: the loss's link of the logits, to ctx.outputs (n, n_out)."""
-    dtype, size, link = REAL[real], REAL[real](0).itemsize, register_jitable(LOSSES[name].link)
+    dtype, size, link = REAL[real], REAL[real](0).itemsize, LOSSES[name].link
 
-    @register_jitable
+    @part
     def one_row(n, y, out):
         y, out = array(y, n, dtype), array(out, n, dtype)
         for j in range(n):
@@ -243,6 +242,6 @@ def copy_outputs(real):
     return kernel(copy_outputs)
 
 
-@register_jitable
+@part
 def _sixteens(n):
     return (n + 15) // 16 * 16

@@ -6,8 +6,10 @@ the type. Every field is an int64: NumPy writes it, the kernel reads ``op.n_in``
 """
 
 import numpy as np
-from numba import carray, from_dtype, types
-from numba.extending import intrinsic, register_jitable
+from numba import from_dtype, types
+from numba.extending import intrinsic
+
+from fastbp.cpu.simd import part
 
 
 def _record(text):
@@ -78,19 +80,15 @@ ARRIVED, STOP, HALT, STEPS = (SHARED.fields[name][1] for name in SHARED.names)
 
 
 def _view(dtype):
-    """A function that takes the address of a record and returns the record."""
-    pointer = types.CPointer(from_dtype(dtype))
+    """A function for kernels that takes the address of a record and returns the record."""
+    kind = from_dtype(dtype)
 
     @intrinsic
-    def record_pointer(typingctx, address):
+    def record(typingctx, address):
         def codegen(context, builder, signature, arguments):
-            return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+            return builder.inttoptr(arguments[0], context.get_value_type(kind))
 
-        return pointer(types.int64), codegen
-
-    @register_jitable
-    def record(address):
-        return carray(record_pointer(address), 1)[0]
+        return kind(types.int64), codegen
 
     return record
 
@@ -103,7 +101,7 @@ REAL = {"float32": np.float32, "float64": np.float64}
 
 def kernel(function):
     """What `cache.address` asks of a factory, for a kernel written on records: ``function(op, ctx)``."""
-    body = register_jitable(function)
+    body = part(function)
 
     def run(op_address, ctx_address):
         body(operation(op_address), context(ctx_address))

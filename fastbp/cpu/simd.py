@@ -10,12 +10,16 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 from numba.np import arrayobj
 
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _REAL = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
 _SUFFIX = {"float32": "f32", "float64": "f64"}
+
+
+# Decorator: a function that kernels inline. No wrapper for calls from C: a tenth of the time of compilation.
+part = register_jitable(no_cfunc_wrapper=True)
 
 
 def _declare(builder, name, result, arguments):

@@ -6,7 +6,6 @@ in each.
 
 import numpy as np
 from numba import int64
-from numba.extending import register_jitable
 
 from fastbp.cpu.program import (
     HALT,
@@ -21,14 +20,14 @@ from fastbp.cpu.program import (
     operation,
     section,
 )
-from fastbp.cpu.simd import array, atomic_load, atomic_store, call
+from fastbp.cpu.simd import array, atomic_load, atomic_store, call, part
 from fastbp.cpu.team import wait_for_all
 from fastbp.random import shuffle
 
 _OPERATION, _SECTION = OPERATION.itemsize, SECTION.itemsize
 
 
-@register_jitable
+@part
 def run_operations(ctx, first, last):
     """Call operations [first, last) of this thread's program."""
     failed = 0
@@ -39,7 +38,7 @@ def run_operations(ctx, first, last):
         raise IndexError
 
 
-@register_jitable
+@part
 def run_batch(ctx):
     """One pass of the program over the batch that begins at ctx.start."""
     n, size = ctx.batch_rows, ctx.block_rows

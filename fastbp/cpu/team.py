@@ -7,17 +7,15 @@ training.
 import ctypes
 import threading
 
-from numba.extending import register_jitable
-
 from fastbp.cpu.program import ARRIVED, kernel
-from fastbp.cpu.simd import atomic_add, atomic_load, relax, yield_to_others
+from fastbp.cpu.simd import atomic_add, atomic_load, part, relax, yield_to_others
 
 # Looks at the counter before a waiting thread lets others run: about 20 µs, far beyond any barrier of a
 # step in which every thread has a core, and soon enough where threads outnumber cores.
 SPINS = 1000
 
 
-@register_jitable
+@part
 def wait_for_all(ctx):
     """Return when every thread of the team has arrived."""
     ctx.ticket += ctx.threads

@@ -32,12 +32,16 @@ __all__ = ["erf", "exp", "expm1", "fma", "like", "log", "log1p", "sigmoid", "sof
 #     hold, like is enough.
 
 
+# Compiled code alone calls these: no wrapper for C, which would take a tenth of the time to compile.
+INSIDE = {"no_cfunc_wrapper": True}
+
+
 def by_type(z, pair):
     """``pair[0]`` if z is a float32, ``pair[1]`` if it is a float64; decided at compile time."""
     return pair[0] if isinstance(z, np.float32) else pair[1]
 
 
-@overload(by_type)
+@overload(by_type, jit_options=INSIDE)
 def _compile_by_type(z, pair):
     if z == types.float32:
         return lambda z, pair: pair[0]
@@ -50,7 +54,7 @@ def like(z, value):
     return type(z)(value)
 
 
-@overload(like)
+@overload(like, jit_options=INSIDE)
 def _compile_like(z, value):
     if z == types.float32:
         return lambda z, value: np.float32(value)
@@ -64,7 +68,7 @@ def elementary(formula):
     Inlining is forced, because a loop over a function that LLVM finds too long to inline does not vectorise.
     """
     function = np.errstate(all="ignore")(formula)
-    overload(function, strict=False, jit_options={"forceinline": True})(lambda *args: formula)
+    overload(function, strict=False, jit_options={"forceinline": True, **INSIDE})(lambda *args: formula)
     return function
 
 
@@ -121,7 +125,7 @@ def _llvm_fma(typing_context, a, b, c):
     return a(a, b, c), generate
 
 
-@overload(fma)
+@overload(fma, jit_options=INSIDE)
 def _compile_fma(a, b, c):
     if a in (types.float32, types.float64) and a == b == c:
         return lambda a, b, c: _llvm_fma(a, b, c)
@@ -165,7 +169,7 @@ def _llvm_polynomial(typing_context, x, coefficients):
     return x(x, coefficients), generate
 
 
-@overload(polynomial)
+@overload(polynomial, jit_options=INSIDE)
 def _compile_polynomial(x, coefficients):
     if isinstance(coefficients, types.UniTuple) and coefficients.dtype == x:
         return lambda x, coefficients: _llvm_polynomial(x, coefficients)
@@ -188,7 +192,7 @@ def _llvm_sqrt(typing_context, z):
     return z(z), generate
 
 
-@overload(sqrt)
+@overload(sqrt, jit_options=INSIDE)
 def _compile_sqrt(z):
     if z in (types.float32, types.float64):
         return lambda z: _llvm_sqrt(z)
@@ -204,7 +208,7 @@ def to_bits(x):
     return x.view(np.uint32) if isinstance(x, np.float32) else np.float64(x).view(np.uint64)
 
 
-@overload(to_bits)
+@overload(to_bits, jit_options=INSIDE)
 def _compile_to_bits(x):
     if x == types.float32:
         return lambda x: np.float32(x).view(np.uint32)
@@ -217,7 +221,7 @@ def from_bits(x, bits):
     return np.uint32(bits).view(np.float32) if isinstance(x, np.float32) else np.uint64(bits).view(np.float64)
 
 
-@overload(from_bits)
+@overload(from_bits, jit_options=INSIDE)
 def _compile_from_bits(x, bits):
     if x == types.float32:
         return lambda x, bits: np.uint32(bits).view(np.float32)
