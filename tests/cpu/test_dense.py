@@ -24,25 +24,24 @@ class Layer:
         self.W, self.b = draw.normal(size=(n_in, n_out)).astype(real), draw.normal(size=n_out).astype(real)
         if not use_bias:
             self.b[:] = 0
-        self.used = n_in * self.columns + self.columns
+        self.used = (n_in + 1) * self.columns
         # parameters | states | slots, all laid out alike, NaN where nobody has written
         self.arena = Guarded((1 + states + slots, self.used), real)
-        self.arena.array[1 : 1 + states] = 0
+        self.arena.array[: 1 + states] = 0
         self.parameters, self.slots = self.arena.array[0], self.arena.array[1 + states :]
         self.wt = Guarded(wide * n_out, real, value=0)
-        # As in a plan, what stands behind the last column of dz is zero, behind that of x anything.
+        # What stands behind the last column of x and dz is anything.
         self.x, self.z, self.dx, self.dz = (
             Guarded((rows, n + 3), real) for n in (wide, self.columns, wide, self.columns)
         )
         self.x.array[:, :n_in] = draw.normal(size=(rows, n_in))
-        self.dz.array[:, : self.columns] = 0
         self.dz.array[:, :n_out] = draw.normal(size=(rows, n_out))
-        self.host = Guarded(n_in * n_out + n_out, real)
-        self.host.array[:] = np.concatenate([self.W.ravel(), self.b])
-        self.scratch = Guarded(dense.ROW_BLOCK * 64 + self.columns, real)
+        self.host = Guarded(n_in * n_out + (n_out if use_bias else 0), real)
+        self.host.array[:] = np.concatenate([self.W.ravel(), self.b])[: self.host.array.size]
+        self.scratch = Guarded((dense.ROW_BLOCK + 1) * 64, real)
         self.op = dict(
             n_in=n_in, n_out=n_out, columns=self.columns, use_bias=use_bias, host=0,
-            w=self.parameters, wt=self.wt.array, bias=self.parameters[n_in * self.columns :],
+            w=self.parameters, wt=self.wt.array,
             x=self.x.array, dx=self.dx.array, x_row=self.x.array.strides[0],
             z=self.z.array, dz=self.dz.array, z_row=self.z.array.strides[0],
             slots=self.slots, slot_bytes=self.slots.strides[0], arena_bytes=self.arena.array.strides[0],
@@ -65,7 +64,7 @@ class Layer:
     def unpacked(self, memory):
         """(W, b) out of memory laid out as the parameters are, by way of the kernel."""
         self.host.array[:] = np.nan
-        self.run(dense.dense_unpack, op=dict(w=memory, bias=memory[self.n_in * self.columns :]))
+        self.run(dense.dense_unpack, op=dict(w=memory))
         n = self.n_in * self.n_out
         return self.host.array[:n].reshape(self.n_in, self.n_out).copy(), self.host.array[n:].copy()
 
@@ -88,10 +87,18 @@ def packed(real, shape):
 
 @every_real
 def test_pack(real, packed):
-    assert np.array_equal(packed.parameters[: packed.n_in * packed.columns], in_panels(packed.W, real))
-    assert np.array_equal(packed.parameters[packed.n_in * packed.columns :][: packed.n_out], packed.b)
-    assert not packed.parameters[packed.n_in * packed.columns :][packed.n_out :].any()
+    assert np.array_equal(packed.parameters, in_panels(np.vstack([packed.W, packed.b]), real))
     assert np.array_equal(packed.wt.array, in_panels(packed.W.T, real))
+
+
+@every_real
+def test_pack_without_bias(real):
+    layer = Layer(real, 17, 33, use_bias=False)
+    layer.run(dense.dense_pack)
+    assert np.array_equal(layer.parameters, in_panels(np.vstack([layer.W, 0 * layer.b]), real))
+    W, b = layer.unpacked(layer.parameters)
+    assert np.array_equal(W, layer.W)
+    assert b.size == 0
 
 
 @every_real

@@ -26,21 +26,24 @@ def sizes():
         yield 13, 70, k
 
 
-def multiply(real, a, b, c0, *, packed, transposed=False, room=5):
-    """C from the kernel; B (k, n) is padded to whole vectors, rows of C lie `room` elements apart."""
+def multiply(real, a, b, c0, *, packed, transposed=False, room=5, bias_behind=False):
+    """C from the kernel; B (k, n) is padded to whole vectors, rows of C lie `room` elements apart.
+
+    With `bias_behind`, c0 is one row more of B rather than a vector of its own.
+    """
     (m, k), n, size = a.shape, whole_vectors(b.shape[1], real), np.dtype(real).itemsize
     a = np.asfortranarray(a) if transposed else np.ascontiguousarray(a)
-    padded = np.zeros((k, n), real)
-    padded[:, : b.shape[1]] = b
-    b_memory = in_panels(b, real) if packed else padded
-    c0_memory = np.zeros((len(c0), n), real)
-    c0_memory[:, : c0.shape[1]] = c0
+    c0_memory = np.zeros(n, real)
+    c0_memory[: len(c0)] = c0
+    rows_of_b = np.vstack([b, c0]) if bias_behind else b
+    padded = np.zeros((len(rows_of_b), n), real)
+    padded[:, : b.shape[1]] = rows_of_b
+    b_memory = in_panels(rows_of_b, real) if packed else padded
     c = Guarded((m, n + room), real, value=-77.0)
     op = dict(
         m=m, n=n, k=k, a=a, a_row=a.strides[0], a_step=a.strides[1], b=b_memory,
-        b_panel=k * size if packed else size, b_step=0 if packed else b_memory.strides[0],
-        c=c.array, c_row=c.array.strides[0],
-        c0=c0_memory, c0_row=c0_memory.strides[0] if len(c0) > 1 else 0,
+        b_panel=len(rows_of_b) * size if packed else size, b_step=0 if packed else n * size,
+        c0=0 if bias_behind else c0_memory, c=c.array, c_row=c.array.strides[0],
     )  # fmt: skip
     run(gemm.matrix_product, real, op=op)
     c.assert_intact()
@@ -48,9 +51,10 @@ def multiply(real, a, b, c0, *, packed, transposed=False, room=5):
     return c.array[:, : b.shape[1]]
 
 
-def draw_operands(m, n, k, real, seed, *, rows_of_c0=1):
+def draw_operands(m, n, k, real, seed):
+    """a (m, k), b (k, n), c0 (n,)."""
     draw = np.random.default_rng(seed)
-    return tuple(draw.normal(size=shape).astype(real) for shape in ((m, k), (k, n), (rows_of_c0, n)))
+    return tuple(draw.normal(size=shape).astype(real) for shape in ((m, k), (k, n), n))
 
 
 @every_real
@@ -73,7 +77,7 @@ def test_every_element_is_one_chain_of_fused_multiply_adds(real, k):
     expected = np.empty((m, n), real)
     for i in range(m):
         for j in range(n):
-            total = c0[0, j]
+            total = c0[j]
             for step in range(k):
                 total = fma(a[i, step], b[step, j], total)
             expected[i, j] = total
@@ -88,17 +92,18 @@ def test_an_element_does_not_depend_on_what_stands_beside_it(real):
     whole = multiply(real, a, b, c0, packed=True)
     for rows in (1, 2, 3, 5, 7, 8, 11):
         for columns in (1, 17, 33, 49):
-            part = multiply(real, a[:rows], b[:, :columns], c0[:, :columns], packed=columns % 2 == 0)
+            part = multiply(real, a[:rows], b[:, :columns], c0[:columns], packed=columns % 2 == 0)
             assert np.array_equal(part, whole[:rows, :columns])
 
 
 @every_real
-@pytest.mark.parametrize("k", [9, gemm.K_BLOCK + 9])
-def test_starts_from_a_matrix(real, k):
-    a, b, c0 = draw_operands(21, 40, k, real, seed=2, rows_of_c0=21)
-    got = multiply(real, a, b, c0, packed=True)
-    expected = c0.astype(np.float64) + a.astype(np.float64) @ b
-    np.testing.assert_allclose(got, expected, rtol=0, atol=100 * k * np.finfo(real).eps)
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "unpacked"])
+@pytest.mark.parametrize("k", [1, 9, gemm.K_BLOCK, gemm.K_BLOCK + 9])
+def test_starts_from_the_row_behind_b(real, packed, k):
+    for n in (1, 16, 40, 70):
+        operands = draw_operands(21, n, k, real, seed=n)
+        expected = multiply(real, *operands, packed=packed)
+        assert np.array_equal(multiply(real, *operands, packed=packed, bias_behind=True), expected)
 
 
 @every_real
