@@ -80,8 +80,8 @@ def _parser():
         description=(
             "Train a network on the rows of a table, measure it on rows that were held out, and save it. "
             "Inputs of a CSV file are standardised for training; the saved network takes them as they are. "
-            f"Classes are learned by softmax cross-entropy with label smoothing {LABEL_SMOOTHING}, numbers by "
-            "mean squared error."
+            f"Classes are learned by softmax cross-entropy with label smoothing {LABEL_SMOOTHING}, numbers "
+            "by mean squared error."
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     ).add_argument
