@@ -10,9 +10,10 @@ second packed copy, for dx. Forward and dx are given rows of the batch, dW and t
 """
 
 from fastbp.cpu.elementwise import copy_elements, update_loop
+from fastbp.cpu.gemm import place_of_panel, width_of_panel
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import array, call, part
+from fastbp.cpu.simd import array, call, part, transpose_square
 
 # Rows of W whose gradient is computed, applied and transposed while it is in the first-level cache.
 ROW_BLOCK = 96
@@ -96,13 +97,13 @@ def _gradient(real):
 def dense_gradient(real):
     """dW and db, summed over ctx.rows rows, into the gradient slot of this block: laid out as W and b are."""
     gradient = _gradient(real)
-    size, panel = REAL[real](0).itemsize, this_machine().panel(real)
+    size, panel_width = REAL[real](0).itemsize, width_of_panel(real)
 
     def dense_gradient(op, ctx):
         slot = op.slots + ctx.block * op.slot_bytes
         column, rows = op.first_column, op.last_row - op.first_row
         while column < op.last_column:
-            width = min(panel, op.last_column - column)
+            width = panel_width(op.last_column - column)
             gradient(
                 op,
                 ctx,
@@ -120,12 +121,12 @@ def dense_gradient(real):
 def dense_update(optimizer, real):
     """dW in registers over the whole batch, applied to W while it is hot; W's transpose kept current."""
     gradient, update, transpose = _gradient(real), update_loop(optimizer, real), _transpose(real)
-    size, panel = REAL[real](0).itemsize, this_machine().panel(real)
+    size, panel_width = REAL[real](0).itemsize, width_of_panel(real)
 
     def dense_update(op, ctx):
         column = op.first_column
         while column < op.last_column:
-            width = min(panel, op.last_column - column)
+            width = panel_width(op.last_column - column)
             row = op.first_row
             while row < op.last_row:
                 rows = min(ROW_BLOCK, op.last_row - row)
@@ -143,13 +144,13 @@ def dense_update(optimizer, real):
 def dense_apply(optimizer, real):
     """The update from gradient slots that are there: added in the order of the blocks, then applied."""
     update, transpose, (total, _) = update_loop(optimizer, real), _transpose(real), _sum_of_slots(real)
-    size, panel = REAL[real](0).itemsize, this_machine().panel(real)
+    size, panel_width = REAL[real](0).itemsize, width_of_panel(real)
 
     def dense_apply(op, ctx):
         slots = (ctx.batch_rows + ctx.chunk_rows - 1) // ctx.chunk_rows
         column = op.first_column
         while column < op.last_column:
-            width = min(panel, op.last_column - column)
+            width = panel_width(op.last_column - column)
             row = op.first_row
             while row < op.last_row:
                 rows = min(ROW_BLOCK, op.last_row - row)
@@ -197,19 +198,16 @@ def _sum_of_slots(real):
 
 def _transpose(real):
     """A function that copies a block of one panel of W into the packed transpose."""
-    dtype, size = REAL[real], REAL[real](0).itemsize
-    lanes, panel = this_machine().lanes(real), this_machine().panel(real)
+    dtype, size, lanes = REAL[real], REAL[real](0).itemsize, this_machine().lanes(real)
+    panel_holding, square = place_of_panel(real), transpose_square(real, lanes)
 
     @part
     def transpose(op, row, rows, column, width, w):
         columns, n_in = min(width, op.n_out - column), _whole_vectors(op.n_in, lanes)
         last = row + rows
         while row < last:
-            first = (
-                row // panel * panel
-            )  # the panel of the transpose that begins with this row of W, or before
-            step = min(panel, n_in - first)
-            rows_here = min(last, first + panel) - row
+            first, step = panel_holding(row, n_in)
+            rows_here = min(last, first + step) - row
             target = op.wt + (first * op.n_out + column * step + row - first) * size
             transpose_block(rows_here, columns, w, width, target, step)
             w += rows_here * width * size
@@ -217,9 +215,20 @@ def _transpose(real):
 
     @part
     def transpose_block(rows, columns, source, width, target, step):
-        source, target = array(source, rows * width, dtype), array(target, columns * step, dtype)
-        for r in range(rows):
-            for c in range(columns):
+        square_rows, square_columns = rows // lanes * lanes, columns // lanes * lanes
+        for r in range(0, square_rows, lanes):
+            for c in range(0, square_columns, lanes):
+                square(
+                    source + (r * width + c) * size, width * size, target + (c * step + r) * size, step * size
+                )
+        elements(0, square_rows, square_columns, columns, source, width, target, step)
+        elements(square_rows, rows, 0, columns, source, width, target, step)
+
+    @part
+    def elements(first_row, last_row, first_column, last_column, source, width, target, step):
+        source, target = array(source, last_row * width, dtype), array(target, last_column * step, dtype)
+        for r in range(first_row, last_row):
+            for c in range(first_column, last_column):
                 target[c * step + r] = source[r * width + c]
 
     return transpose
@@ -227,35 +236,39 @@ def _transpose(real):
 
 def dense_pack(real):
     """The host's W and b into panels, zero where they are wider than the layer, and the transpose of W."""
-    size = REAL[real](0).itemsize
-    transpose, copy, panel = _transpose(real), copy_elements(real), this_machine().panel(real)
+    size, panel_width = REAL[real](0).itemsize, width_of_panel(real)
+    transpose, copy = _transpose(real), copy_elements(real)
 
     def dense_pack(op, ctx):
         host_row = op.n_out * size
-        for column in range(0, op.columns, panel):
-            width = min(panel, op.columns - column)
+        column = 0
+        while column < op.columns:
+            width = panel_width(op.columns - column)
             n = min(width, op.n_out - column)
             w = op.w + _place(op, 0, column, width) * size
             for row in range(op.n_in + 1 if op.use_bias != 0 else op.n_in):
                 copy(n, ctx.host + op.host + row * host_row + column * size, w + row * width * size)
             if op.wt != 0:
                 transpose(op, 0, op.n_in, column, width, w)
+            column += width
 
     return kernel(dense_pack)
 
 
 def dense_unpack(real):
     """Panels back into the host's W and b."""
-    size, copy, panel = REAL[real](0).itemsize, copy_elements(real), this_machine().panel(real)
+    size, panel_width, copy = REAL[real](0).itemsize, width_of_panel(real), copy_elements(real)
 
     def dense_unpack(op, ctx):
         host_row = op.n_out * size
-        for column in range(0, op.n_out, panel):
-            width = min(panel, op.columns - column)
+        column = 0
+        while column < op.columns:
+            width = panel_width(op.columns - column)
             n = min(width, op.n_out - column)
             w = op.w + _place(op, 0, column, width) * size
             for row in range(op.n_in + 1 if op.use_bias != 0 else op.n_in):
                 copy(n, w + row * width * size, ctx.host + op.host + row * host_row + column * size)
+            column += width
 
     return kernel(dense_unpack)
 

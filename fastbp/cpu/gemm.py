@@ -11,6 +11,8 @@ run to whole vectors: n is a multiple of the lanes.
 ``c0 = 0`` says that c0 is the row of B behind its last: packed weights carry their bias there.
 """
 
+from functools import cache
+
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import REAL, kernel
 from fastbp.cpu.simd import part, tile
@@ -23,6 +25,7 @@ def matrix_product(real):
     """The product described by an operation's fields m to c_row."""
     machine = this_machine()
     size, lanes, panel = REAL[real](0).itemsize, machine.lanes(real), machine.panel(real)
+    panel_width = width_of_panel(real)
     one, two, three = (strip(real, i + 1, rows, lanes) for i, rows in enumerate(machine.tile_rows))
 
     def matrix_product(op, ctx):
@@ -32,7 +35,7 @@ def matrix_product(real):
             a = op.a + done * op.a_step
             j = 0
             while j < op.n:
-                width = min(panel, op.n - j)
+                width = panel_width(op.n - j)
                 b_step = op.b_step if op.b_step != 0 else width * size
                 b = op.b + j * op.b_panel
                 c = op.c + j * size
@@ -53,6 +56,38 @@ def matrix_product(real):
             done += k
 
     return kernel(matrix_product)
+
+
+@cache
+def width_of_panel(real):
+    """A function that tells how wide the next panel is when so many columns (whole vectors) are left.
+
+    As wide as the widest tile, but four vectors are two panels of two: a tile of one vector keeps the
+    multiply-add units no more than three quarters busy.
+    """
+    lanes, panel = this_machine().lanes(real), this_machine().panel(real)
+
+    @part
+    def panel_width(left):
+        return 2 * lanes if left == 4 * lanes else min(panel, left)
+
+    return panel_width
+
+
+@cache
+def place_of_panel(real):
+    """A function that tells (first column, width) of the panel that holds a column, of n columns in all."""
+    lanes, panel = this_machine().lanes(real), this_machine().panel(real)
+
+    @part
+    def panel_holding(column, n):
+        ends_in_four = n >= 4 * lanes and n % panel == lanes
+        if ends_in_four and column >= n - 4 * lanes:
+            return (n - 4 * lanes if column < n - 2 * lanes else n - 2 * lanes), 2 * lanes
+        first = column // panel * panel
+        return first, min(panel, n - first)
+
+    return panel_holding
 
 
 def strip(real, vectors, most_rows, lanes):

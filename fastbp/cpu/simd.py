@@ -148,6 +148,51 @@ def tile(real, most_rows, vectors, lanes):
     return tile
 
 
+@cache
+def transpose_square(real, lanes):
+    """``transpose_square(source, source_row, target, target_row)``: the transpose of lanes x lanes elements.
+
+    Addresses and strides in bytes. One round for each bit of an element's place: rows i and j = i + bit trade
+    the elements whose place lacks the bit against those whose place has it.
+    """
+    element = _REAL[real]
+    vector = ir.VectorType(element, lanes)
+    size = np.dtype(real).itemsize
+
+    @intrinsic
+    def transpose_square(typingctx, source, source_row, target, target_row):
+        def codegen(context, builder, signature, arguments):
+            source, source_row, target, target_row = arguments
+
+            def place(base, stride, i):
+                return builder.inttoptr(
+                    builder.add(base, builder.mul(stride, _INT64(i))), vector.as_pointer()
+                )
+
+            def pick(a, b, lanes_of_a_and_b):
+                return builder.shuffle_vector(
+                    a, b, ir.Constant(ir.VectorType(_INT32, lanes), lanes_of_a_and_b)
+                )
+
+            rows = [builder.load(place(source, source_row, i), align=size) for i in range(lanes)]
+            bit = 1
+            while bit < lanes:
+                low = [lane if not lane & bit else lanes + lane - bit for lane in range(lanes)]
+                high = [lane + bit if not lane & bit else lanes + lane for lane in range(lanes)]
+                for i in range(lanes):
+                    if not i & bit:
+                        a, b = rows[i], rows[i + bit]
+                        rows[i], rows[i + bit] = pick(a, b, low), pick(a, b, high)
+                bit *= 2
+            for i in range(lanes):
+                builder.store(rows[i], place(target, target_row, i), align=size)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), codegen
+
+    return transpose_square
+
+
 def _vector16(real):
     """(vector of sixteen, bytes of an element, Numba's type of an element)"""
     element = _REAL[real]
