@@ -39,27 +39,27 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         self._complaints = []
-        threading.Thread(target=self._listen, daemon=True).start()
-        self._stopped = False
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         self.about = self._answer(600)
 
     def _listen(self):
         self._complaints.extend(self._process.stderr)
 
-    def ask(self, seconds=600, **request):
+    def ask(self, timeout=600, **request):
         """The answer to a request (a dict; "error": why there is none)."""
         self._signal("SIGCONT")
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            return self._answer(seconds)
+            return self._answer(timeout)
         except (BrokenPipeError, ValueError):
             return {"error": "the process has ended"}
         finally:
             self._signal("SIGSTOP")
 
-    def _answer(self, seconds):
-        alarm = threading.Timer(seconds, self._process.kill)
+    def _answer(self, timeout):
+        alarm = threading.Timer(timeout, self._process.kill)
         alarm.start()
         line = self._process.stdout.readline()
         alarm.cancel()
@@ -77,6 +77,9 @@ class Worker:
         """End the process."""
         self._process.kill()
         self._process.wait()
+        self._listener.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            pipe.close()
 
 
 def main():
