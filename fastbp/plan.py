@@ -6,6 +6,7 @@ one compiles only the kernels that its network uses and that are not in the cach
 nothing.
 """
 
+import itertools
 import os
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ class Architecture:
 
     def multiply_adds(self, rows):
         """Multiply-adds of a training step on so many rows (no gradient of the inputs)."""
-        layers = list(zip(self.sizes, self.sizes[1:], strict=False))
+        layers = list(itertools.pairwise(self.sizes))
         return rows * (sum(3 * n_in * n_out for n_in, n_out in layers) - layers[0][0] * layers[0][1])
 
 
@@ -122,7 +123,7 @@ class Plan:
         materialise=False, inputs=False, unpacked=False,
     ):  # fmt: skip
         self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
-        self.optimizer, self.targets, self.unpacked = optimizer, targets, unpacked
+        self.optimizer, self.targets, self.unpacked, self._kept = optimizer, targets, unpacked, []
         real, self._size = architecture.real, architecture.dtype.itemsize
         self._lanes, self._panel = this_machine().lanes(real), this_machine().panel(real)
         backward = task in ("train", "gradient")
@@ -133,6 +134,7 @@ class Plan:
         self.block_rows = self._choose_block_rows(whole)
 
         self._lay_out_parameters()
+        self._plan_packing(backward and not self._chunked)
         workspace_rows = batch_size if whole else min(batch_size, self.block_rows)
         shared_workspace = self._workspace(workspace_rows, backward)
         self._build_contexts(whole)
@@ -165,7 +167,7 @@ class Plan:
     def _lay_out_parameters(self):
         """One arena: parameters | optimizer states | gradient slots, all laid out alike; then transposes."""
         offset, self._w = 0, []
-        for n_in, n_out in zip(self.architecture.sizes, self.architecture.sizes[1:], strict=False):
+        for n_in, n_out in itertools.pairwise(self.architecture.sizes):
             self._w.append(offset)
             offset = _aligned(offset + (n_in + 1) * self._whole_vectors(n_out) * self._size)
         self._arena_bytes = offset
@@ -214,7 +216,7 @@ class Plan:
         return buffers
 
     def _keep(self, array):
-        self._kept = [*getattr(self, "_kept", []), array]
+        self._kept.append(array)
         return array
 
     # Tables
@@ -361,13 +363,44 @@ class Plan:
         return self._slots_at + parameter - self._w[0]
 
     def _share(self, layer, thread):
-        """A thread's share of a layer's W in phase 2: some rows of all columns, in whole tiles."""
-        n_in, n_out = self.architecture.sizes[layer : layer + 2]
-        tiles = -(-n_in // 8)
-        first, last = (min(n_in, 8 * (tiles * t // self.threads)) for t in (thread, thread + 1))
-        if first == last:
-            return dict(first_row=0, last_row=0, first_column=0, last_column=0)
-        return dict(first_row=first, last_row=last, first_column=0, last_column=self._whole_vectors(n_out))
+        """A thread's share of a layer's W in phase 2: some rows of all columns, or all rows of some panels.
+
+        Where rows are copied into packed memory first, panels are shared out, so that none is packed twice.
+        """
+        n_in = self.architecture.sizes[layer]
+        whole = self._all_columns(layer)
+        if not self._packed[layer]:
+            tiles = -(-n_in // 8)
+            first, last = (min(n_in, 8 * (tiles * t // self.threads)) for t in (thread, thread + 1))
+            return whole | dict(first_row=first, last_row=last)
+        panels = self._panel_starts(layer)
+        first, last = (panels[(len(panels) - 1) * t // self.threads] for t in (thread, thread + 1))
+        packed_x, packed_dz = self._packing[thread]
+        return whole | dict(first_column=first, last_column=last, packed_x=packed_x, packed_dz=packed_dz)
+
+    def _panel_starts(self, layer):
+        """Where the panels of a layer's W begin, and where the last one ends."""
+        left, starts = self._whole_vectors(self.architecture.sizes[layer + 1]), [0]
+        while left:
+            width = 2 * self._lanes if left == 4 * self._lanes else min(self._panel, left)
+            starts.append(starts[-1] + width)
+            left -= width
+        return starts
+
+    def _plan_packing(self, wanted):
+        """Which layers' x and dz are packed in phase 2, and each thread's memory for it."""
+        sizes, rows = self.architecture.sizes, self.batch_size
+        layers = list(itertools.pairwise(sizes))
+        self._packed = [wanted and rows >= 192 and min(n_in, n_out) >= 192 for n_in, n_out in layers]
+        widest = max(
+            (n_out for (_, n_out), packed in zip(layers, self._packed, strict=True) if packed), default=0
+        )
+        columns = min(self._whole_vectors(widest), widest // self.threads + 2 * self._panel) if widest else 0
+        x_bytes = _aligned(rows * dense.ROW_BLOCK * self._size)
+        self._packing = []
+        for _ in range(self.threads if widest else 0):
+            memory = self._keep(clean_workspace(x_bytes + rows * columns * self._size)).ctypes.data
+            self._packing.append((memory, memory + x_bytes))
 
     def _all_columns(self, layer):
         n_in, n_out = self.architecture.sizes[layer : layer + 2]

@@ -68,19 +68,69 @@ def dense_backward(real):
     return kernel(dense_backward)
 
 
-def _gradient(real):
-    """A function for dW of some rows of one panel, and db behind them where they end W; summed over
-    ctx.rows rows.
+def _over_share(real, begin, body):
+    """A function that visits a thread's share of W: blocks of rows, and in each the panels.
 
-    Returns the number of rows written, b's included.
+    ``begin(op, ctx, row, rows)`` once for a block of rows, then ``body(op, ctx, row, rows, column, width)``
+    for each of its panels: the block's columns of x stay in cache while the panels of dz pass by.
     """
-    size = REAL[real](0).itemsize
+    panel_width = width_of_panel(real)
+
+    @part
+    def over_share(op, ctx):
+        row = op.first_row
+        while row < op.last_row:
+            rows = min(ROW_BLOCK, op.last_row - row)
+            begin(op, ctx, row, rows)
+            column = op.first_column
+            while column < op.last_column:
+                width = panel_width(op.columns - column)
+                body(op, ctx, row, rows, column, width)
+                column += width
+            row += rows
+
+    return over_share
+
+
+def _gradient(real):
+    """Functions for dW of some rows of one panel and, where they end W, db behind them; over ctx.rows rows.
+
+    ``pack_dz(op, ctx)`` comes first, ``pack_x(op, ctx, row, rows)`` before a block of rows of W, then
+    ``gradient(op, ctx, row, rows, column, width, dw)`` for each panel, which returns the number of rows
+    written, b's included. Large batches of wide layers are copied into packed memory first (op.packed_x,
+    op.packed_dz), because there each row of x and dz begins on a page of its own.
+    """
+    size, panel_width, copy = REAL[real](0).itemsize, width_of_panel(real), copy_elements(real)
+
+    @part
+    def pack_dz(op, ctx):
+        if op.packed_dz != 0:
+            target, column = op.packed_dz, op.first_column
+            while column < op.last_column:
+                width = panel_width(op.columns - column)
+                for i in range(ctx.rows):
+                    copy(width, op.dz + (ctx.slot + i) * op.z_row + column * size, target)
+                    target += width * size
+                column += width
+
+    @part
+    def pack_x(op, ctx, row, rows):
+        if op.packed_x != 0:
+            for i in range(ctx.rows):
+                source = op.x + (ctx.slot + i) * op.x_row + row * size
+                copy(rows, source, op.packed_x + i * rows * size)
 
     @part
     def gradient(op, ctx, row, rows, column, width, dw):
         op.m, op.n, op.k = rows, width, ctx.rows
-        op.a, op.a_row, op.a_step = op.x + ctx.slot * op.x_row + row * size, size, op.x_row
-        op.b, op.b_panel, op.b_step = op.dz + ctx.slot * op.z_row + column * size, size, op.z_row
+        if op.packed_x != 0:
+            op.a, op.a_row, op.a_step = op.packed_x, size, rows * size
+            op.b, op.b_panel = op.packed_dz + (column - op.first_column) * ctx.rows * size, ctx.rows * size
+            op.b_step = width * size
+        else:
+            op.a, op.a_row, op.a_step = op.x + ctx.slot * op.x_row + row * size, size, op.x_row
+            op.b, op.b_panel = op.dz + ctx.slot * op.z_row + column * size, size
+            op.b_step = op.z_row
         op.c0 = ctx.zeros
         op.c, op.c_row = dw, width * size
         call(ctx.product, op.address, ctx.address)
@@ -91,85 +141,92 @@ def _gradient(real):
         call(ctx.product, op.address, ctx.address)
         return rows + 1
 
-    return gradient
+    return pack_dz, pack_x, gradient
 
 
 def dense_gradient(real):
     """dW and db, summed over ctx.rows rows, into the gradient slot of this block: laid out as W and b are."""
-    gradient = _gradient(real)
-    size, panel_width = REAL[real](0).itemsize, width_of_panel(real)
+    pack_dz, pack_x, gradient = _gradient(real)
+    size = REAL[real](0).itemsize
+
+    @part
+    def one_panel(op, ctx, row, rows, column, width):
+        slot = op.slots + ctx.block * op.slot_bytes
+        gradient(op, ctx, row, rows, column, width, slot + _place(op, row, column, width) * size)
+
+    over_share = _over_share(real, pack_x, one_panel)
 
     def dense_gradient(op, ctx):
-        slot = op.slots + ctx.block * op.slot_bytes
-        column, rows = op.first_column, op.last_row - op.first_row
-        while column < op.last_column:
-            width = panel_width(op.last_column - column)
-            gradient(
-                op,
-                ctx,
-                op.first_row,
-                rows,
-                column,
-                width,
-                slot + _place(op, op.first_row, column, width) * size,
-            )
-            column += width
+        pack_dz(op, ctx)
+        over_share(op, ctx)
 
     return kernel(dense_gradient)
 
 
 def dense_update(optimizer, real):
     """dW in registers over the whole batch, applied to W while it is hot; W's transpose kept current."""
-    gradient, update, transpose = _gradient(real), update_loop(optimizer, real), _transpose(real)
-    size, panel_width = REAL[real](0).itemsize, width_of_panel(real)
+    (pack_dz, pack_x, gradient), apply = _gradient(real), _apply(optimizer, real)
+
+    @part
+    def one_panel(op, ctx, row, rows, column, width):
+        written = gradient(op, ctx, row, rows, column, width, ctx.scratch)
+        apply(op, ctx, row, rows, column, width, written)
+
+    over_share = _over_share(real, pack_x, one_panel)
 
     def dense_update(op, ctx):
-        column = op.first_column
-        while column < op.last_column:
-            width = panel_width(op.last_column - column)
-            row = op.first_row
-            while row < op.last_row:
-                rows = min(ROW_BLOCK, op.last_row - row)
-                w = op.w + _place(op, row, column, width) * size
-                written = gradient(op, ctx, row, rows, column, width, ctx.scratch)
-                update(written * width, ctx.scratch, w, op.arena_bytes, ctx.hyper)
-                if op.wt != 0:
-                    transpose(op, row, rows, column, width, w)
-                row += rows
-            column += width
+        pack_dz(op, ctx)
+        over_share(op, ctx)
 
     return kernel(dense_update)
 
 
 def dense_apply(optimizer, real):
     """The update from gradient slots that are there: added in the order of the blocks, then applied."""
-    update, transpose, (total, _) = update_loop(optimizer, real), _transpose(real), _sum_of_slots(real)
-    size, panel_width = REAL[real](0).itemsize, width_of_panel(real)
+    apply, (total, _), size = _apply(optimizer, real), _sum_of_slots(real), REAL[real](0).itemsize
+
+    @part
+    def one_panel(op, ctx, row, rows, column, width):
+        written = rows + 1 if row + rows == op.n_in and op.use_bias != 0 else rows
+        first = op.slots + _place(op, row, column, width) * size
+        total(written * width, first, op.slot_bytes, _slots_in_use(ctx), ctx.scratch)
+        apply(op, ctx, row, rows, column, width, written)
+
+    @part
+    def nothing(op, ctx, row, rows):
+        pass
+
+    over_share = _over_share(real, nothing, one_panel)
 
     def dense_apply(op, ctx):
-        slots = (ctx.batch_rows + ctx.chunk_rows - 1) // ctx.chunk_rows
-        column = op.first_column
-        while column < op.last_column:
-            width = panel_width(op.last_column - column)
-            row = op.first_row
-            while row < op.last_row:
-                rows = min(ROW_BLOCK, op.last_row - row)
-                w = op.w + _place(op, row, column, width) * size
-                n = (rows + 1 if row + rows == op.n_in and op.use_bias != 0 else rows) * width
-                total(n, op.slots + (w - op.w), op.slot_bytes, slots, ctx.scratch)
-                update(n, ctx.scratch, w, op.arena_bytes, ctx.hyper)
-                if op.wt != 0:
-                    transpose(op, row, rows, column, width, w)
-                row += rows
-            column += width
+        over_share(op, ctx)
 
     return kernel(dense_apply)
+
+
+def _apply(optimizer, real):
+    """A function that steps parameters whose gradient lies in ctx.scratch, and transposes what is new."""
+    update, transpose, size = update_loop(optimizer, real), _transpose(real), REAL[real](0).itemsize
+
+    @part
+    def apply(op, ctx, row, rows, column, width, written):
+        w = op.w + _place(op, row, column, width) * size
+        update(written * width, ctx.scratch, w, op.arena_bytes, ctx.hyper)
+        if op.wt != 0:
+            transpose(op, row, rows, column, width, w)
+
+    return apply
 
 
 @part
 def _place(op, row, column, width):
     """Where W[row, column] lies among the packed elements of a layer, for the first column of a panel."""
     return column * (op.n_in + 1) + row * width
+
+
+@part
+def _slots_in_use(ctx):
+    return (ctx.batch_rows + ctx.chunk_rows - 1) // ctx.chunk_rows
 
 
 def _sum_of_slots(real):
@@ -278,8 +335,7 @@ def dense_total(real):
     _, total_in_place = _sum_of_slots(real)
 
     def dense_total(op, ctx):
-        slots = (ctx.batch_rows + ctx.chunk_rows - 1) // ctx.chunk_rows
-        total_in_place((op.n_in + 1) * op.columns, op.slots, op.slot_bytes, slots)
+        total_in_place((op.n_in + 1) * op.columns, op.slots, op.slot_bytes, _slots_in_use(ctx))
 
     return kernel(dense_total)
 

@@ -27,6 +27,7 @@ def _record(text):
 #   arena_bytes              from a parameter to its first optimizer state, and on to the next one
 #   slots, slot_bytes        sums of gradients: the first, and from one to the next
 #   host                     where this layer's W begins in the flat vector of the host; its b follows
+#   packed_x, packed_dz      this thread's memory for packed copies of x and dz, or 0
 #   first_row, last_row, first_column, last_column      this thread's share of W
 #   m, n, k, a, a_row, a_step, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
 OPERATION = _record(
@@ -34,7 +35,7 @@ OPERATION = _record(
     n_in n_out columns use_bias
     x dx x_row z y dz z_row
     w wt arena_bytes slots slot_bytes host
-    first_row last_row first_column last_column
+    packed_x packed_dz first_row last_row first_column last_column
     m n k a a_row a_step b b_panel b_step c0 c c_row"""
 )
 
