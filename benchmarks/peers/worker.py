@@ -14,6 +14,8 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+
 from .cases import Case
 
 # Of the shell: they would make OpenBLAS mistake the processor for another.
@@ -82,6 +84,10 @@ class Worker:
             pipe.close()
 
 
+def _case(request):
+    return Case(**request["case"] | {"sizes": tuple(request["case"]["sizes"])})
+
+
 def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
@@ -101,7 +107,7 @@ def main():
         request = json.loads(line)
         try:
             if request["do"] == "prepare":
-                case = Case(**request["case"] | {"sizes": tuple(request["case"]["sizes"])})
+                case = _case(request)
                 start = time.perf_counter()
                 training = library.Training(case, *case.data(), threads)
                 training.run(1)  # compiles
@@ -119,11 +125,20 @@ def main():
             elif (
                 request["do"] == "outputs"
             ):  # after so many epochs on few rows, all in one batch: what is to agree
-                case = Case(**request["case"] | {"sizes": tuple(request["case"]["sizes"])})
+                case = _case(request)
                 x, y = case.data()
                 training = library.Training(case, x, y, threads)
                 training.run(request["epochs"])
                 answer(outputs=training.logits(x).tolist())
+            elif request["do"] == "learn":
+                from .time_to_accuracy import learn
+
+                case = _case(request)
+                with np.load(request["data"]) as arrays:
+                    arrays = dict(arrays)
+                training = library.Training(case, arrays["x"], arrays["y"], threads, request["seed"])
+                seconds, accuracy = learn(training, arrays, request["goal"], request["epochs"])
+                answer(seconds=seconds, accuracy=accuracy, threads=getattr(training, "threads", None))
             elif request["do"] == "peak":
                 from benchmarks.peak import seconds_per_product
 
