@@ -110,6 +110,34 @@ def test_workers_take_turns_and_answer():
     assert "2-3-1 tanh, batch 4" in text
 
 
+def test_the_plot_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    entry = {"label": "fastbp", "threads": 1, "rounds": [1e-6, 2e-6, 9e-6], "error": None}
+    entries = [peers("report").summary(entry)]
+    case = {"sizes": (2, 3, 1), "activation": "tanh", "batch": 4, "rows": 64}
+    results = {"machine": {"processor": "one of ours"}, "cases": [{"case": case, "entries": entries}]}
+    peers("report").plot(results, tmp_path / "peers.png")
+    assert (tmp_path / "peers.png").stat().st_size > 5000
+
+
+def test_idx_files_are_read(tmp_path):
+    images = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    for part in ("train", "t10k"):
+        head = bytes([0, 0, 8, 3]) + np.array(images.shape, ">i4").tobytes()
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+        head = bytes([0, 0, 8, 1]) + np.array([2], ">i4").tobytes()
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(head + bytes([7, 3]))
+    arrays = peers("time_to_accuracy").read(tmp_path)
+    np.testing.assert_array_equal(arrays["x"] * np.float32(255), images.reshape(2, 9))
+    assert arrays["y_test"].tolist() == [7, 3]
+
+
+def test_seconds_to_an_accuracy_count_median_epochs():
+    seconds_to = peers("time_to_accuracy").seconds_to
+    assert seconds_to(0.9, [5.0, 1.0, 1.0], [0.5, 0.8, 0.95]) == 3.0
+    assert seconds_to(0.99, [5.0, 1.0, 1.0], [0.5, 0.8, 0.95]) is None
+
+
 def test_operations_are_counted_by_hand():
     # 4 rows: forward 2·3 + 3·1, weight gradients the same, input gradient of the second layer 3·1; times 2
     assert peers("cases").Case((2, 3, 1), "tanh", 4, 64).operations_per_step == 4 * 2 * (9 + 9 + 3)

@@ -143,7 +143,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.5, help="how long a turn is (%(default)s)")
     others = "pytorch, pytorch_compiled, jax, sklearn, numpy, fann"
     parser.add_argument("--only", nargs="+", metavar="LIBRARY", help=f"beside fastbp: {others}")
-    parser.add_argument("--output", type=Path, default=Path("peers"), help="folder for results (%(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path(".asv/peers"), help="folder for results (%(default)s)"
+    )
     parser.add_argument("--verify", action="store_true", help="see that all compute the same, and stop")
     arguments = parser.parse_args()
     cases = chosen_cases(arguments)

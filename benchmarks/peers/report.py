@@ -23,6 +23,7 @@ def summary(entry):
     entry["median"] = statistics.median(rounds)
     quarter = len(rounds) // 4
     middle = rounds[quarter : len(rounds) - quarter]
+    entry["middle_half"] = middle[0], middle[-1]
     entry["spread"] = (middle[-1] - middle[0]) / 2
     return entry
 
@@ -85,8 +86,8 @@ def plot(results, path):
         values = [entry["median"] * 1e6 for entry in entries]
         axes.plot([min(values), max(values)], [row, row], color="#dddddd", zorder=1)
         for entry in entries:
-            at, spread = entry["median"] * 1e6, entry["spread"] * 1e6
-            axes.errorbar(at, row, xerr=spread, **style[entry["label"]])
+            at, (low, high) = entry["median"] * 1e6, (1e6 * end for end in entry["middle_half"])
+            axes.errorbar(at, row, xerr=[[at - low], [high - at]], **style[entry["label"]])
     for label in labels:
         axes.plot([], [], label=label, **style[label])
     axes.set_xscale("log")

@@ -107,7 +107,9 @@ def main():
     parser.add_argument("--epochs", type=int, default=40, help="when to give up (%(default)s)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="+", metavar="LIBRARY")
-    parser.add_argument("--output", type=Path, default=Path("peers"), help="folder for results (%(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path(".asv/peers"), help="folder for results (%(default)s)"
+    )
     arguments = parser.parse_args()
     arrays = read(arguments.folder)
     sizes = (arrays["x"].shape[1], *arguments.hidden, 10)

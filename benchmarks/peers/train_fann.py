@@ -65,7 +65,7 @@ class Training:
 
     def __init__(self, case, x, y, threads, seed=0):
         if case.activation not in ACTIVATIONS or case.classes or case.optimizer != "momentum":
-            raise NotImplementedError("FANN has neither relu nor softmax nor Adam")
+            raise NotImplementedError(f"no {case.name}: neither relu nor softmax nor Adam here")
         self._random = np.random.default_rng(seed)
         sizes = (ctypes.c_uint * len(case.sizes))(*case.sizes)
         self._network = _create(len(case.sizes), sizes)
