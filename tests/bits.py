@@ -1,0 +1,50 @@
+"""Hashes of trained weights: ``python -m tests.bits float32 1 fused`` (type, threads, mode).
+
+Prints the bytes of this machine's vectors and the hash of each case, as JSON.
+
+A program of its own, so that a test can run it in a process that compiles for another machine.
+"""
+
+import hashlib
+import json
+import sys
+
+import fastbp
+from fastbp.cpu.machine import this_machine
+from fastbp.plan import sums_in_chunks
+from tests.samples import draw_inputs, draw_targets, make_network
+
+# name: sizes, activation, loss, rows, batch size, whether gradients are summed in chunks
+CASES = {
+    "few rows": ([5, 9, 3], "tanh", "mean_squared_error", 23, 8, False),
+    "classes": ([20, 33, 17, 10], "gelu", "softmax_cross_entropy", 150, 64, False),
+    "chunks": ([4, 16, 7, 3], "tanh", "softmax_cross_entropy", 1000, 600, True),
+    "wide": ([70, 130, 1], "gelu", "mean_squared_error", 40, 40, False),
+    "long sums": ([300, 8, 2], "tanh", "softmax_cross_entropy", 300, 290, True),
+}
+MODES = {"fused": False, "materialised": True}
+
+
+def hashes(real, threads, mode):
+    """The SHA-256 of each case's parameters and losses after two epochs."""
+    found = {}
+    for name, (sizes, activation, loss, rows, batch_size, chunked) in CASES.items():
+        net = make_network(sizes, activation, loss, dtype=real)
+        assert sums_in_chunks(net.architecture, batch_size) == chunked, name
+        x, y = draw_inputs(rows, sizes[0]), draw_targets(loss, rows, sizes[-1])
+        history = fastbp.train(
+            net, x, y, epochs=2, batch_size=batch_size, threads=threads, materialise=MODES[mode], seed=3,
+            optimizer=fastbp.SGD(0.05, momentum=0.9),
+        )  # fmt: skip
+        loss, gradient = net.gradient(x[:99], y[:99])
+        digest = hashlib.sha256(net.parameters.tobytes())
+        digest.update(repr((history.loss, loss, net.loss(x, y))).encode())
+        for array in (gradient.parameters, gradient.inputs, net.predict(x), net.predict(x[:3])):
+            digest.update(array.tobytes())
+        found[name] = digest.hexdigest()
+    return found
+
+
+if __name__ == "__main__":
+    real, threads, mode = sys.argv[1:]
+    print(json.dumps([this_machine().vector_bytes, hashes(real, int(threads), mode)]))
