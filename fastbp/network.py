@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import validation
+from .formulas import activations
 from .initializers import INITIALIZERS
 from .layers import Dense
 from .losses import as_loss
@@ -99,7 +100,7 @@ class Network:
         self.parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
         self.layers = self._views(self.parameters)
         self._plans, self._plans_lock = {}, threading.Lock()
-        self._row_predictors = []
+        self._row_predictors, self._replacements = [], activations.replacements
         self._row_shapes = {(1, n_inputs), (n_inputs,)} - {(1,)}  # one number is a column, of one row
 
     def _views(self, vector):
@@ -278,6 +279,7 @@ class Network:
 
     def _predict_row(self, x):
         """One row, by the shortest way from Python to the kernels; None where it is not finite."""
+        self._forget_replaced_activations()
         try:
             predictor = self._row_predictors.pop()
         except IndexError:
@@ -317,7 +319,14 @@ class Network:
 
     def _plan(self, task, rows, threads, **options):
         """A plan, taken out of those kept while in use, so that threads of the caller do not share one."""
+        self._forget_replaced_activations()
         return _Borrowed(self, (task, rows, threads, *sorted(options.items())), options)
+
+    def _forget_replaced_activations(self):
+        """Drop what was compiled for an activation of the user's that has since been registered anew."""
+        if self._replacements != activations.replacements:
+            self._replacements = activations.replacements
+            self._plans, self._row_predictors = {}, []
 
     def __getstate__(self):
         return (
@@ -427,7 +436,7 @@ def _describe_layers(layers, inputs, activation, output_activation):
                 raise TypeError(f"layers must all be sizes or all be layers; layer {i} is {layer!r}")
         if inputs is None:
             raise ValueError("a network of layers needs inputs=, the number of its inputs")
-        names = [layer.name for layer in layers if layer.name is not None]
+        names = [layer.name or f"layer{i}" for i, layer in enumerate(layers)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"names of layers must differ; {name!r} is used {names.count(name)} times")
