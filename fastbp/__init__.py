@@ -6,12 +6,13 @@ from .gradient_check import check_gradients
 from .layers import Dense
 from .losses import Loss
 from .network import Gradient, Network
-from .optimizers import SGD
+from .optimizers import SGD, Adam
 from .storage import load
 from .training import History, train
 
 __all__ = [
     "SGD",
+    "Adam",
     "Dense",
     "Gradient",
     "History",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import validation
+from .formulas import activations
 from .initializers import INITIALIZERS
 from .layers import Dense
 from .losses import as_loss
@@ -99,6 +100,8 @@ class Network:
         self.parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
         self.layers = self._views(self.parameters)
         self._plans, self._plans_lock = {}, threading.Lock()
+        self._row_predictors, self._replacements = [], activations.replacements
+        self._row_shapes = {(1, n_inputs), (n_inputs,)} - {(1,)}  # one number is a column, of one row
 
     def _views(self, vector):
         """The layers, with their parameters (or gradients of them) as views into a flat vector."""
@@ -135,6 +138,10 @@ class Network:
         TypeError, ValueError
             If x has another shape, or holds anything but finite numbers.
         """
+        if type(x) is np.ndarray and x.dtype == self.dtype and x.shape in self._row_shapes:
+            predicted = self._predict_row(x)
+            if predicted is not None:
+                return predicted
         return self._outputs("predict", x)
 
     def logits(self, x):
@@ -270,6 +277,27 @@ class Network:
         y = validation.targets(y, len(x), self.architecture.sizes[-1], self.loss_function.formula, self.dtype)
         return x, y
 
+    def _predict_row(self, x):
+        """One row, by the shortest way from Python to the kernels; None where it is not finite."""
+        self._forget_replaced_activations()
+        try:
+            predictor = self._row_predictors.pop()
+        except IndexError:
+            predictor = self._new_row_predictor()
+        row, run, out, _ = predictor
+        row[...] = x
+        failed = run()
+        predicted = (out if x.ndim == 1 else out[None]).copy()
+        self._row_predictors.append(predictor)
+        return None if failed else predicted
+
+    def _new_row_predictor(self):
+        """(array for the row, function, array of the outputs, plan): one for each thread of the caller's."""
+        plan = Plan(self.architecture, "predict", 1, unpacked=True, staged=True)
+        out = np.empty(self.architecture.sizes[-1], self.dtype)
+        plan.set(host=self.parameters.ctypes.data, outputs=out.ctypes.data)
+        return (*plan.stage(), out, plan)
+
     def _outputs(self, task, x):
         n_inputs, n_outputs = self.architecture.sizes[0], self.architecture.sizes[-1]
         rows = validation.inputs(x, n_inputs, self.dtype, row=True)
@@ -291,7 +319,14 @@ class Network:
 
     def _plan(self, task, rows, threads, **options):
         """A plan, taken out of those kept while in use, so that threads of the caller do not share one."""
+        self._forget_replaced_activations()
         return _Borrowed(self, (task, rows, threads, *sorted(options.items())), options)
+
+    def _forget_replaced_activations(self):
+        """Drop what was compiled for an activation of the user's that has since been registered anew."""
+        if self._replacements != activations.replacements:
+            self._replacements = activations.replacements
+            self._plans, self._row_predictors = {}, []
 
     def __getstate__(self):
         return (
@@ -401,7 +436,7 @@ def _describe_layers(layers, inputs, activation, output_activation):
                 raise TypeError(f"layers must all be sizes or all be layers; layer {i} is {layer!r}")
         if inputs is None:
             raise ValueError("a network of layers needs inputs=, the number of its inputs")
-        names = [layer.name for layer in layers if layer.name is not None]
+        names = [layer.name or f"layer{i}" for i, layer in enumerate(layers)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"names of layers must differ; {name!r} is used {names.count(name)} times")

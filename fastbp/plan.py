@@ -116,14 +116,17 @@ class Plan:
         For "gradient": compute the gradient of the inputs too.
     unpacked : bool
         For "predict" and "logits": read the host's parameters where they are, without packing.
+    staged : bool
+        For "predict" and "logits" of one row: the caller writes it where `stage` says.
     """
 
     def __init__(
         self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes",
-        materialise=False, inputs=False, unpacked=False,
+        materialise=False, inputs=False, unpacked=False, staged=False,
     ):  # fmt: skip
         self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
-        self.optimizer, self.targets, self.unpacked, self._kept = optimizer, targets, unpacked, []
+        self.optimizer, self.targets, self.unpacked, self.staged = optimizer, targets, unpacked, staged
+        self._kept = []
         real, self._size = architecture.real, architecture.dtype.itemsize
         self._lanes, self._panel = this_machine().lanes(real), this_machine().panel(real)
         backward = task in ("train", "gradient")
@@ -207,7 +210,7 @@ class Plan:
             need.append(
                 [_aligned(rows * self._row_bytes(layer)) * wanted for wanted in (True, keeps_z, True)]
             )
-        memory = self._keep(clean_workspace(sum(map(sum, need))))
+        self._activations = memory = self._keep(clean_workspace(sum(map(sum, need))))
         buffers, at = [], memory.ctypes.data
         for y_bytes, z_bytes, gradient_bytes in need:
             y, z, dz = at, at + y_bytes, at + y_bytes + z_bytes
@@ -278,7 +281,7 @@ class Plan:
         end_section(False)
 
         # Phase 1, by rows
-        emit(gather.gather, real)
+        emit(gather.require_finite if self.staged else gather.gather, real)
         for layer in layers:
             emit(dense.dense_forward_unpacked if self.unpacked else dense.dense_forward, real, layer=layer)
             activation(elementwise.activation_forward, layer)
@@ -425,6 +428,16 @@ class Plan:
         """Set fields of every thread's context."""
         for field, value in fields.items():
             self.contexts[field] = value
+
+    def stage(self):
+        """Where a staged plan's row of x (n_inputs,) goes, and a function that runs the program on it.
+
+        The function returns 0, or something else where the row holds NaN or an infinity.
+        """
+        row = self._activations[: self.architecture.sizes[0] * self._size].view(self.architecture.dtype)
+        self.set(rows=1, batch_rows=1)
+        by_rows = self._sections[1:2].ctypes.data
+        return row, team.bound(address(step.run_section), int(self.contexts[0]["address"]), by_rows)
 
     def pack(self, parameters):
         """Copy the host's flat parameter vector into the panels."""

@@ -75,7 +75,7 @@ def train(
     batch_size : int or None
         Rows per step; None, or more than there are, means all of them. A shorter last batch is trained on,
         and averaged over its own size.
-    optimizer : str or SGD
+    optimizer : str, SGD or Adam
     shuffle : bool
         Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number.
     validation : float or (x, y), optional

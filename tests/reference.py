@@ -376,10 +376,20 @@ def nesterov(w, dw, states, step, learning_rate, weight_decay=0.0, momentum=0.9)
     return w - learning_rate * (d + momentum * v), [v]
 
 
+def adam(w, dw, states, step, learning_rate, weight_decay=0.0, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    m, v = states
+    d = dw + weight_decay * w
+    m = beta1 * m + (1 - beta1) * d
+    v = beta2 * v + (1 - beta2) * d**2
+    unbiased_m, unbiased_v = m / (1 - beta1**step), v / (1 - beta2**step)
+    return w - learning_rate * unbiased_m / (np.sqrt(unbiased_v) + epsilon), [m, v]
+
+
 OPTIMIZERS = {
     "sgd": (sgd, 0),
     "momentum": (momentum, 1),
     "nesterov": (nesterov, 1),
+    "adam": (adam, 2),
 }
 
 

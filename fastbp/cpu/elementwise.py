@@ -101,7 +101,15 @@ def update_loop(name, real):
         for i in range(n):
             w[i], v[i] = formula(w[i], dw[i], v[i], values)
 
-    return (update_stateless, update_one_state)[optimizer.states]
+    @part
+    def update_two_states(n, dw, w, state_bytes, hyper):
+        values = to_fixed_tuple(array(hyper, hypers, dtype), hypers)
+        m, v = array(w + state_bytes, n, dtype), array(w + 2 * state_bytes, n, dtype)
+        dw, w = array(dw, n, dtype), array(w, n, dtype)
+        for i in range(n):
+            w[i], m[i], v[i] = formula(w[i], dw[i], m[i], v[i], values)
+
+    return (update_stateless, update_one_state, update_two_states)[optimizer.states]
 
 
 def optimizer_prepare(name, real):

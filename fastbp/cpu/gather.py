@@ -14,6 +14,25 @@ def data_row(ctx, i):
     return array(ctx.order + 8 * place, 1, int64)[0] if ctx.order != 0 else place
 
 
+def require_finite(real):
+    """Raise where x (rows, n_in) of the workspace holds NaN or an infinity."""
+    dtype = REAL[real]
+
+    @part
+    def count_others(n, x):
+        x, others = array(x, n, dtype), 0
+        for k in range(n):
+            others += 1 if x[k] - x[k] != 0 else 0
+        return others
+
+    def require_finite(op, ctx):
+        for i in range(ctx.rows):
+            if count_others(op.n_in, op.x + (ctx.slot + i) * op.x_row) > 0:
+                raise ValueError
+
+    return kernel(require_finite)
+
+
 def gather(real):
     """x (rows, n_in) of the workspace = the block's rows of the data."""
     size, copy = REAL[real](0).itemsize, copy_elements(real)

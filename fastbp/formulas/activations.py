@@ -443,6 +443,10 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+# How often a row was replaced: whoever keeps what it made from the table looks here.
+replacements = 0
+
+
 def register_activation(name, forward, backward, keeps="z", *, initializer="glorot_uniform", overwrite=False):
     """Add an activation of one's own; layers then know it by its name.
 
@@ -494,6 +498,8 @@ def register_activation(name, forward, backward, keeps="z", *, initializer="glor
         raise ValueError(f"the activation {name!r} exists already; overwrite=True replaces it")
     row = Activation(_formula(forward, "forward"), _formula(backward, "backward"), keeps, initializer)
     _check_backward(name, row)
+    global replacements
+    replacements += name in ACTIVATIONS
     ACTIVATIONS[name] = row
     return row
 

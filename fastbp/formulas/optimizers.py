@@ -12,7 +12,7 @@ To add one: two functions here, a row in ``OPTIMIZERS``, a row in ``tests/refere
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastbp.formulas.elementary import fma
+from fastbp.formulas.elementary import fma, sqrt
 from fastbp.formulas.formula import formula
 
 # Stochastic gradient descent as torch.optim.SGD has it:
@@ -69,6 +69,41 @@ def nesterov(w, dw, v, hyper):
     return fma(-learning_rate, fma(momentum, v, d), w), v
 
 
+# Adam (Kingma and Ba, 2015) as torch.optim.Adam has it; t counts steps from 1:
+#     d = dw + weight_decay · w
+#     m = β₁ m + (1 − β₁) d               running mean of the gradient
+#     v = β₂ v + (1 − β₂) d²              and of its square; both start at 0, so after t steps they hold
+#     m̂ = m / (1 − β₁ᵗ),  v̂ = v / (1 − β₂ᵗ)               only 1 − βᵗ of the weight of a mean
+#     w = w − learning_rate · m̂ / (√v̂ + ε)
+@formula
+def adam_hyper(settings, step):
+    learning_rate, weight_decay, beta1, beta2, epsilon = settings
+    step_size = learning_rate / (1.0 - integer_power(beta1, step))
+    unbias = 1.0 / sqrt(1.0 - integer_power(beta2, step))
+    return step_size, weight_decay, beta1, 1.0 - beta1, beta2, 1.0 - beta2, unbias, epsilon
+
+
+@formula
+def adam(w, dw, m, v, hyper):
+    step_size, weight_decay, beta1, rest1, beta2, rest2, unbias, epsilon = hyper
+    d = fma(weight_decay, w, dw)
+    m = fma(beta1, m, rest1 * d)
+    v = fma(beta2, v, rest2 * (d * d))
+    return fma(-step_size, m / fma(sqrt(v), unbias, epsilon), w), m, v
+
+
+@formula
+def integer_power(base, exponent):
+    """base**exponent, an integer from 0 on, by squaring: a library's pow has other bits elsewhere."""
+    power = 1.0
+    while exponent > 0:
+        if exponent & 1:
+            power *= base
+        base *= base
+        exponent >>= 1
+    return power
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """An optimizer: what an engine needs to know of it.
@@ -105,5 +140,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
     ),
     "nesterov": Optimizer(
         nesterov, nesterov_hyper, ("learning_rate", "weight_decay", "momentum"), hypers=3, states=1
+    ),
+    "adam": Optimizer(
+        adam,
+        adam_hyper,
+        ("learning_rate", "weight_decay", "beta1", "beta2", "epsilon"),
+        hypers=8,
+        states=2,
     ),
 }

@@ -23,6 +23,10 @@ SETTINGS = {
         {"learning_rate": 0.1, "weight_decay": 0.0, "momentum": 0.9},
         {"learning_rate": 0.03, "weight_decay": 0.2, "momentum": 0.5},
     ],
+    "adam": [
+        {"learning_rate": 0.1, "weight_decay": 0.0, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+        {"learning_rate": 0.03, "weight_decay": 0.2, "beta1": 0.5, "beta2": 0.75, "epsilon": 1e-3},
+    ],
 }
 CASES = [(name, settings) for name in OPTIMIZERS for settings in SETTINGS[name]]
 every_case = pytest.mark.parametrize(("name", "settings"), CASES)
@@ -44,7 +48,13 @@ def compiled(name, dtype):
         for i in range(w.size):
             w[i], states[0, i] = update(w[i], dw[i], states[0, i], to_fixed_tuple(hyper, hypers))
 
-    run = {0: without_state, 1: with_one_state}[OPTIMIZERS[name].states]
+    def with_two_states(w, dw, states, hyper):
+        for i in range(w.size):
+            w[i], states[0, i], states[1, i] = update(
+                w[i], dw[i], states[0, i], states[1, i], to_fixed_tuple(hyper, hypers)
+            )
+
+    run = (without_state, with_one_state, with_two_states)[OPTIMIZERS[name].states]
     signature = f"void({dtype}[::1], {dtype}[::1], {dtype}[:, ::1], {dtype}[::1])"
     return njit(signature, error_model="numpy")(run)
 
@@ -65,6 +75,17 @@ def reference_steps(name, settings):
     for step, dw in enumerate(DW, start=1):
         w, states = update(w, dw, states, step, **settings)
     return w
+
+
+def torch_optimizer(parameters, name, settings):
+    from torch import optim
+
+    options = dict(settings)
+    lr = options.pop("learning_rate")
+    if name == "adam":
+        betas, eps = (options.pop("beta1"), options.pop("beta2")), options.pop("epsilon")
+        return optim.Adam(parameters, lr=lr, betas=betas, eps=eps, **options)
+    return optim.SGD(parameters, lr=lr, nesterov=name == "nesterov", **options)
 
 
 def test_tables_agree():
@@ -129,9 +150,8 @@ def test_a_step_by_hand():
 @every_case
 def test_against_pytorch(name, settings):
     torch = pytest.importorskip("torch")
-    options = dict(settings)
     w = torch.nn.Parameter(torch.tensor(W))
-    optimizer = torch.optim.SGD([w], lr=options.pop("learning_rate"), nesterov=name == "nesterov", **options)
+    optimizer = torch_optimizer([w], name, settings)
     for dw in DW:
         w.grad = torch.tensor(dw)
         optimizer.step()
@@ -174,9 +194,7 @@ def test_reference_training_against_pytorch(name, settings):
     layers, x, t = example()
     trained, losses = reference.train(layers, [(x, t)] * 10, "softmax_cross_entropy", name, 0.1, **settings)
     parameters = [torch.nn.Parameter(torch.tensor(p)) for W, b, _ in layers for p in (W, b)]
-    options = dict(settings)
-    lr = options.pop("learning_rate")
-    optimizer = torch.optim.SGD(parameters, lr=lr, nesterov=name == "nesterov", **options)
+    optimizer = torch_optimizer(parameters, name, settings)
     for expected in losses:
         W1, b1, W2, b2, W3, b3 = parameters
         hidden = torch.nn.functional.gelu(torch.tanh(torch.tensor(x) @ W1 + b1) @ W2 + b2)
