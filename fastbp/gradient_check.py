@@ -110,6 +110,8 @@ def check_gradients(network, x, y, *, step=STEP, tolerance=1e-6, at_most=1000):
     >>> check.passed, check.max_error < 1e-8, check.n_checked
     (True, True, 17)
     """
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
     step = validation.real_number("step", step, above=0)
     tolerance = validation.real_number("tolerance", tolerance, at_least=0)
     at_most = validation.positive_integer("at_most", at_most)

@@ -45,6 +45,13 @@ class Loss:
             if not self.formula.option_is_valid(self.option):
                 raise ValueError(f"{given} must be {self.formula.option_rule}; got {value}")
 
+    def __getstate__(self):
+        return self.name, self.option
+
+    def __setstate__(self, state):
+        self.name, self.option = state
+        self.formula = LOSSES[self.name]
+
     def __repr__(self):
         if self.option == self.formula.option_default:
             return f"Loss({self.name!r})"

@@ -86,9 +86,9 @@ class Network:
 
     def _describe(self, described, n_inputs, loss, dtype):
         """Everything but the values of the parameters, which are zero."""
-        self.loss_function, self.dtype, self._described = loss, dtype, tuple(described)
+        self._loss_function, self._dtype, self._described = loss, dtype, tuple(described)
         sizes = (n_inputs, *(layer.units for layer in described))
-        self.architecture = Architecture(
+        self._architecture = Architecture(
             sizes,
             tuple(layer.activation for layer in described),
             tuple(layer.use_bias for layer in described),
@@ -97,11 +97,18 @@ class Network:
             dtype.name,
         )
         n = self.architecture.parameter_offsets()[-1]
-        self.parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
-        self.layers = self._views(self.parameters)
+        self._parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
+        self._layers = self._views(self.parameters)
         self._plans, self._plans_lock = {}, threading.Lock()
         self._row_predictors, self._replacements = [], activations.replacements
         self._row_shapes = {(1, n_inputs), (n_inputs,)} - {(1,)}  # one number is a column, of one row
+
+    # What kernels rely on is fixed; the numbers in `parameters` may be written at any time.
+    parameters = property(lambda self: self._parameters, doc="All parameters, (n_parameters,).")
+    layers = property(lambda self: self._layers, doc="The layers, with views into `parameters`.")
+    loss_function = property(lambda self: self._loss_function, doc="The `Loss`.")
+    dtype = property(lambda self: self._dtype, doc="The type of the numbers.")
+    architecture = property(lambda self: self._architecture, doc="What a plan needs to know.")
 
     def _views(self, vector):
         """The layers, with their parameters (or gradients of them) as views into a flat vector."""
@@ -446,6 +453,7 @@ def _describe_layers(layers, inputs, activation, output_activation):
     if len(layers) < 2:
         raise ValueError(f"layers must name at least the number of inputs and of outputs; got {layers}")
     sizes = [validation.positive_integer(f"size {i}", size) for i, size in enumerate(layers)]
+    validation.known_name("activation", activation, activations.ACTIVATIONS)
     hidden = [Dense(units, activation) for units in sizes[1:-1]]
     return [*hidden, Dense(sizes[-1], output_activation)], sizes[0]
 

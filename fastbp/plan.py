@@ -383,11 +383,9 @@ class Plan:
 
     def _panel_starts(self, layer):
         """Where the panels of a layer's W begin, and where the last one ends."""
-        left, starts = self._whole_vectors(self.architecture.sizes[layer + 1]), [0]
-        while left:
-            width = 2 * self._lanes if left == 4 * self._lanes else min(self._panel, left)
-            starts.append(starts[-1] + width)
-            left -= width
+        columns, starts = self._whole_vectors(self.architecture.sizes[layer + 1]), [0]
+        while starts[-1] < columns:
+            starts.append(starts[-1] + gemm.width_of_panel(self.architecture.real)(columns - starts[-1]))
         return starts
 
     def _plan_packing(self, wanted):

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from . import validation as checks
 from .datasets import split
+from .network import Network
 from .optimizers import as_optimizer
 from .plan import Plan, automatic_threads
 
@@ -114,6 +115,8 @@ def train(
     >>> net.predict(x).round().ravel().tolist()
     [0.0, 1.0, 1.0, 0.0]
     """
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
     epochs = checks.positive_integer("epochs", epochs)
     optimizer = as_optimizer(optimizer)
     shuffle = checks.boolean("shuffle", shuffle)

@@ -114,7 +114,7 @@ def test_missing_file_and_missing_folder(path, tmp_path):
 
 def test_layers_of_the_same_name_are_refused(path):
     network = fastbp.Network([2, 1], seed=0)
-    network.layers = (network.layers[0],) * 2
+    network._layers = (network.layers[0],) * 2  # the constructor refuses them, too
     with pytest.raises(ValueError, match="different names"):
         network.save(path)
     assert not path.exists()

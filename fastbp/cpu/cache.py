@@ -200,7 +200,10 @@ def directory():
     base = os.environ.get("FASTBP_CACHE_DIR")
     if base == "":
         return None
-    return (Path(base) if base else _user_cache()) / _sources_hash()
+    try:
+        return (Path(base) if base else _user_cache()) / _sources_hash()
+    except RuntimeError:  # a user without a home
+        return None
 
 
 def _user_cache():

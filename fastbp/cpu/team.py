@@ -74,7 +74,23 @@ class Team:
     """
 
     def __init__(self, run, contexts):
-        self._threads = [threading.Thread(target=run, args=(context, 0), daemon=True) for context in contexts]
+        self._run, self._left, self._lock = run, len(contexts), threading.Lock()
+        self._all_done = (
+            threading.Event()
+        )  # not Thread.join, which Ctrl-C leaves confused about who has ended
+        self._failure = None
+        self._threads = [threading.Thread(target=self._work, args=(c,), daemon=True) for c in contexts]
+
+    def _work(self, context):
+        try:
+            self._run(context, 0)
+        except RuntimeError as error:
+            self._failure = error
+        finally:
+            with self._lock:
+                self._left -= 1
+                if not self._left:
+                    self._all_done.set()
 
     def start(self):
         """Start every thread; returns the team."""
@@ -83,9 +99,11 @@ class Team:
         return self
 
     def wait(self, seconds=None):
-        """Wait for the threads, each at most so many seconds (None: no limit); True when all have ended."""
+        """Wait for the threads, at most so many seconds (None: no limit); True when all have ended."""
+        if not self._all_done.wait(seconds):
+            return False
         for thread in self._threads:
-            thread.join(seconds)
-            if thread.is_alive():
-                return False
+            thread.join()
+        if self._failure:
+            raise self._failure
         return True

@@ -77,5 +77,9 @@ def in_panels(matrix, real):
     k, n = matrix.shape
     padded = np.zeros((k, whole_vectors(n, real)), real)
     padded[:, :n] = matrix
-    panel = this_machine().panel(real)
-    return np.concatenate([padded[:, j : j + panel].ravel() for j in range(0, padded.shape[1], panel)])
+    panels, column = [], 0
+    while column < padded.shape[1]:
+        width = gemm.width_of_panel(real)(padded.shape[1] - column)
+        panels.append(padded[:, column : column + width].ravel())
+        column += width
+    return np.concatenate(panels)
