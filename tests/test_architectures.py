@@ -6,7 +6,7 @@ The drawn networks are the same in every run: a failure is there for everyone.
 import hypothesis
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 import fastbp
@@ -36,6 +36,7 @@ EVERY_SGD = [
     fastbp.SGD(RATE, momentum=0.9),
     fastbp.SGD(RATE, momentum=0.9, dampening=0.1, weight_decay=0.01),
     fastbp.SGD(RATE, momentum=0.9, nesterov=True),
+    fastbp.Adam(RATE),
 ]
 
 # Whose kernels are compiled in float32 anyway.
@@ -88,14 +89,24 @@ def train_and_compare(drawn, real):
     y = draw_targets(loss, rows, net.layers[-1].n_out, probabilities=probabilities)
     y = y if y.ndim == 1 else y.astype(real)
     epochs = -(-STEPS // -(-rows // batch_size))
-    settings = dict(zip(OPTIMIZERS[optimizer.formula].settings, optimizer.settings))
-    layers, _ = reference.train(
-        reference_layers(net), batches(x, y, batch_size, epochs), loss, optimizer.formula,
-        net.loss_function.option, **settings,
-    )  # fmt: skip
+
+    def by_reference(layers):
+        settings = dict(zip(OPTIMIZERS[optimizer.formula].settings, optimizer.settings))
+        with np.errstate(over="ignore", invalid="ignore"):
+            trained, _ = reference.train(
+                layers, batches(x, y, batch_size, epochs), loss, optimizer.formula, net.loss_function.option,
+                **settings,
+            )  # fmt: skip
+        return flat(trained)
+
+    start = reference_layers(net)
+    expected = by_reference(start)
+    assume(np.isfinite(expected).all())
+    if real == "float32":
+        # Some trainings diverge, and magnify any rounding on their way: there is nothing to compare in them.
+        nearby = by_reference([(W * (1 + 2.0**-24), b, activation) for W, b, activation in start])
+        assume(difference(nearby, expected) < TOLERANCE[real] / 20)
     fastbp.train(net, x, y, epochs=epochs, batch_size=batch_size, optimizer=optimizer, shuffle=False, **how)
-    expected = flat(layers)
-    assert np.isfinite(expected).all(), "nothing can be compared"
     assert difference(net.parameters, expected) < TOLERANCE[real]
 
 

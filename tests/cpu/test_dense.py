@@ -9,7 +9,12 @@ from tests.cpu.kernels import REALS, Guarded, cases, in_panels, run, whole_vecto
 
 every_real = pytest.mark.parametrize("real", REALS)
 SHAPES = [(1, 1), (3, 5), (17, 33), (100, 49), (8, 16), (5, 130), (130, 5), (2 * dense.ROW_BLOCK + 7, 20)]
-SETTINGS = {"sgd": (0.1, 0.01), "momentum": (0.1, 0.01, 0.9, 0.2), "nesterov": (0.1, 0.01, 0.9)}
+SETTINGS = {
+    "sgd": (0.1, 0.01),
+    "momentum": (0.1, 0.01, 0.9, 0.2),
+    "nesterov": (0.1, 0.01, 0.9),
+    "adam": (0.1, 0.01, 0.9, 0.99, 1e-8),
+}
 ROWS = 29
 
 
@@ -49,7 +54,7 @@ class Layer:
         )  # fmt: skip
         self.ctx = dict(
             rows=rows, batch_rows=rows, chunk_rows=rows, host=self.host.array, scratch=self.scratch.array,
-            settings=np.zeros(4), hyper=np.zeros(4, real),
+            settings=np.zeros(4), hyper=np.zeros(8, real),
         )  # fmt: skip
 
     def run(self, factory, *arguments, op=None, **ctx):
@@ -185,13 +190,12 @@ def test_update(real, optimizer):
         x, dz = layer.x.array[:, : layer.n_in], layer.dz.array[:, : layer.n_out].astype(np.float64)
         W, b = layer.unpacked(layer.parameters)
         hyper = hyper_of(SETTINGS[optimizer], 2)
-        for got, before, d in ((W, layer.W, x.T @ dz), (b, layer.b, dz.sum(axis=0))):
-            after = [row.update(w, dw, *[0.0] * row.states, hyper) for w, dw in zip(before.flat, d.flat)]
-            expected, states = zip(*after) if row.states else (after, None)
-            layer.assert_close(got.ravel(), expected, terms=ROWS)
-        if row.states:
-            got = layer.unpacked(layer.arena.array[1])[1]
-            layer.assert_close(got, states, terms=ROWS)
+        states = [layer.unpacked(memory) for memory in layer.arena.array[1 : 1 + row.states]]
+        for array, (before, d) in enumerate(((layer.W, x.T @ dz), (layer.b, dz.sum(axis=0)))):
+            zeros = [0.0] * row.states
+            after = np.array([row.update(w, dw, *zeros, hyper) for w, dw in zip(before.flat, d.flat)])
+            for got, expected in zip(((W, b), *states), after.reshape(before.size, -1).T):
+                layer.assert_close(got[array].ravel(), expected, terms=ROWS)
         assert np.array_equal(layer.wt.array, in_panels(W.T, real)), "the transpose is not current"
 
 

@@ -26,6 +26,7 @@ KERNELS = {
     step.end_of_step: [()],
     team.barrier: [()],
     gather.gather: [()],
+    gather.require_finite: [()],
     gemm.matrix_product: [()],
     dense.dense_forward: [()],
     dense.dense_forward_unpacked: [()],
@@ -48,7 +49,7 @@ KERNELS = {
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
     gemm.strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
-    team.wait_for_all, team.function,
+    team.wait_for_all, team.function, team.bound,
 }  # fmt: skip
 
 

@@ -1,0 +1,455 @@
+"""train(): what it does to the weights, what it tells, how it ends, and what it refuses."""
+
+import _thread
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from numba import njit
+
+import fastbp
+from fastbp import SGD, random, training
+from fastbp.datasets import split
+from fastbp.training import History
+from tests import reference
+from tests.samples import batches, difference, draw_inputs, draw_targets, flat, make_network, reference_layers
+
+NAN = float("nan")
+
+
+def data(n, n_in=3, n_out=2, loss="mean_squared_error"):
+    return draw_inputs(n, n_in), draw_targets(loss, n, n_out)
+
+
+def trained(x, y, *, dtype="float64", sizes=(3, 4, 2), loss="mean_squared_error", **how):
+    """(network, history) of a training of the same start."""
+    net = make_network(list(sizes), loss=loss, dtype=dtype)
+    return net, fastbp.train(net, x, y, **how)
+
+
+def bits(x, y, **how):
+    net, history = trained(x, y, **how)
+    return net.parameters.tobytes(), tuple(history.loss)
+
+
+# The weights
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 23, 24, None, 1000])
+def test_against_reference(batch_size):
+    x, y = data(23)
+    net = make_network([3, 4, 2], dtype="float64")
+    layers, losses = reference.train(
+        reference_layers(net), batches(x, y, min(batch_size or 23, 23), 3), "mean_squared_error", "momentum",
+        learning_rate=0.1, momentum=0.9, weight_decay=0.01,
+    )  # fmt: skip
+    history = fastbp.train(
+        net,
+        x,
+        y,
+        epochs=3,
+        batch_size=batch_size,
+        shuffle=False,
+        optimizer=SGD(0.1, momentum=0.9, weight_decay=0.01),
+    )
+    assert difference(net.parameters, flat(layers)) < 1e-12
+    sizes = [len(batch) for batch, _ in batches(x, y, min(batch_size or 23, 23), 3)]
+    by_epoch = np.multiply(losses, sizes).reshape(3, -1).sum(axis=1) / 23
+    np.testing.assert_allclose(history.loss, by_epoch, rtol=1e-12)
+
+
+def test_layers_without_bias():
+    x, y = data(12)
+    net = fastbp.Network(
+        [fastbp.Dense(4, "tanh", use_bias=False), fastbp.Dense(2)], inputs=3, dtype="float64", seed=1
+    )
+    expected = net.parameters.copy()
+    other = fastbp.Network(
+        [fastbp.Dense(4, "tanh", use_bias=False), fastbp.Dense(2)], inputs=3, dtype="float64", seed=1
+    )
+    for _ in range(3):
+        expected -= 0.1 * other.gradient(x, y)[1].parameters
+        other.parameters[:] = expected
+    fastbp.train(net, x, y, epochs=3, batch_size=None, optimizer=SGD(0.1))
+    np.testing.assert_allclose(net.parameters, expected, rtol=1e-12)
+
+
+@njit
+def shuffle(order, seed, epoch):
+    random.shuffle(order, seed, epoch)
+
+
+def test_shuffle_is_a_function_of_seed_and_epoch():
+    x, y = data(23)
+    net, _ = trained(x, y, epochs=3, batch_size=5, seed=77, optimizer=SGD(0.1))
+    by_hand = make_network([3, 4, 2], dtype="float64")
+    for epoch in range(3):
+        order = np.arange(23)
+        shuffle(order, 77, epoch)
+        fastbp.train(by_hand, x[order], y[order], epochs=1, batch_size=5, shuffle=False, optimizer=SGD(0.1))
+    assert net.parameters.tobytes() == by_hand.parameters.tobytes()
+
+
+def test_seeds():
+    x, y = data(23)
+    how = dict(epochs=2, batch_size=5)
+    assert bits(x, y, seed=1, **how) == bits(x, y, seed=1, **how)
+    assert bits(x, y, seed=1, **how) != bits(x, y, seed=2, **how)
+    assert bits(x, y, **how) == bits(x, y, seed=1, **how), "the network's own seed, 1, by default"
+    assert bits(x, y, seed=2**64 - 1, **how) != bits(x, y, seed=2**63 - 1, **how)
+    assert bits(x, y, seed=1, shuffle=False, **how) == bits(x, y, seed=2, shuffle=False, **how)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("how", [dict(materialise=True), dict(threads=2), dict(threads=3, materialise=True)])
+def test_how_it_is_done_does_not_change_bits(how, dtype):
+    for n, batch_size in ((23, 5), (700, 300)):
+        x, y = data(n)
+        options = dict(epochs=3, batch_size=batch_size, dtype=dtype, optimizer=SGD(0.1, momentum=0.9))
+        assert bits(x, y, **options, **how) == bits(x, y, **options)
+
+
+def test_epochs_in_one_call_or_in_many_give_the_same_bits(monkeypatch):
+    x, y = data(23)
+    at_once = bits(x, y, epochs=50, batch_size=5, optimizer=SGD(0.1, momentum=0.9))
+    monkeypatch.setattr(training, "SECONDS_PER_CALL", 0.0)
+    one_by_one = bits(x, y, epochs=50, batch_size=5, optimizer=SGD(0.1, momentum=0.9))
+    monkeypatch.setattr(training, "SECONDS_INLINE", 0.0)
+    in_threads = bits(x, y, epochs=50, batch_size=5, optimizer=SGD(0.1, momentum=0.9))
+    assert at_once == one_by_one == in_threads
+
+
+def test_data_stay_as_they_are():
+    x, y = data(23)
+    x_before, y_before = x.copy(), y.copy()
+    trained(x, y, epochs=3, batch_size=5)
+    assert np.array_equal(x, x_before)
+    assert np.array_equal(y, y_before)
+
+
+def test_momentum_starts_anew():
+    x, y = data(23)
+    net, _ = trained(x, y, epochs=2, batch_size=None, shuffle=False, optimizer=SGD(0.1, momentum=0.9))
+    twice = make_network([3, 4, 2], dtype="float64")
+    for _ in range(2):
+        fastbp.train(twice, x, y, epochs=1, batch_size=None, shuffle=False, optimizer=SGD(0.1, momentum=0.9))
+    assert difference(twice.parameters, net.parameters) > 1e-3
+
+
+def test_one_row_one_weight():
+    net = fastbp.Network([1, 1], dtype="float64", seed=0)
+    net.parameters[:] = [2.0, 0.5]
+    history = fastbp.train(net, [[3.0]], [[6.0]], epochs=1, optimizer=SGD(0.1))
+    # z = 6.5, loss 0.25, dz = 1: dW = 3, db = 1
+    np.testing.assert_allclose(net.parameters, [1.7, 0.4], rtol=1e-15)
+    assert history.loss == [0.25]
+
+
+def test_it_learns():
+    x, y = fastbp.datasets.digits()
+    net = fastbp.Network([64, 32, 10], loss="softmax_cross_entropy", seed=0)
+    history = fastbp.train(net, x[:1500], y[:1500], epochs=20, optimizer=SGD(0.1, momentum=0.9))
+    assert history.loss[-1] < 0.02
+    assert net.evaluate(x[1500:], y[1500:])["accuracy"] > 0.9
+
+
+# The history
+
+
+def test_history():
+    x, y = data(23)
+    net, history = trained(x, y, epochs=7, batch_size=5)
+    assert isinstance(history, History)
+    assert len(history) == len(history.loss) == len(history.seconds) == len(history.samples_per_second) == 7
+    assert all(type(value) is float for value in history.loss + history.seconds + history.samples_per_second)
+    assert all(value > 0 for value in history.seconds)
+    assert history.validation_loss == []
+    assert not history.interrupted
+    assert history.threads == 1
+    assert net.loss(x, y) < history.loss[0]
+
+
+def test_loss_of_a_whole_batch_is_the_networks():
+    x, y = data(23)
+    net = make_network([3, 4, 2], dtype="float64")
+    before = net.loss(x, y)
+    history = fastbp.train(net, x, y, epochs=1, batch_size=None, shuffle=False)
+    assert history.loss == [before]
+
+
+def test_validation_pair():
+    x, y = data(40)
+    net, history = trained(x[:30], y[:30], epochs=5, batch_size=7, validation=(x[30:], y[30:]))
+    assert len(history.validation_loss) == 5
+    assert history.validation_loss[-1] == net.loss(x[30:], y[30:])
+    assert bits(x[:30], y[:30], epochs=5, batch_size=7) == (net.parameters.tobytes(), tuple(history.loss))
+
+
+def test_validation_share():
+    x, y = data(40)
+    net, history = trained(x, y, epochs=3, batch_size=7, validation=0.25, seed=9)
+    x_train, y_train, x_held, y_held = split(x, y, 0.25, 9)
+    assert len(x_held) == 10
+    assert history.validation_loss[-1] == net.loss(x_held, y_held)
+    assert bits(x_train, y_train, epochs=3, batch_size=7, seed=9) == (
+        net.parameters.tobytes(),
+        tuple(history.loss),
+    )
+
+
+def test_validation_of_classes():
+    x, y = data(40, loss="softmax_cross_entropy")
+    _, history = trained(x, y, loss="softmax_cross_entropy", epochs=2, validation=(x, np.eye(2)[y]))
+    assert len(history.validation_loss) == 2
+
+
+def test_progress(capfd):
+    x, y = data(23)
+    trained(x, y, epochs=3, progress=True)
+    shown = capfd.readouterr()
+    assert "training" in shown.err
+    assert "100%" in shown.err
+    assert "loss=" in shown.err
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize("progress", ["auto", False])
+def test_short_training_is_silent(progress, capfd):
+    x, y = data(23)
+    trained(x, y, epochs=3, progress=progress)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_with_validation_and_threads(capfd, monkeypatch):
+    monkeypatch.setattr(training, "_POLL_SECONDS", 0.0005)
+    x, y = data(2000)
+    trained(x, y, epochs=30, batch_size=5, progress=True, threads=2, validation=0.1)
+    shown = capfd.readouterr().err
+    assert "validation=" in shown
+    assert "epoch=30/30" in shown
+
+
+# The end
+
+
+interrupts = pytest.mark.xfail(
+    run=False,
+    reason="crash: after KeyboardInterrupt Thread.join(timeout) takes a running thread for ended",
+)
+
+
+def interrupt_after(seconds):
+    """Ctrl-C, as the main thread sees it, after some time."""
+    timer = threading.Timer(seconds, _thread.interrupt_main)
+    timer.start()
+    return timer
+
+
+LONG = dict(epochs=10**7, batch_size=5, optimizer=SGD(0.01))
+
+
+@interrupts
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("validation", [None, 0.2])
+def test_interrupt_returns_what_was_done(threads, validation):
+    x, y = data(23)
+    trained(x, y, epochs=2, batch_size=5, threads=threads, validation=validation)  # compiles
+    timer = interrupt_after(0.4)
+    start = time.perf_counter()
+    net, history = trained(x, y, threads=threads, validation=validation, **LONG)
+    assert time.perf_counter() - start < 30
+    timer.join()
+    assert history.interrupted
+    assert 0 < len(history) < LONG["epochs"]
+    assert np.isfinite(net.parameters).all()
+    assert np.isfinite(history.loss).all()
+    assert net.loss(x, y) < history.loss[0]
+    if validation:
+        assert len(history.validation_loss) in (len(history), len(history) - 1)
+
+
+@interrupts
+def test_interrupted_weights_are_those_of_a_whole_step():
+    x, y = data(5)
+    net = make_network([3, 4, 2], dtype="float64")
+    timer = interrupt_after(0.3)
+    history = fastbp.train(net, x, y, epochs=10**7, batch_size=5, optimizer=SGD(1e-4), shuffle=False)
+    timer.join()
+    assert history.interrupted
+    # One step is one epoch here: so many epochs again, uninterrupted, give the same bits.
+    again, whole = trained(x, y, epochs=len(history), batch_size=5, optimizer=SGD(1e-4), shuffle=False)
+    assert again.parameters.tobytes() == net.parameters.tobytes()
+    assert whole.loss == history.loss
+
+
+@interrupts
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_real_signal():
+    x, y = data(23)
+    timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    _, history = trained(x, y, **LONG)
+    timer.join()
+    assert history.interrupted
+
+
+@interrupts
+def test_training_goes_on_after_an_interrupt():
+    x, y = data(23)
+    timer = interrupt_after(0.3)
+    net, history = trained(x, y, **LONG)
+    timer.join()
+    assert history.interrupted
+    assert len(fastbp.train(net, x, y, epochs=3)) == 3
+    assert np.isfinite(net.predict(x)).all()
+
+
+# Side by side
+
+
+def test_trainings_in_several_threads_equal_those_alone():
+    cases = [
+        (seed, dict(epochs=40, batch_size=6 + seed, threads=1 + seed % 2, optimizer=SGD(0.05, momentum=0.9)))
+        for seed in range(6)
+    ]
+    x, y = data(60)
+
+    def run(seed, how, found):
+        net = make_network([3, 8, 2], seed=seed)
+        found[seed] = fastbp.train(net, x, y, **how).loss, net.parameters.tobytes()
+
+    alone, together = {}, {}
+    for seed, how in cases:
+        run(seed, how, alone)
+    threads = [threading.Thread(target=run, args=(*case, together)) for case in cases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def train_in_child(queue):
+    x, y = data(60)
+    net = make_network([3, 8, 2])
+    history = fastbp.train(net, x, y, epochs=20, batch_size=7, threads=2)
+    queue.put((net.parameters.tobytes(), history.loss))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_training_after_fork():
+    x, y = data(60)
+    net = make_network([3, 8, 2])
+    history = fastbp.train(net, x, y, epochs=20, batch_size=7, threads=2)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=train_in_child, args=(queue,))
+    child.start()
+    result = queue.get(timeout=60)
+    child.join(60)
+    assert child.exitcode == 0
+    assert result == (net.parameters.tobytes(), history.loss)
+
+
+def test_no_thread_stays_behind():
+    before = threading.active_count()
+    trained(*data(500), epochs=100, batch_size=5, threads=3)
+    assert threading.active_count() == before
+
+
+# Bad input
+
+
+BAD_SETTINGS = [
+    (dict(epochs=0), ValueError, "epochs must be an integer at least 1"),
+    (dict(epochs=-1), ValueError, "epochs must be .* got -1"),
+    (dict(epochs=2.0), TypeError, "epochs must be .* got 2.0"),
+    (dict(epochs=None), TypeError, "epochs must be .* got None"),
+    (dict(batch_size=0), ValueError, "batch_size must be .* got 0"),
+    (dict(batch_size=2.5), TypeError, "batch_size must be .* got 2.5"),
+    (dict(optimizer="sdg"), ValueError, "unknown optimizer 'sdg': did you mean 'sgd'"),
+    (dict(optimizer=None), TypeError, "optimizer must be a name"),
+    (dict(optimizer=SGD), TypeError, "optimizer must be a name"),
+    (dict(optimizer=0.1), TypeError, "optimizer must be a name"),
+    (dict(shuffle="yes"), TypeError, "shuffle must be True or False; got 'yes'"),
+    (dict(shuffle=1), TypeError, "shuffle must be True or False"),
+    (dict(seed=-1), ValueError, "seed must be"),
+    (dict(seed=0.5), TypeError, "seed must be"),
+    (dict(threads=0), ValueError, "threads must be .* got 0"),
+    (dict(threads="2"), TypeError, "threads must be .* got '2'"),
+    (dict(progress="yes"), TypeError, "progress must be True or False"),
+    (dict(progress=None), TypeError, "progress must be True or False"),
+    (dict(device="gpu"), ValueError, "unknown device 'gpu'"),
+    (dict(device=0), TypeError, "device must be a name"),
+    (dict(materialise=None), TypeError, "materialise must be True or False"),
+    (dict(validation=0.0), ValueError, "validation must be .* above 0 and below 1"),
+    (dict(validation=1.0), ValueError, "validation must be .* above 0 and below 1"),
+    (dict(validation=NAN), ValueError, "validation must be"),
+    (dict(validation=True), TypeError, "validation must be"),
+    (dict(validation="0.1"), TypeError, "validation must be"),
+    (dict(validation=(1, 2, 3)), ValueError, "a pair .x, y.; got 3 things"),
+    (dict(validation=([[1.0, 2.0]], [[1.0]])), ValueError, r"validation: x must have shape \(n, 3\)"),
+    (dict(validation=([[1.0, 2.0, NAN]], [[1.0, 2.0]])), ValueError, "validation: x must be finite"),
+    (dict(validation=([[1.0, 2.0, 3.0]], [[1.0]])), ValueError, "validation: y must have shape"),
+    (dict(validation=([], [])), ValueError, "validation: x must have at least one row"),
+    (dict(validation=np.zeros((2, 3))), TypeError, "validation must be"),
+]
+
+
+@pytest.mark.parametrize(("how", "error", "message"), BAD_SETTINGS)
+def test_refuses_before_anything_changes(how, error, message):
+    net, (x, y) = make_network([3, 4, 2]), data(6)
+    before = net.parameters.copy()
+    with pytest.raises(error, match=message) as caught:
+        fastbp.train(net, x, y, **how)
+    assert "\n" not in str(caught.value)
+    assert np.array_equal(net.parameters, before)
+
+
+def test_a_share_for_validation_needs_two_rows():
+    with pytest.raises(ValueError, match="at least 2"):
+        fastbp.train(make_network([3, 4, 2]), *data(1), validation=0.5)
+
+
+def test_settings_go_by_name():
+    with pytest.raises(TypeError):
+        fastbp.train(make_network([3, 4, 2]), *data(6), 10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        (dict(learning_rate=0), ValueError),
+        (dict(learning_rate=-0.1), ValueError),
+        (dict(learning_rate=NAN), ValueError),
+        (dict(learning_rate="0.1"), TypeError),
+        (dict(momentum=-0.1), ValueError),
+        (dict(weight_decay=-0.1), ValueError),
+        (dict(nesterov=True), ValueError),
+        (dict(nesterov=1, momentum=0.9), TypeError),
+        (dict(nesterov=True, momentum=0.9, dampening=0.1), ValueError),
+    ],
+)
+def test_sgd_refuses(settings, error):
+    with pytest.raises(error):
+        SGD(**settings)
+
+
+def test_optimizer_by_name_has_its_defaults():
+    x, y = data(23)
+    assert (
+        bits(x, y, epochs=2, optimizer="sgd") == bits(x, y, epochs=2, optimizer=SGD()) == bits(x, y, epochs=2)
+    )
+
+
+def test_a_training_that_diverges_ends_in_infinity_not_in_an_error():
+    x, y = data(23)
+    _, history = trained(100 * x, 100 * y, epochs=200, optimizer=SGD(10.0))
+    assert len(history) == 200
+    assert not np.isfinite(history.loss[-1])
