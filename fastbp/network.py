@@ -104,7 +104,18 @@ class Network:
         self._row_shapes = {(1, n_inputs), (n_inputs,)} - {(1,)}  # one number is a column, of one row
 
     # What kernels rely on is fixed; the numbers in `parameters` may be written at any time.
-    parameters = property(lambda self: self._parameters, doc="All parameters, (n_parameters,).")
+    @property
+    def parameters(self):
+        """All parameters, (n_parameters,)."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, vector):
+        if vector is not self._parameters:  # as it is after net.parameters *= 2
+            raise AttributeError(
+                "the vector of parameters stays; net.parameters[:] = values changes what it holds"
+            )
+
     layers = property(lambda self: self._layers, doc="The layers, with views into `parameters`.")
     loss_function = property(lambda self: self._loss_function, doc="The `Loss`.")
     dtype = property(lambda self: self._dtype, doc="The type of the numbers.")

@@ -1,6 +1,8 @@
 """train(): epochs of compiled steps, and what happens between them."""
 
+import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -161,48 +163,73 @@ def _run(network, plan, history, epochs, n, held_out, bar):
     # A guess for the first call, on the slow side: 2e9 multiply-adds a second and 1 µs a step.
     seconds = network.architecture.multiply_adds(n) / 2e9 + steps_per_epoch * 1e-6
     done = 0
-    while done < epochs:
-        at_once = 1 if held_out else max(1, min(epochs - done, int(SECONDS_PER_CALL / seconds)))
-        if not done:
-            at_once = min(at_once, max(1, int(SECONDS_INLINE / seconds)))
-        losses = np.zeros(at_once)
-        plan.set(first_epoch=done, last_epoch=done + at_once, losses=losses.ctypes.data)
-        start = time.perf_counter()
-        if plan.threads == 1 and at_once * seconds < SECONDS_INLINE:
-            plan.run()
-        else:
-            history.interrupted = _run_in_team(plan, bar, done * n)
-        elapsed = time.perf_counter() - start
-        completed = int(plan.contexts[0]["epoch"]) - done
-        for loss in losses[:completed]:
-            history.loss.append(float(loss / n))
-            history.seconds.append(elapsed / completed)
-            history.samples_per_second.append(n * completed / elapsed)
-        done += completed
-        if held_out and completed:
-            plan.unpack(network.parameters)
-            history.validation_loss.append(network._loss(*held_out))
-        bar.show(done * n, history)
-        if history.interrupted:
-            return
-        seconds = max(elapsed / at_once, 1e-9)
+    with _Interrupts(plan) as interrupts:
+        while done < epochs and not interrupts.asked:
+            at_once = 1 if held_out else max(1, min(epochs - done, int(SECONDS_PER_CALL / seconds)))
+            if not done:
+                at_once = min(at_once, max(1, int(SECONDS_INLINE / seconds)))
+            losses = np.zeros(at_once)
+            plan.set(first_epoch=done, last_epoch=done + at_once, losses=losses.ctypes.data)
+            start = time.perf_counter()
+            if plan.threads == 1 and at_once * seconds < SECONDS_INLINE:
+                plan.run()
+            else:
+                _run_in_team(plan, interrupts, bar, done * n)
+            elapsed = time.perf_counter() - start
+            completed = int(plan.contexts[0]["epoch"]) - done
+            for loss in losses[:completed]:
+                history.loss.append(float(loss / n))
+                history.seconds.append(elapsed / completed)
+                history.samples_per_second.append(n * completed / elapsed)
+            done += completed
+            if held_out and completed:
+                plan.unpack(network.parameters)
+                history.validation_loss.append(network._loss(*held_out))
+            bar.show(done * n, history)
+            seconds = max(elapsed / at_once, 1e-9)
+        history.interrupted = interrupts.asked
 
 
-def _run_in_team(plan, bar, rows_before):
-    """One call in threads of its own, while this one draws progress; returns whether Ctrl-C ended it."""
+def _run_in_team(plan, interrupts, bar, rows_before):
+    """One call in threads of its own, while this one draws progress."""
     team = plan.start()
-    interrupted = False
-    while True:
-        try:
-            if team.wait(_POLL_SECONDS):
-                return interrupted
+    try:
+        while not team.wait(_POLL_SECONDS):
+            if interrupts.asked:
+                plan.stop()
             bar.show(rows_before + plan.steps_done * plan.batch_size)
-        except KeyboardInterrupt:
-            plan.stop()
-            if interrupted:
-                team.wait()
-                raise
-            interrupted = True
+    except KeyboardInterrupt:
+        plan.stop()
+        team.wait()
+        raise
+
+
+class _Interrupts:
+    """While it is open, Ctrl-C asks the plan to stop after its step; a second one raises KeyboardInterrupt.
+
+    Python could raise the first one too, but anywhere: between a call and the record of what it did.
+    Handlers belong to the main thread, and one that is not Python's own is the caller's business.
+    """
+
+    def __init__(self, plan):
+        self._plan, self._installed, self.asked = plan, False, False
+
+    def __enter__(self):
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._handle)
+            self._installed = True
+        return self
+
+    def __exit__(self, *exception):
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _handle(self, number, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._plan.stop()
 
 
 def _hold_out(network, x, y, validation, seed):

@@ -237,12 +237,6 @@ def test_progress_with_validation_and_threads(capfd, monkeypatch):
 # The end
 
 
-interrupts = pytest.mark.xfail(
-    run=False,
-    reason="crash: after KeyboardInterrupt Thread.join(timeout) takes a running thread for ended",
-)
-
-
 def interrupt_after(seconds):
     """Ctrl-C, as the main thread sees it, after some time."""
     timer = threading.Timer(seconds, _thread.interrupt_main)
@@ -253,7 +247,6 @@ def interrupt_after(seconds):
 LONG = dict(epochs=10**7, batch_size=5, optimizer=SGD(0.01))
 
 
-@interrupts
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("validation", [None, 0.2])
 def test_interrupt_returns_what_was_done(threads, validation):
@@ -273,7 +266,6 @@ def test_interrupt_returns_what_was_done(threads, validation):
         assert len(history.validation_loss) in (len(history), len(history) - 1)
 
 
-@interrupts
 def test_interrupted_weights_are_those_of_a_whole_step():
     x, y = data(5)
     net = make_network([3, 4, 2], dtype="float64")
@@ -287,7 +279,6 @@ def test_interrupted_weights_are_those_of_a_whole_step():
     assert whole.loss == history.loss
 
 
-@interrupts
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_real_signal():
     x, y = data(23)
@@ -298,7 +289,6 @@ def test_a_real_signal():
     assert history.interrupted
 
 
-@interrupts
 def test_training_goes_on_after_an_interrupt():
     x, y = data(23)
     timer = interrupt_after(0.3)

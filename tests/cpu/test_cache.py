@@ -231,7 +231,6 @@ def test_the_users_folder(monkeypatch, tmp_path):
     assert cache.directory().parent == tmp_path / ".cache" / "fastbp"
 
 
-@pytest.mark.xfail(raises=RuntimeError, reason="Path.home() raises RuntimeError where there is no home")
 def test_nobodys_home(monkeypatch, compilations):
     """In a container whose user has no home, nothing is kept."""
 
