@@ -82,6 +82,16 @@ def sums_in_chunks(architecture, batch_size):
     )
 
 
+def splits_columns(architecture, batch_size, threads):
+    """Whether threads share the first layer's columns, rather than the rows of the batch.
+
+    Rows move the updated weights between cores in every step, columns the activations and their gradients:
+    columns where the layer has many more inputs than the batch has rows. The bits are the same.
+    """
+    n_in, n_out = architecture.sizes[:2]
+    return threads > 1 and n_in > 2 * batch_size and n_in * n_out > 16_000
+
+
 def automatic_threads(multiply_adds):
     """Threads for a step of so many multiply-adds: one for each portion of work, at most our cores."""
     return max(1, min(available_cores(), multiply_adds // WORK_PER_THREAD))
@@ -134,6 +144,7 @@ class Plan:
         whole = backward and not self._chunked  # phase 2 reads the activations of all rows
         self._slots = self._count_slots(backward, materialise)
         self._transposed = [backward and (layer > 0 or inputs) for layer in range(architecture.n_layers)]
+        self._split = task == "train" and whole and splits_columns(architecture, batch_size, threads)
         self.block_rows = self._choose_block_rows(whole)
 
         self._lay_out_parameters()
@@ -146,6 +157,8 @@ class Plan:
             workspace = (
                 shared_workspace if whole or thread == 0 else self._workspace(workspace_rows, backward)
             )
+            if self._split:
+                workspace = [self._own_inputs(workspace_rows), *workspace[1:]]
             self._programs.append(self._build_program(thread, workspace, materialise, inputs))
         self._connect()
         self.run_epochs = team.function(address(step.run_epochs))
@@ -218,6 +231,11 @@ class Plan:
             at += y_bytes + z_bytes + gradient_bytes
         return buffers
 
+    def _own_inputs(self, rows):
+        """Addresses like those of `_workspace`, for a thread's own copy of the inputs."""
+        x = self._keep(clean_workspace(rows * self._row_bytes(0))).ctypes.data
+        return x, x, 0
+
     def _keep(self, array):
         self._kept.append(array)
         return array
@@ -255,17 +273,17 @@ class Plan:
         last = architecture.n_layers - 1
         rows, sections = [], []
 
-        def emit(factory, *arguments, layer=0, own=None, **fields):
-            operation = self._operation(layer, thread, workspace)
+        def emit(factory, *arguments, layer=0, part=None, own=None, **fields):
+            operation = self._operation(layer, thread, workspace, part)
             operation["kernel"] = address(factory, *arguments, own=own)
             for field, value in fields.items():
                 operation[field] = value
             rows.append(operation)
 
-        def activation(factory, layer):
+        def activation(factory, layer, part=None):
             name = architecture.activations[layer]
             if name != "identity":
-                emit(factory, name, real, layer=layer, own=_users_own(name))
+                emit(factory, name, real, layer=layer, part=part, own=_users_own(name))
 
         def end_section(by_rows):
             first = sections[-1][1] if sections else 0
@@ -275,14 +293,26 @@ class Plan:
             if self.threads > 1:
                 emit(team.barrier)
 
+        def parts(layer):
+            return range(self.threads) if self._split and layer == 0 else (None,)
+
+        def own_part(layer):
+            return thread if self._split and layer == 0 else None
+
         for layer in layers:
-            if not self.unpacked:
-                emit(dense.dense_pack, real, layer=layer)
+            for part in parts(layer):
+                if not self.unpacked:
+                    emit(dense.dense_pack, real, layer=layer, part=part)
         end_section(False)
 
-        # Phase 1, by rows
+        # Phase 1, by rows; a first layer that is split by columns comes before
         emit(gather.require_finite if self.staged else gather.gather, real)
-        for layer in layers:
+        if self._split:
+            emit(dense.dense_forward, real, part=thread)
+            activation(elementwise.activation_forward, 0, part=thread)
+            wait()
+            end_section(False)
+        for layer in layers[1:] if self._split else layers:
             emit(dense.dense_forward_unpacked if self.unpacked else dense.dense_forward, real, layer=layer)
             activation(elementwise.activation_forward, layer)
         if self.task == "predict":
@@ -313,9 +343,10 @@ class Plan:
                 if thread == 0:
                     emit(dense.dense_total, real, layer=layer)
             elif self.task == "gradient" or (self.task == "train" and slots and not self._chunked):
-                emit(dense.dense_gradient, real, layer=layer)
+                emit(dense.dense_gradient, real, layer=layer, part=own_part(layer))
             if self.task == "train":
-                emit(dense.dense_apply if slots else dense.dense_update, self.optimizer, real, layer=layer)
+                update = dense.dense_apply if slots else dense.dense_update
+                emit(update, self.optimizer, real, layer=layer, part=own_part(layer))
         if thread == 0 and self.task in ("train", "gradient", "loss"):
             emit(step.end_of_step, real)
         wait()
@@ -323,7 +354,8 @@ class Plan:
 
         for layer in layers:
             if self.task == "train":
-                emit(dense.dense_unpack, real, layer=layer)
+                for part in parts(layer):
+                    emit(dense.dense_unpack, real, layer=layer, part=part)
             elif self.task == "gradient":
                 emit(dense.dense_unpack, real, layer=layer, w=self._slot(self._w[layer]))
         end_section(False)
@@ -343,8 +375,8 @@ class Plan:
         else:
             emit(loss.elementwise_link, architecture.loss, architecture.real, layer=last)
 
-    def _operation(self, layer, thread, workspace):
-        """A row of the program with all that is known of a layer."""
+    def _operation(self, layer, thread, workspace, part=None):
+        """A row of the program with all that is known of a layer, or of one part of its columns."""
         architecture = self.architecture
         n_in, n_out = architecture.sizes[layer : layer + 2]
         operation = np.zeros((), OPERATION)
@@ -355,11 +387,27 @@ class Plan:
             z_row=self._row_bytes(layer + 1),
             w=self._w[layer], wt=self._wt[layer], arena_bytes=self._arena_bytes,
             slots=self._slot(self._w[layer]), slot_bytes=self._arena_bytes,
-            host=self._size * architecture.parameter_offsets()[layer], **self._share(layer, thread),
+            host=self._size * architecture.parameter_offsets()[layer], host_row=self._size * n_out,
+            **self._share(layer, thread),
         )  # fmt: skip
+        if part is not None:
+            known |= self._part(known, part, thread)
         for field, value in known.items():
             operation[field] = value
         return operation
+
+    def _part(self, known, part, thread):
+        """What differs for one part of a layer's columns, as if they were a layer of their own."""
+        vectors = known["columns"] // self._lanes
+        first, last = (vectors * t // self.threads * self._lanes for t in (part, part + 1))
+        at, packed = first * self._size, (known["n_in"] + 1) * first * self._size
+        packed_x, packed_dz = self._packing[thread] if self._packed[0] else (0, 0)
+        return dict(
+            n_out=max(0, min(known["n_out"], last) - first), columns=last - first,
+            z=known["z"] + at, y=known["y"] + at, dz=known["dz"] + at, host=known["host"] + at,
+            w=known["w"] + packed, slots=known["slots"] + packed, packed_x=packed_x, packed_dz=packed_dz,
+            first_row=0, last_row=known["n_in"], first_column=0, last_column=last - first,
+        )  # fmt: skip
 
     def _slot(self, parameter):
         """The address in the first gradient slot of what lies at an address of the packed parameters."""
@@ -413,12 +461,12 @@ class Plan:
     def _connect(self):
         """Tell each operation and each context where it lies."""
         self._sections = self._programs[0][1]
-        self._pack, self._unpack = (self._sections[i : i + 1].ctypes.data for i in (0, 3))
+        self._pack, self._unpack = (self._sections[i:].ctypes.data for i in (0, len(self._sections) - 1))
         for thread, (program, sections) in enumerate(self._programs):
             program["address"] = program.ctypes.data + OPERATION.itemsize * np.arange(len(program))
             self.contexts[thread]["program"] = program.ctypes.data
-            self.contexts[thread]["sections"] = sections[1:3].ctypes.data
-            self.contexts[thread]["n_sections"] = 2
+            self.contexts[thread]["sections"] = sections[1:-1].ctypes.data
+            self.contexts[thread]["n_sections"] = len(sections) - 2
 
     # Running
 

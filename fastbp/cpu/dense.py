@@ -45,7 +45,7 @@ def dense_forward_unpacked(real):
     def dense_forward_unpacked(op, ctx):
         op.m, op.n, op.k = ctx.rows, op.columns, op.n_in
         op.a, op.a_row, op.a_step = op.x + ctx.slot * op.x_row, op.x_row, size
-        op.b, op.b_panel, op.b_step = ctx.host + op.host, size, op.n_out * size
+        op.b, op.b_panel, op.b_step = ctx.host + op.host, size, op.host_row
         op.c0 = op.b + op.n_in * op.b_step if op.use_bias != 0 else ctx.zeros
         op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
         call(ctx.product, op.address, ctx.address)
@@ -297,14 +297,13 @@ def dense_pack(real):
     transpose, copy = _transpose(real), copy_elements(real)
 
     def dense_pack(op, ctx):
-        host_row = op.n_out * size
         column = 0
         while column < op.columns:
             width = panel_width(op.columns - column)
             n = min(width, op.n_out - column)
             w = op.w + _place(op, 0, column, width) * size
             for row in range(op.n_in + 1 if op.use_bias != 0 else op.n_in):
-                copy(n, ctx.host + op.host + row * host_row + column * size, w + row * width * size)
+                copy(n, ctx.host + op.host + row * op.host_row + column * size, w + row * width * size)
             if op.wt != 0:
                 transpose(op, 0, op.n_in, column, width, w)
             column += width
@@ -317,14 +316,13 @@ def dense_unpack(real):
     size, panel_width, copy = REAL[real](0).itemsize, width_of_panel(real), copy_elements(real)
 
     def dense_unpack(op, ctx):
-        host_row = op.n_out * size
         column = 0
         while column < op.columns:
             width = panel_width(op.columns - column)
             n = min(width, op.n_out - column)
             w = op.w + _place(op, 0, column, width) * size
             for row in range(op.n_in + 1 if op.use_bias != 0 else op.n_in):
-                copy(n, w + row * width * size, ctx.host + op.host + row * host_row + column * size)
+                copy(n, w + row * width * size, ctx.host + op.host + row * op.host_row + column * size)
             column += width
 
     return kernel(dense_unpack)

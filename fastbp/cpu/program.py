@@ -26,7 +26,7 @@ def _record(text):
 #   w, wt                    packed weights and bias, packed transpose of the weights (0: none)
 #   arena_bytes              from a parameter to its first optimizer state, and on to the next one
 #   slots, slot_bytes        sums of gradients: the first, and from one to the next
-#   host                     where this layer's W begins in the flat vector of the host; its b follows
+#   host, host_row           where this layer's W begins in the host's flat vector, and its rows; b follows
 #   packed_x, packed_dz      this thread's memory for packed copies of x and dz, or 0
 #   first_row, last_row, first_column, last_column      this thread's share of W
 #   m, n, k, a, a_row, a_step, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
@@ -34,7 +34,7 @@ OPERATION = _record(
     """kernel address
     n_in n_out columns use_bias
     x dx x_row z y dz z_row
-    w wt arena_bytes slots slot_bytes host
+    w wt arena_bytes slots slot_bytes host host_row
     packed_x packed_dz first_row last_row first_column last_column
     m n k a a_row a_step b b_panel b_step c0 c c_row"""
 )
