@@ -159,6 +159,15 @@ def test_what_kernels_rely_on_cannot_be_replaced(name):
         setattr(net, name, np.zeros(3))
 
 
+def test_parameters_may_be_stepped_in_place():
+    net = make_network([3, 4, 2])
+    before, vector = net.parameters.copy(), net.parameters
+    net.parameters -= 0.5 * before
+    net.parameters *= 2
+    assert np.array_equal(vector, before)
+    assert net.parameters is vector
+
+
 # Asking
 
 
@@ -203,7 +212,7 @@ def test_one_row_again_and_again(n_in):
         with pytest.raises(ValueError, match=f"x must be finite; row 0, column {n_in - 1} is {bad}"):
             net.predict(row)
     assert np.array_equal(net.predict(rows[:1]), whole[:1])
-    net.parameters *= 2
+    net.parameters[:] *= 2
     assert not np.array_equal(net.predict(rows[:1]), whole[:1])
     assert np.array_equal(net.predict(rows[:1]), net.predict(rows)[:1])
 
