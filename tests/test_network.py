@@ -229,6 +229,16 @@ def test_few_rows_and_many_give_the_same_bits(sizes, real, loss):
             assert ask(x[:rows]).tobytes() == whole[:rows].tobytes()
 
 
+def test_room_behind_the_vector():
+    """Kernels read rows of W to whole vectors, of 64 bytes at most: past the end of the last row."""
+    net = make_network([3, 4, 1])
+    owner = net.parameters
+    while owner.base is not None:
+        owner = owner.base
+    end = net.parameters.ctypes.data + net.parameters.nbytes
+    assert owner.ctypes.data + owner.nbytes - end >= 64
+
+
 def test_few_rows_of_a_net_without_biases():
     net = Network([Dense(9, "tanh", use_bias=False), Dense(3, use_bias=False)], inputs=5, seed=1)
     x = draw_inputs(50, 5)
