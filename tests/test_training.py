@@ -236,6 +236,8 @@ LONG = dict(epochs=10**7, batch_size=5, optimizer=SGD(0.01))
 
 def interrupted(x, y, after=0.4, **how):
     """(network, history) of a training that gets Ctrl-C after some seconds."""
+    # Python's own handler: a shell that starts the tests in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(after, _thread.interrupt_main)
     timer.start()
     try:
@@ -244,6 +246,7 @@ def interrupted(x, y, after=0.4, **how):
         raise AssertionError("the interrupt came out of train()") from None
     finally:
         timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
