@@ -39,7 +39,7 @@ def make_network(sizes, activation="tanh", loss="mean_squared_error", *, seed=1,
         if layer.b is not None:
             layer.b[:] = 0.3 * draw.normal(size=layer.b.shape)
     if activation == "exponential":
-        net.parameters *= 0.1
+        net.parameters[:] *= 0.1
     return net
 
 

@@ -84,7 +84,7 @@ def train_and_compare(drawn, real):
     how = {name: drawn.pop(name) for name in ("threads", "materialise")}
     net = fastbp.Network(loss=fastbp.Loss(loss, **OPTIONS.get(loss, {})), dtype=real, **drawn)
     if any(layer.activation in ("exponential", "squareplus", "softplus") for layer in net.layers):
-        net.parameters *= 0.3  # eight of them in a row leave nothing to compare
+        net.parameters[:] *= 0.3  # eight of them in a row leave nothing to compare
     x = draw_inputs(rows, drawn["inputs"]).astype(real)
     y = draw_targets(loss, rows, net.layers[-1].n_out, probabilities=probabilities)
     y = y if y.ndim == 1 else y.astype(real)

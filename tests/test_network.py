@@ -159,6 +159,15 @@ def test_what_kernels_rely_on_cannot_be_replaced(name):
         setattr(net, name, np.zeros(3))
 
 
+def test_parameters_may_be_stepped_in_place():
+    net = make_network([3, 4, 2])
+    before, vector = net.parameters.copy(), net.parameters
+    net.parameters -= 0.5 * before
+    net.parameters *= 2
+    assert np.array_equal(vector, before)
+    assert net.parameters is vector
+
+
 # Asking
 
 
@@ -203,7 +212,7 @@ def test_one_row_again_and_again(n_in):
         with pytest.raises(ValueError, match=f"x must be finite; row 0, column {n_in - 1} is {bad}"):
             net.predict(row)
     assert np.array_equal(net.predict(rows[:1]), whole[:1])
-    net.parameters *= 2
+    net.parameters[:] *= 2
     assert not np.array_equal(net.predict(rows[:1]), whole[:1])
     assert np.array_equal(net.predict(rows[:1]), net.predict(rows)[:1])
 
@@ -218,6 +227,16 @@ def test_few_rows_and_many_give_the_same_bits(sizes, real, loss):
         whole = ask(x)
         for rows in (1, 2, FEW_ROWS, FEW_ROWS + 1, 100):
             assert ask(x[:rows]).tobytes() == whole[:rows].tobytes()
+
+
+def test_room_behind_the_vector():
+    """Kernels read rows of W to whole vectors, of 64 bytes at most: past the end of the last row."""
+    net = make_network([3, 4, 1])
+    owner = net.parameters
+    while owner.base is not None:
+        owner = owner.base
+    end = net.parameters.ctypes.data + net.parameters.nbytes
+    assert owner.ctypes.data + owner.nbytes - end >= 64
 
 
 def test_few_rows_of_a_net_without_biases():

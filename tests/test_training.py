@@ -40,23 +40,17 @@ def bits(x, y, **how):
 # The weights
 
 
+@pytest.mark.parametrize("loss", ["mean_squared_error", "softmax_cross_entropy"])
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 23, 24, None, 1000])
-def test_against_reference(batch_size):
-    x, y = data(23)
-    net = make_network([3, 4, 2], dtype="float64")
+def test_against_reference(batch_size, loss):
+    x, y = data(23, loss=loss)
+    net = make_network([3, 4, 2], loss=loss, dtype="float64", option=False)
     layers, losses = reference.train(
-        reference_layers(net), batches(x, y, min(batch_size or 23, 23), 3), "mean_squared_error", "momentum",
-        learning_rate=0.1, momentum=0.9, weight_decay=0.01,
+        reference_layers(net), batches(x, y, min(batch_size or 23, 23), 3), loss, "momentum",
+        option=0.0, learning_rate=0.1, momentum=0.9, weight_decay=0.01,
     )  # fmt: skip
-    history = fastbp.train(
-        net,
-        x,
-        y,
-        epochs=3,
-        batch_size=batch_size,
-        shuffle=False,
-        optimizer=SGD(0.1, momentum=0.9, weight_decay=0.01),
-    )
+    optimizer = SGD(0.1, momentum=0.9, weight_decay=0.01)
+    history = fastbp.train(net, x, y, epochs=3, batch_size=batch_size, shuffle=False, optimizer=optimizer)
     assert difference(net.parameters, flat(layers)) < 1e-12
     sizes = [len(batch) for batch, _ in batches(x, y, min(batch_size or 23, 23), 3)]
     by_epoch = np.multiply(losses, sizes).reshape(3, -1).sum(axis=1) / 23
@@ -237,14 +231,22 @@ def test_progress_with_validation_and_threads(capfd, monkeypatch):
 # The end
 
 
-def interrupt_after(seconds):
-    """Ctrl-C, as the main thread sees it, after some time."""
-    timer = threading.Timer(seconds, _thread.interrupt_main)
-    timer.start()
-    return timer
-
-
 LONG = dict(epochs=10**7, batch_size=5, optimizer=SGD(0.01))
+
+
+def interrupted(x, y, after=0.4, **how):
+    """(network, history) of a training that gets Ctrl-C after some seconds."""
+    # Python's own handler: a shell that starts the tests in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(after, _thread.interrupt_main)
+    timer.start()
+    try:
+        return trained(x, y, **how)
+    except KeyboardInterrupt:  # would end the test run
+        raise AssertionError("the interrupt came out of train()") from None
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -252,11 +254,9 @@ LONG = dict(epochs=10**7, batch_size=5, optimizer=SGD(0.01))
 def test_interrupt_returns_what_was_done(threads, validation):
     x, y = data(23)
     trained(x, y, epochs=2, batch_size=5, threads=threads, validation=validation)  # compiles
-    timer = interrupt_after(0.4)
     start = time.perf_counter()
-    net, history = trained(x, y, threads=threads, validation=validation, **LONG)
+    net, history = interrupted(x, y, threads=threads, validation=validation, **LONG)
     assert time.perf_counter() - start < 30
-    timer.join()
     assert history.interrupted
     assert 0 < len(history) < LONG["epochs"]
     assert np.isfinite(net.parameters).all()
@@ -266,37 +266,55 @@ def test_interrupt_returns_what_was_done(threads, validation):
         assert len(history.validation_loss) in (len(history), len(history) - 1)
 
 
-def test_interrupted_weights_are_those_of_a_whole_step():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_interrupted_weights_are_those_of_a_whole_step(threads):
     x, y = data(5)
-    net = make_network([3, 4, 2], dtype="float64")
-    timer = interrupt_after(0.3)
-    history = fastbp.train(net, x, y, epochs=10**7, batch_size=5, optimizer=SGD(1e-4), shuffle=False)
-    timer.join()
+    how = dict(batch_size=5, optimizer=SGD(1e-4), shuffle=False)
+    net, history = interrupted(x, y, epochs=10**7, threads=threads, **how)
     assert history.interrupted
     # One step is one epoch here: so many epochs again, uninterrupted, give the same bits.
-    again, whole = trained(x, y, epochs=len(history), batch_size=5, optimizer=SGD(1e-4), shuffle=False)
+    again, whole = trained(x, y, epochs=len(history), **how)
     assert again.parameters.tobytes() == net.parameters.tobytes()
     assert whole.loss == history.loss
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_real_signal():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_interrupts_at_any_time(threads):
     x, y = data(23)
-    timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    _, history = trained(x, y, **LONG)
-    timer.join()
-    assert history.interrupted
+    for i in range(20):
+        net, history = interrupted(x, y, after=0.05 + 0.007 * i, threads=threads, **LONG)
+        assert history.interrupted
+        assert np.isfinite(net.parameters).all()
+        assert net.loss(x, y) < history.loss[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_real_signal(monkeypatch):
+    monkeypatch.setattr(_thread, "interrupt_main", lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert interrupted(*data(23), **LONG)[1].interrupted
 
 
 def test_training_goes_on_after_an_interrupt():
     x, y = data(23)
-    timer = interrupt_after(0.3)
-    net, history = trained(x, y, **LONG)
-    timer.join()
+    net, history = interrupted(x, y, **LONG)
     assert history.interrupted
     assert len(fastbp.train(net, x, y, epochs=3)) == 3
     assert np.isfinite(net.predict(x)).all()
+
+
+def test_the_handler_of_ctrl_c_is_put_back():
+    def handler(number, frame):
+        raise AssertionError("called by nobody")
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        trained(*data(23), epochs=3)
+        assert signal.getsignal(signal.SIGINT) is handler
+        with pytest.raises(ValueError):
+            trained(*data(23), epochs=0)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # Side by side
