@@ -150,13 +150,11 @@ class Plan:
         self._lay_out_parameters()
         self._plan_packing(backward and not self._chunked)
         workspace_rows = batch_size if whole else min(batch_size, self.block_rows)
-        shared_workspace = self._workspace(workspace_rows, backward)
+        shared_workspace = self._workspace(workspace_rows)
         self._build_contexts(whole)
-        self.sections, self._programs = None, []
+        self._programs = []
         for thread in range(threads):
-            workspace = (
-                shared_workspace if whole or thread == 0 else self._workspace(workspace_rows, backward)
-            )
+            workspace = shared_workspace if whole or thread == 0 else self._workspace(workspace_rows)
             if self._split:
                 workspace = [self._own_inputs(workspace_rows), *workspace[1:]]
             self._programs.append(self._build_program(thread, workspace, materialise, inputs))
@@ -214,7 +212,7 @@ class Plan:
         row = self._whole_vectors(n) * self._size
         return row + 64 if row % 4096 == 0 else row
 
-    def _workspace(self, rows, backward):
+    def _workspace(self, rows):
         """Addresses of the activations: for each size a buffer for z, for y, for the gradient."""
         architecture = self.architecture
         need = []
@@ -247,10 +245,9 @@ class Plan:
         widest = max(map(self._whole_vectors, architecture.sizes))
         sixteens = -(-max(architecture.sizes) // 16) * 16
         loss_scratch = (self.block_rows + 1) * (sixteens + 3)
-        scratch = _aligned(self._size * max(dense.ROW_BLOCK * self._panel, widest, loss_scratch))
-        self.contexts = ctx = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).view(np.uint8)
-        ctx = ctx.reshape(threads, -1)[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
-        self.contexts = ctx
+        scratch = _aligned(self._size * max((dense.ROW_BLOCK + 1) * self._panel, widest, loss_scratch))
+        memory = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).reshape(threads, -1)
+        self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
         self.shared = aligned_zeros(SHARED.itemsize)
         self.settings = np.zeros(16)
         self.option = np.array([architecture.option], np.float64)

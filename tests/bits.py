@@ -20,6 +20,8 @@ CASES = {
     "classes": ([20, 33, 17, 10], "gelu", "softmax_cross_entropy", 150, 64, False),
     "chunks": ([4, 16, 7, 3], "tanh", "softmax_cross_entropy", 1000, 600, True),
     "wide": ([70, 130, 1], "gelu", "mean_squared_error", 40, 40, False),
+    "many inputs, by columns": ([400, 50, 3], "relu", "softmax_cross_entropy", 70, 32, False),
+    "packed": ([200, 210, 4], "tanh", "huber", 450, 220, False),
     "long sums": ([300, 8, 2], "tanh", "softmax_cross_entropy", 300, 290, True),
 }
 MODES = {"fused": False, "materialised": True}

@@ -46,6 +46,7 @@ class Layer:
         self.scratch = Guarded((dense.ROW_BLOCK + 1) * 64, real)
         self.op = dict(
             n_in=n_in, n_out=n_out, columns=self.columns, use_bias=use_bias, host=0,
+            host_row=n_out * np.dtype(real).itemsize,
             w=self.parameters, wt=self.wt.array,
             x=self.x.array, dx=self.dx.array, x_row=self.x.array.strides[0],
             z=self.z.array, dz=self.dz.array, z_row=self.z.array.strides[0],
