@@ -249,7 +249,7 @@ def test_other_machines_and_options_have_files_of_their_own(folder, monkeypatch,
     from fastbp.cpu.machine import this_machine
 
     here = cache._path("a kernel")
-    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv(name, "another")
     this_machine.cache_clear()
     assert cache._path("a kernel") != here
     monkeypatch.undo()
