@@ -4,7 +4,9 @@ from numba import int64
 
 from fastbp.cpu.elementwise import copy_elements
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import array, part
+from fastbp.cpu.simd import array, part, prefetch
+
+LINE = 64  # bytes that a cache holds together, on every processor of today
 
 
 @part
@@ -34,11 +36,23 @@ def require_finite(real):
 
 
 def gather(real):
-    """x (rows, n_in) of the workspace = the block's rows of the data."""
+    """x (rows, n_in) of the workspace = the block's rows of the data.
+
+    The order of the epoch is known, so the rows of the next batch are asked for meanwhile.
+    """
     size, copy = REAL[real](0).itemsize, copy_elements(real)
 
+    @part
+    def ask_for(row, n_bytes):
+        for offset in range(0, n_bytes, LINE):
+            prefetch(row + offset)
+
     def gather(op, ctx):
+        n_bytes = op.n_in * size
+        ahead = 0 if ctx.order == 0 else min(ctx.rows, ctx.n_rows - ctx.start - ctx.row - ctx.batch_size)
         for i in range(ctx.rows):
-            copy(op.n_in, ctx.x + data_row(ctx, i) * op.n_in * size, op.x + (ctx.slot + i) * op.x_row)
+            copy(op.n_in, ctx.x + data_row(ctx, i) * n_bytes, op.x + (ctx.slot + i) * op.x_row)
+            if i < ahead:
+                ask_for(ctx.x + data_row(ctx, i + ctx.batch_size) * n_bytes, n_bytes)
 
     return kernel(gather)

@@ -377,6 +377,21 @@ def atomic_store(typingctx, address, value):
 
 
 @intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address, which may be any, to be brought to the second-level cache."""
+
+    def codegen(context, builder, signature, arguments):
+        byte = ir.IntType(8).as_pointer()
+        kind = [byte, _INT32, _INT32, _INT32]
+        reading = [_INT32(0), _INT32(2), _INT32(1)]  # a read, of medium locality, of data
+        line = builder.inttoptr(arguments[0], byte)
+        builder.call(_declare(builder, "llvm.prefetch.p0", ir.VoidType(), kind), [line, *reading])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def relax(typingctx):
     """Tell the core that this is a spin loop (x86 ``pause``, AArch64 ``yield``; nothing elsewhere)."""
 
