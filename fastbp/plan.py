@@ -264,115 +264,95 @@ class Plan:
         ctx["chunk_rows"] = CHUNK_ROWS if self._chunked else self.batch_size
 
     def _build_program(self, thread, workspace, materialise, inputs):
-        """The program of one thread; the sections are the same for all."""
-        architecture, real = self.architecture, self.architecture.real
-        layers = range(architecture.n_layers)
-        last = architecture.n_layers - 1
-        rows, sections = [], []
-
-        def emit(factory, *arguments, layer=0, part=None, own=None, **fields):
-            operation = self._operation(layer, thread, workspace, part)
-            operation["kernel"] = address(factory, *arguments, own=own)
-            for field, value in fields.items():
-                operation[field] = value
-            rows.append(operation)
-
-        def activation(factory, layer, part=None):
-            name = architecture.activations[layer]
-            if name != "identity":
-                emit(factory, name, real, layer=layer, part=part, own=_users_own(name))
-
-        def end_section(by_rows):
-            first = sections[-1][1] if sections else 0
-            sections.append((first, len(rows), by_rows))
-
-        def wait():
-            if self.threads > 1:
-                emit(team.barrier)
-
-        def parts(layer):
-            return range(self.threads) if self._split and layer == 0 else (None,)
-
-        def own_part(layer):
-            return thread if self._split and layer == 0 else None
-
-        for layer in layers:
-            for part in parts(layer):
-                if not self.unpacked:
-                    emit(dense.dense_pack, real, layer=layer, part=part)
-        end_section(False)
-
-        # Phase 1, by rows; a first layer that is split by columns comes before
-        emit(gather.require_finite if self.staged else gather.gather, real)
-        if self._split:
-            emit(dense.dense_forward, real, part=thread)
-            activation(elementwise.activation_forward, 0, part=thread)
-            wait()
-            end_section(False)
-        for layer in layers[1:] if self._split else layers:
-            emit(dense.dense_forward_unpacked if self.unpacked else dense.dense_forward, real, layer=layer)
-            activation(elementwise.activation_forward, layer)
-        if self.task == "predict":
-            self._emit_link(emit, last)
-        elif self.task == "logits":
-            emit(loss.copy_outputs, real, layer=last)
-        else:
-            self._emit_loss(emit, last)
+        """(operations, sections) of one thread; packing is the first section, unpacking the last."""
+        program = _Program(self, thread, workspace)
+        self._emit_packing(program)
+        self._emit_forward(program)
         if self.task in ("train", "gradient"):
-            for layer in reversed(layers):
-                activation(elementwise.activation_backward, layer)
-                if self._chunked:
-                    emit(dense.dense_gradient, real, layer=layer, **self._all_columns(layer))
-                if self._transposed[layer]:
-                    emit(dense.dense_backward, real, layer=layer)
-            if inputs:
-                emit(loss.copy_outputs, real, y=workspace[0][2], z_row=self._row_bytes(0),
-                     n_out=architecture.sizes[0])  # fmt: skip
-        end_section(True)
+            self._emit_backward(program, inputs)
+        program.end_section(by_rows=True)
+        self._emit_phase_two(program, materialise)
+        self._emit_unpacking(program)
+        return np.array(program.operations, OPERATION).reshape(-1), np.array(program.sections, SECTION)
 
-        # Phase 2, by tiles of the weights
-        wait()
+    def _parts(self, layer):
+        """The parts of a layer's columns: one for each thread where it is split, else the whole."""
+        return range(self.threads) if self._split and layer == 0 else (None,)
+
+    def _emit_packing(self, program):
+        for layer in range(self.architecture.n_layers):
+            for part in self._parts(layer):
+                if not self.unpacked:
+                    program.emit(dense.dense_pack, layer=layer, part=part)
+        program.end_section(by_rows=False)
+
+    def _emit_forward(self, program):
+        """Phase 1, by rows, from the data to the loss or the outputs; before it a layer split by columns."""
+        architecture, first, last = self.architecture, 0, self.architecture.n_layers - 1
+        rowwise = LOSSES[architecture.loss].rowwise
+        program.emit(gather.require_finite if self.staged else gather.gather)
+        if self._split:
+            program.emit(dense.dense_forward, part=program.thread)
+            program.emit_activation(elementwise.activation_forward, 0, part=program.thread)
+            program.wait()
+            program.end_section(by_rows=False)
+            first = 1
+        for layer in range(first, architecture.n_layers):
+            program.emit(dense.dense_forward_unpacked if self.unpacked else dense.dense_forward, layer=layer)
+            program.emit_activation(elementwise.activation_forward, layer)
+        if self.task == "logits":
+            program.emit(loss.copy_outputs, layer=last)
+        elif self.task == "predict" and rowwise:
+            program.emit(loss.softmax_link, layer=last)
+        elif self.task == "predict":
+            program.emit(loss.elementwise_link, architecture.loss, layer=last)
+        elif rowwise:
+            program.emit(loss.softmax_loss, self.targets, layer=last)
+        else:
+            program.emit(loss.elementwise_loss, architecture.loss, layer=last)
+
+    def _emit_backward(self, program, inputs):
+        """Phase 1, by rows: the deltas, from the loss back to the first layer."""
+        for layer in reversed(range(self.architecture.n_layers)):
+            program.emit_activation(elementwise.activation_backward, layer)
+            if self._chunked:
+                program.emit(dense.dense_gradient, layer=layer, **self._all_columns(layer))
+            if self._transposed[layer]:
+                program.emit(dense.dense_backward, layer=layer)
+        if inputs:
+            dx, row = program.workspace[0][2], self._row_bytes(0)
+            program.emit(loss.copy_outputs, y=dx, z_row=row, n_out=self.architecture.sizes[0])
+
+    def _emit_phase_two(self, program, materialise):
+        """Phase 2, by tiles of the weights: gradients over the whole batch, and the update."""
+        program.wait()
         if self.task == "train":
-            emit(elementwise.optimizer_prepare, self.optimizer, real)
-        for layer in layers:
-            slots = self._chunked or materialise
-            if self.task == "gradient" and self._chunked:
-                if thread == 0:
-                    emit(dense.dense_total, real, layer=layer)
-            elif self.task == "gradient" or (self.task == "train" and slots and not self._chunked):
-                emit(dense.dense_gradient, real, layer=layer, part=own_part(layer))
+            program.emit(elementwise.optimizer_prepare, self.optimizer)
+        for layer in range(self.architecture.n_layers):
+            part = program.thread if self._split and layer == 0 else None
+            if self._chunked:
+                if self.task == "gradient" and program.thread == 0:
+                    program.emit(dense.dense_total, layer=layer)
+            elif self.task == "gradient" or materialise:
+                program.emit(dense.dense_gradient, layer=layer, part=part)
             if self.task == "train":
-                update = dense.dense_apply if slots else dense.dense_update
-                emit(update, self.optimizer, real, layer=layer, part=own_part(layer))
-        if thread == 0 and self.task in ("train", "gradient", "loss"):
-            emit(step.end_of_step, real)
-        wait()
-        end_section(False)
+                update = dense.dense_apply if self._chunked or materialise else dense.dense_update
+                program.emit(update, self.optimizer, layer=layer, part=part)
+        if program.thread == 0 and self.task in ("train", "gradient", "loss"):
+            program.emit(step.end_of_step)
+        program.wait()
+        program.end_section(by_rows=False)
 
-        for layer in layers:
+    def _emit_unpacking(self, program):
+        for layer in range(self.architecture.n_layers):
             if self.task == "train":
-                for part in parts(layer):
-                    emit(dense.dense_unpack, real, layer=layer, part=part)
+                for part in self._parts(layer):
+                    program.emit(dense.dense_unpack, layer=layer, part=part)
             elif self.task == "gradient":
-                emit(dense.dense_unpack, real, layer=layer, w=self._slot(self._w[layer]))
-        end_section(False)
-        return np.array(rows, OPERATION).reshape(-1), np.array(sections, SECTION)
+                program.emit(dense.dense_unpack, layer=layer, w=self._slot(self._w[layer]))
+        program.end_section(by_rows=False)
 
-    def _emit_loss(self, emit, last):
-        architecture = self.architecture
-        if LOSSES[architecture.loss].rowwise:
-            emit(loss.softmax_loss, self.targets, architecture.real, layer=last)
-        else:
-            emit(loss.elementwise_loss, architecture.loss, architecture.real, layer=last)
-
-    def _emit_link(self, emit, last):
-        architecture = self.architecture
-        if LOSSES[architecture.loss].rowwise:
-            emit(loss.softmax_link, architecture.real, layer=last)
-        else:
-            emit(loss.elementwise_link, architecture.loss, architecture.real, layer=last)
-
-    def _operation(self, layer, thread, workspace, part=None):
+    def operation(self, layer, thread, workspace, part=None):
         """A row of the program with all that is known of a layer, or of one part of its columns."""
         architecture = self.architecture
         n_in, n_out = architecture.sizes[layer : layer + 2]
@@ -523,6 +503,39 @@ class Plan:
     def steps_done(self):
         """Steps of the current run so far; may be read while it runs."""
         return int(self.shared[STEPS : STEPS + 8].view(np.int64)[0])
+
+
+class _Program:
+    """One thread's program while it is written: rows for operations, and the sections that they make."""
+
+    def __init__(self, plan, thread, workspace):
+        self._plan, self.thread, self.workspace = plan, thread, workspace
+        self.operations, self.sections = [], []
+
+    def emit(self, factory, *arguments, layer=0, part=None, own=None, **fields):
+        """Add the operation of kernel ``factory(*arguments, real)``; `fields` differ from the layer's."""
+        operation = self._plan.operation(layer, self.thread, self.workspace, part)
+        real = () if factory is team.barrier else (self._plan.architecture.real,)
+        operation["kernel"] = address(factory, *arguments, *real, own=own)
+        for field, value in fields.items():
+            operation[field] = value
+        self.operations.append(operation)
+
+    def emit_activation(self, factory, layer, part=None):
+        """Add a pass of a layer's activation; the identity has none."""
+        name = self._plan.architecture.activations[layer]
+        if name != "identity":
+            self.emit(factory, name, layer=layer, part=part, own=_users_own(name))
+
+    def wait(self):
+        """Add a barrier, where there is somebody to wait for."""
+        if self._plan.threads > 1:
+            self.emit(team.barrier)
+
+    def end_section(self, by_rows):
+        """Let all since the last section be one."""
+        first = self.sections[-1][1] if self.sections else 0
+        self.sections.append((first, len(self.operations), by_rows))
 
 
 def _users_own(name):
