@@ -1,13 +1,10 @@
 """The plan: what it decides, how it lays out memory, and that the memory's old content does not matter."""
 
-import itertools
-
 import numpy as np
 import pytest
 
 import fastbp
 from fastbp import plan as plan_module
-from fastbp.cpu.dense import dense_update
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.plan import CHUNK_ROWS, Architecture, Plan, automatic_threads, sums_in_chunks
 from tests.samples import draw_inputs, draw_targets, make_network
@@ -64,25 +61,6 @@ def test_blocks_cover_the_batch(sizes, batch_size, threads):
         assert made.block_rows == CHUNK_ROWS
     else:
         assert made.block_rows <= max(24, -(-batch_size // threads))
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3, 8])
-@pytest.mark.parametrize("sizes", [(1, 1), (7, 33), (64, 32, 10), (100, 200, 3)])
-def test_every_weight_is_updated_by_one_thread(sizes, threads):
-    made = Plan(architecture(sizes), "train", 32, threads, optimizer="sgd")
-    update = plan_module.address(dense_update, "sgd", "float32")
-    owners = [np.zeros((n_in, made._whole_vectors(n_out)), int) for n_in, n_out in itertools.pairwise(sizes)]
-    for program, _ in made._programs:
-        mine = program[program["kernel"] == update]
-        assert len(mine) == len(owners)
-        for layer, op in enumerate(mine):
-            rows, columns = (
-                slice(op["first_row"], op["last_row"]),
-                slice(op["first_column"], op["last_column"]),
-            )
-            owners[layer][rows, columns] += 1
-    for owner in owners:
-        assert (owner == 1).all()
 
 
 def test_memory_is_aligned_and_rows_avoid_one_cache_set():
