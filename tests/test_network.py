@@ -15,7 +15,7 @@ from fastbp.formulas import activations
 from fastbp.initializers import INITIALIZERS
 from fastbp.network import FEW_ROWS
 from tests import reference
-from tests.samples import draw_inputs, draw_targets, make_network, reference_layers
+from tests.samples import Frame, draw_inputs, draw_targets, make_network, read_only, reference_layers
 
 NAN, INF = float("nan"), float("inf")
 
@@ -437,22 +437,6 @@ def test_own_activation_replaced(table):
 
 
 # Bad input
-
-
-class Frame:
-    """All that is asked of a frame: __array__."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def __array__(self, dtype=None, copy=None):
-        return np.asarray(self.values, dtype=dtype)
-
-
-def read_only(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
 
 
 LAYOUTS = {

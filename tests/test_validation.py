@@ -7,6 +7,7 @@ import pytest
 
 from fastbp import validation
 from fastbp.formulas.losses import LOSSES
+from tests.samples import Frame, read_only
 
 F4, F8 = np.dtype("float32"), np.dtype("float64")
 NAN, INF = float("nan"), float("inf")
@@ -14,22 +15,6 @@ REAL, CLASSES = LOSSES["mean_squared_error"], LOSSES["softmax_cross_entropy"]
 BINARY, COUNT, SIGN = LOSSES["binary_cross_entropy"], LOSSES["poisson"], LOSSES["hinge"]
 
 TABLE = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 4.0]])
-
-
-class Frame:
-    """All that is asked of a frame: __array__."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def __array__(self, dtype=None, copy=None):
-        return np.asarray(self.values, dtype=dtype)
-
-
-def read_only(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
 
 
 def unaligned(a):
