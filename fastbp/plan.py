@@ -183,7 +183,7 @@ class Plan:
         offset, self._w = 0, []
         for n_in, n_out in itertools.pairwise(self.architecture.sizes):
             self._w.append(offset)
-            offset = _aligned(offset + (n_in + 1) * self._whole_vectors(n_out) * self._size)
+            offset = _aligned(offset + (n_in + 1) * self._columns(n_out) * self._size)
         self._arena_bytes = offset
         states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
         offset *= 1 + states + self._slots
@@ -193,7 +193,7 @@ class Plan:
             self.architecture.sizes, self.architecture.sizes[1:], self._transposed, strict=False
         ):
             self._wt.append(offset if wanted else None)
-            offset = _aligned(offset + self._whole_vectors(n_in) * n_out * self._size * wanted)
+            offset = _aligned(offset + self._columns(n_in) * self._columns(n_out) * self._size * wanted)
         self._arena = aligned_zeros(0 if self.unpacked else offset)
         base = self._arena.ctypes.data
         self._w = [base + at for at in self._w]
@@ -209,7 +209,7 @@ class Plan:
         n, architecture = self.architecture.sizes[layer], self.architecture
         if layer == architecture.n_layers and LOSSES[architecture.loss].rowwise:
             n = -(-n // 16) * 16
-        row = self._whole_vectors(n) * self._size
+        row = self._columns(n) * self._size
         return row + 64 if row % 4096 == 0 else row
 
     def _workspace(self, rows):
@@ -242,7 +242,7 @@ class Plan:
 
     def _build_contexts(self, whole):
         architecture, threads = self.architecture, self.threads
-        widest = max(map(self._whole_vectors, architecture.sizes))
+        widest = max(map(self._columns, architecture.sizes))
         sixteens = -(-max(architecture.sizes) // 16) * 16
         loss_scratch = (self.block_rows + 1) * (sixteens + 3)
         scratch = _aligned(self._size * max((dense.ROW_BLOCK + 1) * self._panel, widest, loss_scratch))
@@ -251,7 +251,7 @@ class Plan:
         self.shared = aligned_zeros(SHARED.itemsize)
         self.settings = np.zeros(16)
         self.option = np.array([architecture.option], np.float64)
-        zeros = self._keep(aligned_zeros(widest * self._size))
+        zeros = self._keep(aligned_zeros(max(widest * self._size, 64)))
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
         ctx["thread"], ctx["threads"], ctx["shared"] = np.arange(threads), threads, self.shared.ctypes.data
         one = self._keep(np.ones(1, architecture.dtype))
@@ -358,7 +358,8 @@ class Plan:
         n_in, n_out = architecture.sizes[layer : layer + 2]
         operation = np.zeros((), OPERATION)
         known = dict(
-            n_in=n_in, n_out=n_out, columns=self._whole_vectors(n_out), use_bias=architecture.biases[layer],
+            n_in=n_in, n_out=n_out, x_columns=self._columns(n_in), columns=self._columns(n_out),
+            use_bias=architecture.biases[layer],
             x=workspace[layer][1], dx=workspace[layer][2], x_row=self._row_bytes(layer),
             z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2],
             z_row=self._row_bytes(layer + 1),
@@ -375,8 +376,9 @@ class Plan:
 
     def _part(self, known, part, thread):
         """What differs for one part of a layer's columns, as if they were a layer of their own."""
-        vectors = known["columns"] // self._lanes
-        first, last = (vectors * t // self.threads * self._lanes for t in (part, part + 1))
+        lanes = min(self._lanes, known["columns"])
+        vectors = known["columns"] // lanes
+        first, last = (vectors * t // self.threads * lanes for t in (part, part + 1))
         at, packed = first * self._size, (known["n_in"] + 1) * first * self._size
         packed_x, packed_dz = self._packing[thread] if self._packed[0] else (0, 0)
         return dict(
@@ -398,8 +400,9 @@ class Plan:
         n_in = self.architecture.sizes[layer]
         whole = self._all_columns(layer)
         if not self._packed[layer]:
-            tiles = -(-n_in // 8)
-            first, last = (min(n_in, 8 * (tiles * t // self.threads)) for t in (thread, thread + 1))
+            rows = max(8, self._lanes)  # whole tiles, and whole squares of the transpose
+            blocks = -(-n_in // rows)
+            first, last = (min(n_in, rows * (blocks * t // self.threads)) for t in (thread, thread + 1))
             return whole | dict(first_row=first, last_row=last)
         panels = self._panel_starts(layer)
         first, last = (panels[(len(panels) - 1) * t // self.threads] for t in (thread, thread + 1))
@@ -408,7 +411,7 @@ class Plan:
 
     def _panel_starts(self, layer):
         """Where the panels of a layer's W begin, and where the last one ends."""
-        columns, starts = self._whole_vectors(self.architecture.sizes[layer + 1]), [0]
+        columns, starts = self._columns(self.architecture.sizes[layer + 1]), [0]
         while starts[-1] < columns:
             starts.append(starts[-1] + gemm.width_of_panel(self.architecture.real)(columns - starts[-1]))
         return starts
@@ -421,7 +424,7 @@ class Plan:
         widest = max(
             (n_out for (_, n_out), packed in zip(layers, self._packed, strict=True) if packed), default=0
         )
-        columns = min(self._whole_vectors(widest), widest // self.threads + 2 * self._panel) if widest else 0
+        columns = min(self._columns(widest), widest // self.threads + 2 * self._panel) if widest else 0
         x_bytes = _aligned(rows * dense.ROW_BLOCK * self._size)
         self._packing = []
         for _ in range(self.threads if widest else 0):
@@ -430,10 +433,10 @@ class Plan:
 
     def _all_columns(self, layer):
         n_in, n_out = self.architecture.sizes[layer : layer + 2]
-        return dict(first_row=0, last_row=n_in, first_column=0, last_column=self._whole_vectors(n_out))
+        return dict(first_row=0, last_row=n_in, first_column=0, last_column=self._columns(n_out))
 
-    def _whole_vectors(self, n):
-        return -(-n // self._lanes) * self._lanes
+    def _columns(self, n):
+        return this_machine().columns(n, self.architecture.real)
 
     def _connect(self):
         """Tell each operation and each context where it lies."""

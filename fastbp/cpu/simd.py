@@ -63,11 +63,11 @@ def call(typingctx, kernel, operation, context):
 
 
 @cache
-def tile(real, most_rows, vectors, lanes):
-    """The register tile: C[rows, vectors * lanes] = C0 + A @ B, with all of C in registers, as one intrinsic.
+def tile(real, shapes):
+    """The register tile: C[rows, columns] = C0 + A @ B, with all of C in registers, as one intrinsic.
 
-    ``tile(rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k)``: addresses and strides in bytes;
-    1 <= rows <= most_rows, k >= 1.
+    ``tile(rows, columns, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k)``: addresses and strides in
+    bytes, k >= 1. `shapes` are (columns, lanes of a vector, most rows) of all that may be asked for.
 
         for each of the k steps:                       row i of A moves by a_step, the row of B by b_step
             for i in rows, j in columns:
@@ -76,15 +76,15 @@ def tile(real, most_rows, vectors, lanes):
     The strides of A are free: the same tile multiplies x by W (a_row = row of x, a_step = one element) and
     the transpose of x by dz (a_row = one element, a_step = row of x). C starts as C0: a bias (c0_row = 0)
     or what an earlier call left in C. Each element is one chain of fused multiply-adds in the order of k,
-    so its bits depend on neither ``rows`` nor ``vectors`` nor ``lanes``.
+    so its bits do not depend on the shape.
     """
     element = _REAL[real]
-    vector = ir.VectorType(element, lanes)
     size = np.dtype(real).itemsize
-    undefined = ir.Constant(vector, ir.Undefined)
-    broadcast = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
 
-    def emit(builder, rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+    def emit(builder, rows, vectors, lanes, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+        vector = ir.VectorType(element, lanes)
+        undefined = ir.Constant(vector, ir.Undefined)
+        broadcast = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
         fma = _declare(builder, f"llvm.fma.v{lanes}{_SUFFIX[real]}", vector, [vector] * 3)
 
         def row(base, stride, i):
@@ -129,52 +129,65 @@ def tile(real, most_rows, vectors, lanes):
         for i, j in tiles:
             builder.store(new[i, j], place(row(c, c_row, i), j), align=size)
 
+    def case(builder, switch, value, name):
+        block = builder.append_basic_block(name)
+        switch.add_case(_INT64(value), block)
+        builder.position_at_end(block)
+
     @intrinsic
-    def tile(typingctx, rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+    def tile(typingctx, rows, columns, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
         def codegen(context, builder, signature, arguments):
+            rows, columns, *operands = arguments
             end = builder.append_basic_block("end")
-            height = builder.switch(arguments[0], end)
-            for rows in range(1, most_rows + 1):
-                block = builder.append_basic_block(f"rows{rows}")
-                height.add_case(_INT64(rows), block)
-                builder.position_at_end(block)
-                emit(builder, rows, *arguments[1:])
-                builder.branch(end)
+            width = builder.switch(columns, end)
+            for wide, lanes, most_rows in shapes:
+                case(builder, width, wide, f"columns{wide}")
+                height = builder.switch(rows, end)
+                for tall in range(1, most_rows + 1):
+                    case(builder, height, tall, f"rows{tall}")
+                    emit(builder, tall, wide // lanes, lanes, *operands)
+                    builder.branch(end)
             builder.position_at_end(end)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 11), codegen
+        return types.void(*[types.int64] * 12), codegen
 
     return tile
 
 
 @cache
 def transpose_square(real, lanes):
-    """``transpose_square(source, source_row, target, target_row)``: the transpose of lanes x lanes elements.
+    """The transpose of a square of lanes x lanes elements, as an intrinsic.
 
-    Addresses and strides in bytes. One round for each bit of an element's place: rows i and j = i + bit trade
-    the elements whose place lacks the bit against those whose place has it.
+    ``transpose_square(rows, zeros, source, source_row, target, target_row)``: addresses and strides in bytes;
+    rows of the source from `rows` on are not read, a row of zeros stands for each.
+
+    One round for each bit of an element's place: rows i and j = i + bit trade the elements whose place lacks
+    the bit against those whose place has it.
     """
     element = _REAL[real]
     vector = ir.VectorType(element, lanes)
     size = np.dtype(real).itemsize
 
     @intrinsic
-    def transpose_square(typingctx, source, source_row, target, target_row):
+    def transpose_square(typingctx, rows, zeros, source, source_row, target, target_row):
         def codegen(context, builder, signature, arguments):
-            source, source_row, target, target_row = arguments
+            n_rows, zeros, source, source_row, target, target_row = arguments
 
-            def place(base, stride, i):
-                return builder.inttoptr(
-                    builder.add(base, builder.mul(stride, _INT64(i))), vector.as_pointer()
-                )
+            def row(base, stride, i):
+                return builder.add(base, builder.mul(stride, _INT64(i)))
+
+            def load(i):
+                is_there = builder.icmp_signed("<", _INT64(i), n_rows)
+                place = builder.select(is_there, row(source, source_row, i), zeros)
+                return builder.load(builder.inttoptr(place, vector.as_pointer()), align=size)
 
             def pick(a, b, lanes_of_a_and_b):
                 return builder.shuffle_vector(
                     a, b, ir.Constant(ir.VectorType(_INT32, lanes), lanes_of_a_and_b)
                 )
 
-            rows = [builder.load(place(source, source_row, i), align=size) for i in range(lanes)]
+            rows = [load(i) for i in range(lanes)]
             bit = 1
             while bit < lanes:
                 low = [lane if not lane & bit else lanes + lane - bit for lane in range(lanes)]
@@ -185,10 +198,11 @@ def transpose_square(real, lanes):
                         rows[i], rows[i + bit] = pick(a, b, low), pick(a, b, high)
                 bit *= 2
             for i in range(lanes):
-                builder.store(rows[i], place(target, target_row, i), align=size)
+                place = builder.inttoptr(row(target, target_row, i), vector.as_pointer())
+                builder.store(rows[i], place, align=size)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 4), codegen
+        return types.void(*[types.int64] * 6), codegen
 
     return transpose_square
 
