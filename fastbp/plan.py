@@ -176,7 +176,8 @@ class Plan:
         row_bytes = self._size * sum(self.architecture.sizes) * (2 if whole else 1)
         most = max(24, min(480, BLOCK_BYTES // row_bytes // 24 * 24))  # 24: whole tiles of 3, 4, 6 and 8 rows
         share = -(-self.batch_size // self.threads)
-        return -(-share // -(-share // most))  # equal blocks, none above `most`
+        rows = -(-share // -(-share // most))  # equal blocks, none above `most`
+        return -(-rows // 4) * 4  # whole vectors of even the narrowest layer: loops run to their end
 
     def _lay_out_parameters(self):
         """One arena: parameters | optimizer states | gradient slots, all laid out alike; then transposes."""

@@ -133,13 +133,9 @@ def _gradient(real):
             op.b_step = op.z_row
         op.c0 = ctx.zeros
         op.c, op.c_row = dw, width * size
+        op.one = ctx.one if row + rows == op.n_in and op.use_bias != 0 else 0
         call(ctx.product, op.address, ctx.address)
-        if row + rows < op.n_in or op.use_bias == 0:
-            return rows
-        op.m, op.a, op.a_step = 1, ctx.one, 0
-        op.c = dw + rows * width * size
-        call(ctx.product, op.address, ctx.address)
-        return rows + 1
+        return rows + 1 if op.one != 0 else rows
 
     return pack_dz, pack_x, gradient
 

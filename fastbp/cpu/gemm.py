@@ -9,7 +9,8 @@ that begins with column j begins at ``b + j * b_panel`` with ``b_panel = k * siz
 Otherwise B is an ordinary matrix with ``b_panel = size`` and rows ``b_step`` bytes apart. Reads and writes
 run to whole vectors: n is what `Machine.columns` makes of a number of columns.
 
-``c0 = 0`` says that c0 is the row of B behind its last: packed weights carry their bias there.
+``c0 = 0`` says that c0 is the row of B behind its last: packed weights carry their bias there. ``one``, where
+not 0, is the address of a 1 and stands for one more row of A, all ones: C's row m is the sum of B's rows.
 """
 
 from functools import cache
@@ -27,7 +28,7 @@ def matrix_product(real):
     size, panel_width, fill = REAL[real](0).itemsize, width_of_panel(real), fill_strip(real)
 
     def matrix_product(op, ctx):
-        done = 0
+        m, done = op.m + (1 if op.one != 0 else 0), 0
         while done < op.k:
             k = min(K_BLOCK, op.k - done)
             a = op.a + done * op.a_step
@@ -44,7 +45,7 @@ def matrix_product(real):
                 else:
                     c0, c0_row = op.c0 + j * size, 0
                 b += done * b_step
-                fill(op.m, width, a, op.a_row, op.a_step, b, b_step, c0, c0_row, c, op.c_row, k)
+                fill(m, width, a, op.a_row, op.a_step, op.one, b, b_step, c0, c0_row, c, op.c_row, k)
                 j += width
             done += k
 
@@ -84,17 +85,23 @@ def place_of_panel(real):
 
 
 def fill_strip(real):
-    """A function that fills m rows of one panel of C with tiles; the last two are about equally tall."""
+    """A function that fills m rows of one panel of C with tiles; the last two are about equally tall.
+
+    The last row of A is `one`, where that is not 0.
+    """
     machine = this_machine()
     one_tile, lanes = tile(real, machine.tiles(real)), machine.lanes(real)
     rows_of_one, rows_of_two, rows_of_three = machine.tile_rows
 
     @part
-    def fill(m, width, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+    def fill(m, width, a, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k):
         most_rows = rows_of_one if width <= lanes else (rows_of_two if width == 2 * lanes else rows_of_three)
         while m > 0:
             rows = (m + 1) >> 1 if most_rows < m < 2 * most_rows else min(m, most_rows)
-            one_tile(rows, width, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k)
+            last, last_step = a + (rows - 1) * a_row, a_step
+            if rows == m and one != 0:
+                last, last_step = one, 0
+            one_tile(rows, width, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k)
             m -= rows
             a += rows * a_row
             c0 += rows * c0_row

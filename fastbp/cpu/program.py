@@ -30,14 +30,14 @@ def _record(text):
 #   host, host_row           where this layer's W begins in the host's flat vector, and its rows; b follows
 #   packed_x, packed_dz      this thread's memory for packed copies of x and dz, or 0
 #   first_row, last_row, first_column, last_column      this thread's share of W
-#   m, n, k, a, a_row, a_step, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
+#   m, n, k, a, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
 OPERATION = _record(
     """kernel address
     n_in n_out x_columns columns use_bias
     x dx x_row z y dz z_row
     w wt arena_bytes slots slot_bytes host host_row
     packed_x packed_dz first_row last_row first_column last_column
-    m n k a a_row a_step b b_panel b_step c0 c c_row"""
+    m n k a a_row a_step one b b_panel b_step c0 c c_row"""
 )
 
 # What a thread knows while it runs.

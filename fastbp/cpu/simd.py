@@ -66,22 +66,25 @@ def call(typingctx, kernel, operation, context):
 def tile(real, shapes):
     """The register tile: C[rows, columns] = C0 + A @ B, with all of C in registers, as one intrinsic.
 
-    ``tile(rows, columns, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k)``: addresses and strides in
-    bytes, k >= 1. `shapes` are (columns, lanes of a vector, most rows) of all that may be asked for.
+    ``tile(rows, columns, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k)``: addresses
+    and strides in bytes, k >= 1; the last row of A lies where it is told to, with a step of its own.
+    `shapes` are (columns, lanes of a vector, most rows) of all that may be asked for.
 
         for each of the k steps:                       row i of A moves by a_step, the row of B by b_step
             for i in rows, j in columns:
                 c[i, j] = fma(a[i, k], b[k, j], c[i, j])
 
     The strides of A are free: the same tile multiplies x by W (a_row = row of x, a_step = one element) and
-    the transpose of x by dz (a_row = one element, a_step = row of x). C starts as C0: a bias (c0_row = 0)
-    or what an earlier call left in C. Each element is one chain of fused multiply-adds in the order of k,
+    the transpose of x by dz (a_row = one element, a_step = row of x), and with a last row of ones (last_step
+    = 0) sums the rows of dz in the same pass. C starts as C0: a bias (c0_row = 0) or what an earlier call
+    left in C. Each element is one chain of fused multiply-adds in the order of k,
     so its bits do not depend on the shape.
     """
     element = _REAL[real]
     size = np.dtype(real).itemsize
 
-    def emit(builder, rows, vectors, lanes, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+    def emit(builder, rows, vectors, lanes, operands):
+        a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k = operands
         vector = ir.VectorType(element, lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         broadcast = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
@@ -99,25 +102,26 @@ def tile(real, shapes):
             return builder.shuffle_vector(first, undefined, broadcast)
 
         tiles = [(i, j) for i in range(rows) for j in range(vectors)]
-        a_rows = [row(a, a_row, i) for i in range(rows)]
+        a_rows = [row(a, a_row, i) for i in range(rows - 1)]
         start = {(i, j): builder.load(place(row(c0, c0_row, i), j), align=size) for i, j in tiles}
         before = builder.block
         loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
         builder.branch(loop)
 
         builder.position_at_end(loop)
-        left, a_offset, b_row = builder.phi(_INT64), builder.phi(_INT64), builder.phi(_INT64)
+        left, a_offset, a_last, b_row = (builder.phi(_INT64) for _ in range(4))
         sums = {ij: builder.phi(vector) for ij in tiles}
         b_k = [builder.load(place(b_row, j), align=size) for j in range(vectors)]
         new = {}
         for i in range(rows):
-            a_ik = splat(builder.add(a_rows[i], a_offset))
+            a_ik = splat(builder.add(a_rows[i], a_offset) if i < rows - 1 else a_last)
             for j in range(vectors):
                 new[i, j] = builder.call(fma, [a_ik, b_k[j], sums[i, j]])
         left_next = builder.sub(left, _INT64(1))
         for phi, first, following in (
             (left, k, left_next),
             (a_offset, _INT64(0), builder.add(a_offset, a_step)),
+            (a_last, last, builder.add(a_last, last_step)),
             (b_row, b, builder.add(b_row, b_step)),
             *((sums[ij], start[ij], new[ij]) for ij in tiles),
         ):
@@ -135,7 +139,9 @@ def tile(real, shapes):
         builder.position_at_end(block)
 
     @intrinsic
-    def tile(typingctx, rows, columns, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+    def tile(
+        typingctx, rows, columns, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k
+    ):
         def codegen(context, builder, signature, arguments):
             rows, columns, *operands = arguments
             end = builder.append_basic_block("end")
@@ -145,12 +151,12 @@ def tile(real, shapes):
                 height = builder.switch(rows, end)
                 for tall in range(1, most_rows + 1):
                     case(builder, height, tall, f"rows{tall}")
-                    emit(builder, tall, wide // lanes, lanes, *operands)
+                    emit(builder, tall, wide // lanes, lanes, operands)
                     builder.branch(end)
             builder.position_at_end(end)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 12), codegen
+        return types.void(*[types.int64] * 14), codegen
 
     return tile
 
