@@ -1,7 +1,7 @@
 """Loops over formulas: activations, and the update of a run of parameters.
 
 Loops run to whole vectors, past the end of a run: what lies there is room that nobody uses, or rows of the
-same thread that are computed later. So no loop needs a scalar end: half of the code, and no slow last elements.
+same thread that are computed later. So no loop needs a scalar end: less code, and no slow last elements.
 """
 
 from functools import cache

@@ -139,9 +139,7 @@ def tile(real, shapes):
         builder.position_at_end(block)
 
     @intrinsic
-    def tile(
-        typingctx, rows, columns, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k
-    ):
+    def tile(typingctx, rows, columns, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k):
         def codegen(context, builder, signature, arguments):
             rows, columns, *operands = arguments
             end = builder.append_basic_block("end")
@@ -300,67 +298,6 @@ def max16(real):
         return builder.select(unordered_or_greater, b, a)
 
     return _reduce16(real, "max16", -np.inf, larger)
-
-
-@cache
-def map16(real, name, compute):
-    """An intrinsic ``name(source, target, n, value)``: target[i] = compute(source[i], value) for i below n,
-    else 0.
-
-    Works on sixteen elements at a time and so reads and writes up to a multiple of 16: for short rows,
-    which a vectorised loop would leave to its scalar end. ``compute(builder, vector, splat of value)``
-    emits the operation.
-    """
-    vector, size, number = _vector16(real)
-
-    def map16(typingctx, source, target, n, value):
-        def codegen(context, builder, signature, arguments):
-            source, target, n, value = arguments
-            undefined = ir.Constant(vector, ir.Undefined)
-            splat = builder.shuffle_vector(
-                builder.insert_element(undefined, value, _INT32(0)),
-                undefined,
-                ir.Constant(ir.VectorType(_INT32, 16), [0] * 16),
-            )
-
-            def body(i, state):
-                offset = builder.mul(i, _INT64(size))
-                loaded = builder.load(
-                    builder.inttoptr(builder.add(source, offset), vector.as_pointer()), align=size
-                )
-                result = builder.select(
-                    _within(builder, i, n), compute(builder, loaded, splat), ir.Constant(vector, [0.0] * 16)
-                )
-                builder.store(
-                    result, builder.inttoptr(builder.add(target, offset), vector.as_pointer()), align=size
-                )
-                return state
-
-            _loop16(builder, n, _INT64(0), body)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, types.int64, number), codegen
-
-    map16.__name__ = map16.__qualname__ = name
-    return intrinsic(map16)
-
-
-def subtract16(real):
-    """``subtract16(source, target, n, value)``: target = source - value, see `map16`."""
-    return map16(real, "subtract16", _subtract)
-
-
-def divide16(real):
-    """``divide16(source, target, n, value)``: target = source / value, see `map16`."""
-    return map16(real, "divide16", _divide)
-
-
-def _subtract(builder, vector, splat):
-    return builder.fsub(vector, splat)
-
-
-def _divide(builder, vector, splat):
-    return builder.fdiv(vector, splat)
 
 
 @intrinsic
