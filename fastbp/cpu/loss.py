@@ -67,7 +67,6 @@ def softmax_loss(targets, real):
 
     @part
     def logarithms(n, totals, logs):
-        n = _sixteens(n)
         totals, logs = array(totals, n, dtype), array(logs, n, dtype)
         for i in range(n):
             logs[i] = elementary.log(totals[i])
