@@ -29,7 +29,7 @@ BLOCK_BYTES = 192 * 1024
 
 # Multiply-adds per step that make a further thread worth its barriers and the weights that cross between
 # cores.
-WORK_PER_THREAD = 2_000_000
+WORK_PER_THREAD = 500_000
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,12 @@ def splits_columns(architecture, batch_size, threads):
     """Whether threads share the first layer's columns, rather than the rows of the batch.
 
     Rows move the updated weights between cores in every step, columns the activations and their gradients:
-    columns where the layer has many more inputs than the batch has rows. The bits are the same.
+    columns where the layer has more inputs or outputs than the batch has rows, by far, and a vector for every
+    thread. The bits are the same.
     """
     n_in, n_out = architecture.sizes[:2]
-    return threads > 1 and n_in > 2 * batch_size and n_in * n_out > 16_000
+    vectors = n_out // this_machine().lanes(architecture.real)
+    return 1 < threads <= vectors and max(n_in, n_out) > 2 * batch_size and n_in * n_out > 8_000
 
 
 def automatic_threads(multiply_adds):
