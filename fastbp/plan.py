@@ -247,7 +247,7 @@ class Plan:
         architecture, threads = self.architecture, self.threads
         widest = max(map(self._columns, architecture.sizes))
         sixteens = -(-max(architecture.sizes) // 16) * 16
-        loss_scratch = (self.block_rows + 1) * (sixteens + 3)
+        loss_scratch = max((self.block_rows + 1) * (sixteens + 3), 2 * max(loss.AT_ONCE, sixteens))
         scratch = _aligned(self._size * max((dense.ROW_BLOCK + 1) * self._panel, widest, loss_scratch))
         memory = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).reshape(threads, -1)
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]

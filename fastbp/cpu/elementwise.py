@@ -23,7 +23,7 @@ from fastbp.formulas.optimizers import OPTIMIZERS
 def activation_forward(name, real):
     """y = f(z) for the rows of a block; in place where the backward needs only y."""
     activation, dtype = ACTIVATIONS[name], REAL[real]
-    formula, runs, whole = part(activation.forward), _runs(real), whole_vectors(real)
+    formula, runs, whole = part(activation.forward), runs_of_rows(real), whole_vectors(real)
 
     @part
     def in_place(n, y, minus_zero):
@@ -57,7 +57,7 @@ def activation_forward(name, real):
 def activation_backward(name, real):
     """dz = dy · f'(z), in place, for the rows of a block."""
     activation, dtype = ACTIVATIONS[name], REAL[real]
-    formula, runs, whole = part(activation.backward), _runs(real), whole_vectors(real)
+    formula, runs, whole = part(activation.backward), runs_of_rows(real), whole_vectors(real)
     keeps_y = activation.keeps == "y"
 
     @part
@@ -78,7 +78,8 @@ def activation_backward(name, real):
     return kernel(activation_backward)
 
 
-def _runs(real):
+@cache
+def runs_of_rows(real):
     """A function that tells (number of runs, elements in each): one run where rows of a block touch."""
     size = REAL[real](0).itemsize
 

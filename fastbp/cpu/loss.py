@@ -10,7 +10,7 @@ logits run to a multiple of sixteen, where its memory ends, so that a short row 
 import numpy as np
 from numba import int64
 
-from fastbp.cpu.elementwise import copy_elements
+from fastbp.cpu.elementwise import copy_elements, runs_of_rows, whole_vectors
 from fastbp.cpu.gather import data_row
 from fastbp.cpu.program import REAL, kernel
 from fastbp.cpu.simd import array, max16, part, sum16
@@ -23,34 +23,69 @@ from fastbp.formulas.losses import (
     softmax_cross_entropy_backward,
 )
 
+# Outputs that an element-wise loss works on at a time: little enough for the first-level cache.
+AT_ONCE = 1024
+
 
 def elementwise_loss(name, real):
-    """A loss that looks at one output at a time: targets (n, n_out), mean over rows and outputs."""
+    """A loss that looks at one output at a time: targets (n, n_out), mean over rows and outputs.
+
+    The targets of some rows are laid out as their outputs are, so that short rows make one long loop. What
+    stands between the rows is treated as outputs with a target of 0; nobody reads what comes of it.
+    """
     loss, dtype, size = LOSSES[name], REAL[real], REAL[real](0).itemsize
     forward, backward, add_up = loss.forward, loss.backward, sum16(real)
+    copy, runs, whole = copy_elements(real), runs_of_rows(real), whole_vectors(real)
 
     @part
-    def one_row(n, z, t, dz, terms, scale, option):
+    def copy_targets(n, columns, source, t):
+        copy(n, source, t)
+        behind = array(t + n * size, columns - n, dtype)
+        for j in range(columns - n):
+            behind[j] = dtype(0)
+
+    @part
+    def one_run(n, z, t, dz, terms, scale, option):
+        n = whole(n)
         z, t, dz, terms = array(z, n, dtype), array(t, n, dtype), array(dz, n, dtype), array(terms, n, dtype)
         for j in range(n):
             terms[j] = forward(z[j], t[j], option)
         for j in range(n):
             dz[j] = scale * backward(z[j], t[j], option)
 
-    def elementwise_loss(op, ctx):
-        n = op.n_out
-        option = dtype(array(ctx.option, 1, np.float64)[0])
-        scale = dtype(1) / dtype(ctx.batch_rows * n)
-        losses = array(ctx.row_losses + ctx.row * size, ctx.rows, dtype)
+    @part
+    def one_output(op, ctx, losses, scale, option):
         for i in range(ctx.rows):
-            at, t = (ctx.slot + i) * op.z_row, ctx.targets + data_row(ctx, i) * n * size
-            if n == 1:
-                y_i, t_i = array(op.y + at, 1, dtype)[0], array(t, 1, dtype)[0]
-                losses[i] = forward(y_i, t_i, option)
-                array(op.dz + at, 1, dtype)[0] = scale * backward(y_i, t_i, option)
-            else:
-                one_row(n, op.y + at, t, op.dz + at, ctx.scratch, scale, option)
-                losses[i] = add_up(ctx.scratch, n) / dtype(n)
+            at, t = (ctx.slot + i) * op.z_row, ctx.targets + data_row(ctx, i) * size
+            y_i, t_i = array(op.y + at, 1, dtype)[0], array(t, 1, dtype)[0]
+            losses[i] = forward(y_i, t_i, option)
+            array(op.dz + at, 1, dtype)[0] = scale * backward(y_i, t_i, option)
+
+    @part
+    def several_outputs(op, ctx, losses, scale, option):
+        # scratch: targets (some rows, columns) | terms of the loss (some rows, columns)
+        n, row_bytes, at_once = op.n_out, op.columns * size, max(1, AT_ONCE // op.columns)
+        terms = ctx.scratch + whole(at_once * op.columns) * size
+        for first in range(0, ctx.rows, at_once):
+            rows = min(at_once, ctx.rows - first)
+            for i in range(rows):
+                source = ctx.targets + data_row(ctx, first + i) * n * size
+                copy_targets(n, op.columns, source, ctx.scratch + i * row_bytes)
+            pieces, length = runs(rows, op.columns, op.z_row)
+            for i in range(pieces):
+                at, here = (ctx.slot + first + i) * op.z_row, i * row_bytes
+                one_run(length, op.y + at, ctx.scratch + here, op.dz + at, terms + here, scale, option)
+            for i in range(rows):
+                losses[first + i] = add_up(terms + i * row_bytes, n) / dtype(n)
+
+    def elementwise_loss(op, ctx):
+        option = dtype(array(ctx.option, 1, np.float64)[0])
+        scale = dtype(1) / dtype(ctx.batch_rows * op.n_out)
+        losses = array(ctx.row_losses + ctx.row * size, ctx.rows, dtype)
+        if op.n_out == 1:
+            one_output(op, ctx, losses, scale, option)
+        else:
+            several_outputs(op, ctx, losses, scale, option)
 
     return kernel(elementwise_loss)
 
