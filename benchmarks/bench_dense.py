@@ -18,18 +18,18 @@ PLANS = {
     dense.dense_gradient: dict(materialise=True),
     dense.dense_apply: dict(materialise=True),
     dense.dense_forward_unpacked: dict(task="predict", unpacked=True),
+    dense.dense_forward_in_order: dict(task="predict"),
     gather.gather: dict(),
+    gather.require_finite: dict(task="predict", staged=True),
+    gather.check_rows: dict(task="predict"),
 }
 SUMMED_IN_CHUNKS = {dense.dense_total}  # a plan of few parameters and many rows, see `time_total`
 LAYERS = {"64-64 batch 32": (64, 32), "784-784 batch 128": (784, 128)}
 
 
 for _name, _each in [*vars(dense).items(), *vars(gather).items()]:
-    if (
-        _name.startswith(("dense_", "gather"))
-        and callable(_each)
-        and _each not in {*PLANS, *SUMMED_IN_CHUNKS}
-    ):
+    _kernels = ("dense_", "gather", "require_", "check_")
+    if _name.startswith(_kernels) and callable(_each) and _each not in {*PLANS, *SUMMED_IN_CHUNKS}:
         raise NotImplementedError(f"{_name} has no benchmark: say in PLANS which plan has it")
 
 

@@ -147,6 +147,9 @@ class Plan:
         self._slots = self._count_slots(backward, materialise)
         self._transposed = [backward and (layer > 0 or inputs) for layer in range(architecture.n_layers)]
         self._split = task == "train" and whole and splits_columns(architecture, batch_size, threads)
+        # Rows that lie a multiple of 4096 bytes apart share a cache set: those are copied first.
+        row_bytes = architecture.sizes[0] * self._size
+        self._in_order = not backward and not unpacked and row_bytes % 4096 != 0
         self.block_rows = self._choose_block_rows(whole)
 
         self._lay_out_parameters()
@@ -293,7 +296,13 @@ class Plan:
         """Phase 1, by rows, from the data to the loss or the outputs; before it a layer split by columns."""
         architecture, first, last = self.architecture, 0, self.architecture.n_layers - 1
         rowwise = LOSSES[architecture.loss].rowwise
-        program.emit(gather.require_finite if self.staged else gather.gather)
+        if self.staged:
+            program.emit(gather.require_finite)
+        else:
+            if self.task in ("predict", "logits"):
+                program.emit(gather.check_rows)
+            if not self._in_order:
+                program.emit(gather.gather)
         if self._split:
             program.emit(dense.dense_forward, part=program.thread)
             program.emit_activation(elementwise.activation_forward, 0, part=program.thread)
@@ -301,7 +310,7 @@ class Plan:
             program.end_section(by_rows=False)
             first = 1
         for layer in range(first, architecture.n_layers):
-            program.emit(dense.dense_forward_unpacked if self.unpacked else dense.dense_forward, layer=layer)
+            program.emit(self._forward_kernel(layer), layer=layer)
             program.emit_activation(elementwise.activation_forward, layer)
         if self.task == "logits":
             program.emit(loss.copy_outputs, layer=last)
@@ -313,6 +322,11 @@ class Plan:
             program.emit(loss.softmax_loss, self.targets, layer=last)
         else:
             program.emit(loss.elementwise_loss, architecture.loss, layer=last)
+
+    def _forward_kernel(self, layer):
+        if self.unpacked:
+            return dense.dense_forward_unpacked
+        return dense.dense_forward_in_order if self._in_order and layer == 0 else dense.dense_forward
 
     def _emit_backward(self, program, inputs):
         """Phase 1, by rows: the deltas, from the loss back to the first layer."""

@@ -34,6 +34,22 @@ def dense_forward(real):
     return kernel(dense_forward)
 
 
+def dense_forward_in_order(real):
+    """The same for the first layer, straight from the rows of the data, which come in their order."""
+    size = REAL[real](0).itemsize
+
+    def dense_forward_in_order(op, ctx):
+        op.m, op.n, op.k = ctx.rows, op.columns, op.n_in
+        op.a_row, op.a_step = op.n_in * size, size
+        op.a = ctx.x + (ctx.start + ctx.row) * op.a_row
+        op.b, op.b_panel, op.b_step = op.w, (op.n_in + 1) * size, 0
+        op.c0 = 0
+        op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
+        call(ctx.product, op.address, ctx.address)
+
+    return kernel(dense_forward_in_order)
+
+
 def dense_forward_unpacked(real):
     """The same from the host's own row-major W and b: for few rows, where packing would cost more than it
     gains.
