@@ -220,9 +220,9 @@ def _vector16(real):
 
 def _within(builder, i, n):
     """Which of elements i … i + 15 come before n."""
-    numbers = ir.VectorType(_INT64, 16)
+    numbers = ir.VectorType(_INT32, 16)
     nothing = ir.Constant(numbers, ir.Undefined)
-    left = builder.insert_element(nothing, builder.sub(n, i), _INT32(0))
+    left = builder.insert_element(nothing, builder.trunc(builder.sub(n, i), _INT32), _INT32(0))
     left = builder.shuffle_vector(left, nothing, ir.Constant(ir.VectorType(_INT32, 16), [0] * 16))
     return builder.icmp_signed("<", ir.Constant(numbers, list(range(16))), left)
 
