@@ -205,7 +205,7 @@ def test_nothing_is_left_to_compile(tmp_path, monkeypatch):
                 [Dense(5, activation), Dense(3)], inputs=4, loss=loss, dtype=real, seed=0
             )
             y = np.ones(targets[row.targets], np.int64 if row.targets == "classes" else real)
-            for optimizer in (SGD(), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), Adam()):
+            for optimizer in (SGD(1e-6), SGD(1e-6, 0.9), SGD(1e-6, 0.9, nesterov=True), Adam(1e-6)):
                 options = dict(epochs=1, optimizer=optimizer, threads=2, progress=False)
                 fastbp.train(network, x, y, batch_size=32, **options)
             network.predict(x), network.predict(x[:1]), network.logits(x), network.gradient(x, y)
