@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import runpy
 from importlib import import_module
 from pathlib import Path
 
@@ -55,6 +56,43 @@ def test_every_loss_has_a_benchmark():
     from benchmarks.bench_loss import CASES
 
     assert {name for name, _ in CASES.values()} == set(LOSSES)
+
+
+def test_a_kernel_without_a_benchmark_stops_the_import(monkeypatch):
+    from benchmarks import operations
+
+    kernels = operations.kernels()
+    assert len(kernels) > 15
+
+    def dense_fake(real):
+        """Nobody measures this one."""
+
+    monkeypatch.setattr(operations, "kernels", lambda: [*kernels, dense_fake])
+    with pytest.raises(NotImplementedError, match="dense_fake has no benchmark"):
+        runpy.run_module("benchmarks.bench_dense")
+
+
+def test_an_optimizer_whose_step_nobody_measures_stops_the_import(monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "fake", OPTIMIZERS["sgd"])
+    with pytest.raises(NotImplementedError, match="no step with fake is measured"):
+        runpy.run_module("benchmarks.bench_step")
+
+
+def test_networks_of_steps_are_those_of_the_peers():
+    from benchmarks.bench_step import time_epoch, time_epoch_automatic_threads, time_step
+
+    names = [case.name for case in peers("cases").CASES]
+    assert len(set(names)) == 10
+    for benchmark in (time_step, time_epoch, time_epoch_automatic_threads):
+        assert benchmark.params[0] == names
+    assert time_step.params[1][0] == time_epoch.params[1][0] == 1
+
+
+def test_an_epoch_of_steps_is_timed():
+    from benchmarks.bench_step import epoch_seconds
+
+    case = peers("cases").Case((2, 3, 1), "tanh", 4, 8)
+    assert 1e-8 < epoch_seconds(case, threads=1) < 1
 
 
 def test_a_measurement_advances_the_clock():
