@@ -3,7 +3,7 @@
 import inspect
 import json
 import math
-import runpy
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -68,14 +68,16 @@ def test_a_kernel_without_a_benchmark_stops_the_import(monkeypatch):
         """Nobody measures this one."""
 
     monkeypatch.setattr(operations, "kernels", lambda: [*kernels, dense_fake])
+    monkeypatch.delitem(sys.modules, "benchmarks.bench_dense", raising=False)
     with pytest.raises(NotImplementedError, match="dense_fake has no benchmark"):
-        runpy.run_module("benchmarks.bench_dense")
+        import_module("benchmarks.bench_dense")
 
 
 def test_an_optimizer_whose_step_nobody_measures_stops_the_import(monkeypatch):
     monkeypatch.setitem(OPTIMIZERS, "fake", OPTIMIZERS["sgd"])
+    monkeypatch.delitem(sys.modules, "benchmarks.bench_step", raising=False)
     with pytest.raises(NotImplementedError, match="no step with fake is measured"):
-        runpy.run_module("benchmarks.bench_step")
+        import_module("benchmarks.bench_step")
 
 
 def test_networks_of_steps_are_those_of_the_peers():
