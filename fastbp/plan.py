@@ -29,7 +29,7 @@ BLOCK_BYTES = 192 * 1024
 
 # Multiply-adds per step that make a further thread worth its barriers and the weights that cross between
 # cores.
-WORK_PER_THREAD = 2_000_000
+WORK_PER_THREAD = 500_000
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,12 @@ def splits_columns(architecture, batch_size, threads):
     """Whether threads share the first layer's columns, rather than the rows of the batch.
 
     Rows move the updated weights between cores in every step, columns the activations and their gradients:
-    columns where the layer has many more inputs than the batch has rows. The bits are the same.
+    columns where the layer has more inputs or outputs than the batch has rows, by far, and a vector for every
+    thread. The bits are the same.
     """
     n_in, n_out = architecture.sizes[:2]
-    return threads > 1 and n_in > 2 * batch_size and n_in * n_out > 16_000
+    vectors = n_out // this_machine().lanes(architecture.real)
+    return 1 < threads <= vectors and max(n_in, n_out) > 2 * batch_size and n_in * n_out > 8_000
 
 
 def automatic_threads(multiply_adds):
@@ -176,14 +178,15 @@ class Plan:
         row_bytes = self._size * sum(self.architecture.sizes) * (2 if whole else 1)
         most = max(24, min(480, BLOCK_BYTES // row_bytes // 24 * 24))  # 24: whole tiles of 3, 4, 6 and 8 rows
         share = -(-self.batch_size // self.threads)
-        return -(-share // -(-share // most))  # equal blocks, none above `most`
+        rows = -(-share // -(-share // most))  # equal blocks, none above `most`
+        return -(-rows // 4) * 4  # whole vectors of even the narrowest layer: loops run to their end
 
     def _lay_out_parameters(self):
         """One arena: parameters | optimizer states | gradient slots, all laid out alike; then transposes."""
         offset, self._w = 0, []
         for n_in, n_out in itertools.pairwise(self.architecture.sizes):
             self._w.append(offset)
-            offset = _aligned(offset + (n_in + 1) * self._whole_vectors(n_out) * self._size)
+            offset = _aligned(offset + (n_in + 1) * self._columns(n_out) * self._size)
         self._arena_bytes = offset
         states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
         offset *= 1 + states + self._slots
@@ -193,7 +196,7 @@ class Plan:
             self.architecture.sizes, self.architecture.sizes[1:], self._transposed, strict=False
         ):
             self._wt.append(offset if wanted else None)
-            offset = _aligned(offset + self._whole_vectors(n_in) * n_out * self._size * wanted)
+            offset = _aligned(offset + self._columns(n_in) * self._columns(n_out) * self._size * wanted)
         self._arena = aligned_zeros(0 if self.unpacked else offset)
         base = self._arena.ctypes.data
         self._w = [base + at for at in self._w]
@@ -209,7 +212,7 @@ class Plan:
         n, architecture = self.architecture.sizes[layer], self.architecture
         if layer == architecture.n_layers and LOSSES[architecture.loss].rowwise:
             n = -(-n // 16) * 16
-        row = self._whole_vectors(n) * self._size
+        row = self._columns(n) * self._size
         return row + 64 if row % 4096 == 0 else row
 
     def _workspace(self, rows):
@@ -242,7 +245,7 @@ class Plan:
 
     def _build_contexts(self, whole):
         architecture, threads = self.architecture, self.threads
-        widest = max(map(self._whole_vectors, architecture.sizes))
+        widest = max(map(self._columns, architecture.sizes))
         sixteens = -(-max(architecture.sizes) // 16) * 16
         loss_scratch = (self.block_rows + 1) * (sixteens + 3)
         scratch = _aligned(self._size * max((dense.ROW_BLOCK + 1) * self._panel, widest, loss_scratch))
@@ -251,7 +254,7 @@ class Plan:
         self.shared = aligned_zeros(SHARED.itemsize)
         self.settings = np.zeros(16)
         self.option = np.array([architecture.option], np.float64)
-        zeros = self._keep(aligned_zeros(widest * self._size))
+        zeros = self._keep(aligned_zeros(max(widest * self._size, 64)))
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
         ctx["thread"], ctx["threads"], ctx["shared"] = np.arange(threads), threads, self.shared.ctypes.data
         one = self._keep(np.ones(1, architecture.dtype))
@@ -358,7 +361,8 @@ class Plan:
         n_in, n_out = architecture.sizes[layer : layer + 2]
         operation = np.zeros((), OPERATION)
         known = dict(
-            n_in=n_in, n_out=n_out, columns=self._whole_vectors(n_out), use_bias=architecture.biases[layer],
+            n_in=n_in, n_out=n_out, x_columns=self._columns(n_in), columns=self._columns(n_out),
+            use_bias=architecture.biases[layer],
             x=workspace[layer][1], dx=workspace[layer][2], x_row=self._row_bytes(layer),
             z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2],
             z_row=self._row_bytes(layer + 1),
@@ -375,8 +379,9 @@ class Plan:
 
     def _part(self, known, part, thread):
         """What differs for one part of a layer's columns, as if they were a layer of their own."""
-        vectors = known["columns"] // self._lanes
-        first, last = (vectors * t // self.threads * self._lanes for t in (part, part + 1))
+        lanes = min(self._lanes, known["columns"])
+        vectors = known["columns"] // lanes
+        first, last = (vectors * t // self.threads * lanes for t in (part, part + 1))
         at, packed = first * self._size, (known["n_in"] + 1) * first * self._size
         packed_x, packed_dz = self._packing[thread] if self._packed[0] else (0, 0)
         return dict(
@@ -398,8 +403,9 @@ class Plan:
         n_in = self.architecture.sizes[layer]
         whole = self._all_columns(layer)
         if not self._packed[layer]:
-            tiles = -(-n_in // 8)
-            first, last = (min(n_in, 8 * (tiles * t // self.threads)) for t in (thread, thread + 1))
+            rows = max(8, self._lanes)  # whole tiles, and whole squares of the transpose
+            blocks = -(-n_in // rows)
+            first, last = (min(n_in, rows * (blocks * t // self.threads)) for t in (thread, thread + 1))
             return whole | dict(first_row=first, last_row=last)
         panels = self._panel_starts(layer)
         first, last = (panels[(len(panels) - 1) * t // self.threads] for t in (thread, thread + 1))
@@ -408,7 +414,7 @@ class Plan:
 
     def _panel_starts(self, layer):
         """Where the panels of a layer's W begin, and where the last one ends."""
-        columns, starts = self._whole_vectors(self.architecture.sizes[layer + 1]), [0]
+        columns, starts = self._columns(self.architecture.sizes[layer + 1]), [0]
         while starts[-1] < columns:
             starts.append(starts[-1] + gemm.width_of_panel(self.architecture.real)(columns - starts[-1]))
         return starts
@@ -421,7 +427,7 @@ class Plan:
         widest = max(
             (n_out for (_, n_out), packed in zip(layers, self._packed, strict=True) if packed), default=0
         )
-        columns = min(self._whole_vectors(widest), widest // self.threads + 2 * self._panel) if widest else 0
+        columns = min(self._columns(widest), widest // self.threads + 2 * self._panel) if widest else 0
         x_bytes = _aligned(rows * dense.ROW_BLOCK * self._size)
         self._packing = []
         for _ in range(self.threads if widest else 0):
@@ -430,10 +436,10 @@ class Plan:
 
     def _all_columns(self, layer):
         n_in, n_out = self.architecture.sizes[layer : layer + 2]
-        return dict(first_row=0, last_row=n_in, first_column=0, last_column=self._whole_vectors(n_out))
+        return dict(first_row=0, last_row=n_in, first_column=0, last_column=self._columns(n_out))
 
-    def _whole_vectors(self, n):
-        return -(-n // self._lanes) * self._lanes
+    def _columns(self, n):
+        return this_machine().columns(n, self.architecture.real)
 
     def _connect(self):
         """Tell each operation and each context where it lies."""

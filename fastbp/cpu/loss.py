@@ -3,7 +3,8 @@
 A loss reads the logits (op.y), leaves the gradient of the batch's mean loss with respect to them in op.dz,
 and each row's own loss in ctx.row_losses. The 1/n of the mean is applied here and nowhere else.
 
-Sums along a row are made of sixteen partial sums (`simd.sum16`), whatever the machine.
+Sums along a row are made of sixteen partial sums (`simd.sum16`), whatever the machine. Loops along a row of
+logits run to a multiple of sixteen, where its memory ends, so that a short row is one vector.
 """
 
 import numpy as np
@@ -12,11 +13,12 @@ from numba import int64
 from fastbp.cpu.elementwise import copy_elements
 from fastbp.cpu.gather import data_row
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import array, divide16, max16, part, subtract16, sum16
+from fastbp.cpu.simd import array, max16, part, sum16
 from fastbp.formulas import elementary
 from fastbp.formulas.losses import (
     LOSSES,
     smoothed_target,
+    softmax,
     softmax_cross_entropy,
     softmax_cross_entropy_backward,
 )
@@ -60,7 +62,7 @@ def softmax_loss(targets, real):
     Worked in passes over the block, so that the exponentials and logarithms of many rows overlap.
     """
     dtype, size = REAL[real], REAL[real](0).itemsize
-    exponentials, divide = _softmax_passes(real), divide16(real)
+    exponentials = _softmax_passes(real)
     one_row = (_against_class if targets == "classes" else _against_probabilities)(real)
 
     @part
@@ -88,23 +90,24 @@ def softmax_loss(targets, real):
         smoothing = dtype(array(ctx.option, 1, np.float64)[0])
         scale = dtype(1) / dtype(ctx.batch_rows)
         for i in range(rows):
-            dz = op.dz + (ctx.slot + i) * op.z_row
-            divide(ctx.scratch + i * wide * size, dz, n, totals[i])
+            row = y + i * op.z_row, ctx.scratch + i * wide * size, op.dz + (ctx.slot + i) * op.z_row
             target = ctx.targets, data_row(ctx, i)
-            losses[i] = one_row(n, y + i * op.z_row, dz, target, smoothing, scale, largest[i], logs[i], terms)
+            losses[i] = one_row(n, row, target, smoothing, scale, (largest[i], totals[i], logs[i]), terms)
 
     return kernel(softmax_loss)
 
 
 def _against_class(real):
-    """A function for one row: p becomes dz, against the distribution that a class and smoothing stand for."""
+    """A function for one row: dz, loss against the distribution that a class and smoothing stand for."""
     dtype, add_up = REAL[real], sum16(real)
 
     @part
-    def shift_all(n, dz, off, scale):
-        dz = array(dz, n, dtype)
-        for j in range(n):
-            dz[j] = scale * softmax_cross_entropy_backward(dz[j], off)
+    def against_others(n, e, dz, total, off, scale):
+        wide = _sixteens(n)
+        e, dz = array(e, wide, dtype), array(dz, wide, dtype)
+        for j in range(wide):
+            each = scale * softmax_cross_entropy_backward(softmax(e[j], total), off)
+            dz[j] = each if j < n else dtype(0)
 
     @part
     def terms_of_others(n, y, largest, log_total, off, terms):
@@ -113,15 +116,15 @@ def _against_class(real):
             each[j] = softmax_cross_entropy(y[j] - largest, log_total, off)
 
     @part
-    def one_row(n, y, dz, target, smoothing, scale, largest, log_total, terms):
-        targets, row = target
+    def one_row(n, row, target, smoothing, scale, found, terms):
+        (y, e, dz), (targets, row), (largest, total, log_total) = row, target, found
         label = array(targets + 8 * row, 1, int64)[0]
         off, on = (
             smoothed_target(dtype(0), smoothing, dtype(n)),
             smoothed_target(dtype(1), smoothing, dtype(n)),
         )
-        p_label, s_label = array(dz, n, dtype)[label], array(y, n, dtype)[label] - largest
-        shift_all(n, dz, off, scale)
+        p_label, s_label = softmax(array(e, n, dtype)[label], total), array(y, n, dtype)[label] - largest
+        against_others(n, e, dz, total, off, scale)
         array(dz, n, dtype)[label] = scale * softmax_cross_entropy_backward(p_label, on)
         loss = softmax_cross_entropy(s_label, log_total, on)
         if smoothing != 0:
@@ -134,14 +137,14 @@ def _against_class(real):
 
 
 def _against_probabilities(real):
-    """A function for one row: p becomes dz, against a given distribution."""
+    """A function for one row: dz and the loss against a given distribution."""
     dtype, size, add_up = REAL[real], REAL[real](0).itemsize, sum16(real)
 
     @part
-    def one_row(n, y, dz, target, smoothing, scale, largest, log_total, terms):
-        targets, row = target
+    def one_row(n, row, target, smoothing, scale, found, terms):
+        (y, e, dz), (targets, row), (largest, total, log_total) = row, target, found
         loss_terms(n, y, targets + row * n * size, smoothing, largest, log_total, terms)
-        gradient(n, dz, targets + row * n * size, smoothing, scale)
+        gradient(n, e, dz, total, targets + row * n * size, smoothing, scale)
         return add_up(terms, n)
 
     @part
@@ -153,23 +156,25 @@ def _against_probabilities(real):
             )
 
     @part
-    def gradient(n, dz, t, smoothing, scale):
-        dz, t = array(dz, n, dtype), array(t, n, dtype)
+    def gradient(n, e, dz, total, t, smoothing, scale):
+        e, dz, t = array(e, n, dtype), array(dz, n, dtype), array(t, n, dtype)
         for j in range(n):
-            dz[j] = scale * softmax_cross_entropy_backward(dz[j], smoothed_target(t[j], smoothing, dtype(n)))
+            target = smoothed_target(t[j], smoothing, dtype(n))
+            dz[j] = scale * softmax_cross_entropy_backward(softmax(e[j], total), target)
 
     return one_row
 
 
 def _softmax_passes(real):
     """A function that turns rows of logits into exponentials; finds each row's largest and total."""
-    dtype, size, add_up, largest_of, subtract = (
-        REAL[real],
-        REAL[real](0).itemsize,
-        sum16(real),
-        max16(real),
-        subtract16(real),
-    )
+    dtype, size, add_up, largest_of = REAL[real], REAL[real](0).itemsize, sum16(real), max16(real)
+
+    @part
+    def subtract(n, y, e, largest):
+        wide = _sixteens(n)
+        y, e = array(y, wide, dtype), array(e, wide, dtype)
+        for j in range(wide):
+            e[j] = y[j] - largest if j < n else dtype(0)
 
     @part
     def exponentiate(n, e):
@@ -183,7 +188,7 @@ def _softmax_passes(real):
         largest, totals = array(largest, rows, dtype), array(totals, rows, dtype)
         for i in range(rows):
             largest[i] = largest_of(y + i * y_row, n)
-            subtract(y + i * y_row, e + i * wide * size, n, largest[i])
+            subtract(n, y + i * y_row, e + i * wide * size, largest[i])
         exponentiate(rows * wide, e)
         for i in range(rows):
             totals[i] = add_up(e + i * wide * size, n)
@@ -194,8 +199,13 @@ def _softmax_passes(real):
 def softmax_link(real):
     """Class probabilities to ctx.outputs (n, n_out)."""
     dtype, size = REAL[real], REAL[real](0).itemsize
-    exponentials, divide = _softmax_passes(real), divide16(real)
-    copy = copy_elements(real)
+    exponentials = _softmax_passes(real)
+
+    @part
+    def divide(n, e, total, out):
+        e, out = array(e, n, dtype), array(out, n, dtype)
+        for j in range(n):
+            out[j] = softmax(e[j], total)
 
     def softmax_link(op, ctx):
         n, rows, wide = op.n_out, ctx.rows, _sixteens(op.n_out)
@@ -205,9 +215,7 @@ def softmax_link(real):
         totals = array(totals_at, rows, dtype)
         for i in range(rows):
             out = ctx.outputs + (ctx.start + ctx.row + i) * n * size
-            p = ctx.scratch + i * wide * size
-            divide(p, p, n, totals[i])
-            copy(n, p, out)
+            divide(n, ctx.scratch + i * wide * size, totals[i], out)
 
     return kernel(softmax_link)
 
@@ -244,4 +252,4 @@ def copy_outputs(real):
 
 @part
 def _sixteens(n):
-    return (n + 15) // 16 * 16
+    return (n + 15) & -16

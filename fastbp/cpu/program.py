@@ -19,7 +19,8 @@ def _record(text):
 # One operation of one thread.
 #
 #   kernel, address          the compiled kernel; where this record lies
-#   n_in, n_out, columns     sizes of the layer; n_out rounded up to whole vectors
+#   n_in, n_out              sizes of the layer
+#   x_columns, columns       n_in and n_out rounded up to whole vectors
 #   use_bias                 whether there is a b
 #   x, dx, x_row             its input and the gradient of its input, (rows, n_in)
 #   z, y, dz, z_row          before and after the activation, gradient of z (or y), (rows, n_out)
@@ -29,14 +30,14 @@ def _record(text):
 #   host, host_row           where this layer's W begins in the host's flat vector, and its rows; b follows
 #   packed_x, packed_dz      this thread's memory for packed copies of x and dz, or 0
 #   first_row, last_row, first_column, last_column      this thread's share of W
-#   m, n, k, a, a_row, a_step, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
+#   m, n, k, a, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
 OPERATION = _record(
     """kernel address
-    n_in n_out columns use_bias
+    n_in n_out x_columns columns use_bias
     x dx x_row z y dz z_row
     w wt arena_bytes slots slot_bytes host host_row
     packed_x packed_dz first_row last_row first_column last_column
-    m n k a a_row a_step b b_panel b_step c0 c c_row"""
+    m n k a a_row a_step one b b_panel b_step c0 c c_row"""
 )
 
 # What a thread knows while it runs.

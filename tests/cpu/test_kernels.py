@@ -48,7 +48,7 @@ KERNELS = {
 }
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
-    gemm.strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
+    gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
     team.wait_for_all, team.function, team.bound,
 }  # fmt: skip
 
