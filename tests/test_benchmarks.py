@@ -244,6 +244,54 @@ def test_workers_take_turns_and_answer():
     assert "2-3-1 tanh, batch 4" in text
 
 
+def measured(**seconds):
+    """A case's results, each library at one median."""
+    entry = dict(threads=2, error=None)
+    entries = [entry | {"label": label, "rounds": [s]} for label, s in seconds.items()]
+    return [peers("report").summary(each) for each in entries]
+
+
+def results_of(cases):
+    import dataclasses
+
+    told = [
+        dict(case=dataclasses.asdict(case), name=case.name, peak_gflops={"1": 1.0, "2": 2.0}, entries=entries)
+        for case, entries in cases.items()
+    ]
+    return json.loads(json.dumps(dict(cases=told)))
+
+
+def test_the_overview_has_each_library_at_its_best():
+    case = peers("cases").Case((2, 3, 1), "tanh", 4, 64)  # 168 operations
+    seconds = {
+        "fastbp": 1e-6,
+        "fastbp, 1 thread": 5e-7,
+        "PyTorch": 4e-4,
+        "PyTorch compiled": 3e-4,
+        "JAX": 2e-5,
+    }
+    table = peers("report").overview(results_of({case: measured(**seconds)})).splitlines()
+    assert table[0] == "| network | fastbp, µs per step | % of peak | × JAX | × PyTorch |"
+    assert table[2:] == ["| 2-3-1 tanh, batch 4 | 1 | 8 | 20 | 300 |"]
+
+
+def test_what_odd_shapes_hold():
+    Case = peers("cases").Case
+    odd, row = Case((3, 3, 1), "tanh", 7, 64), Case((2, 3, 1), "tanh", 4, 64)
+    results = results_of(
+        {odd: measured(fastbp=1.0, JAX=10.0), row: measured(fastbp=1.0, JAX=40.0, NumPy=2.0)}
+    )
+    assert list(peers("report").held(results, {odd: row})) == [
+        "3-3-1 tanh, batch 7 holds of the advantage of 2-3-1 tanh, batch 4: 0.25 JAX"
+    ]
+
+
+def test_odd_cases_are_near_to_a_case():
+    cases = peers("cases")
+    assert set(cases.ODD.values()) <= set(cases.CASES)
+    assert not set(cases.ODD) & set(cases.CASES)
+
+
 def test_the_plot_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     entry = {"label": "fastbp", "threads": 1, "rounds": [1e-6, 2e-6, 9e-6], "error": None}
