@@ -80,6 +80,14 @@ def test_every_kernel_and_every_row_is_asked_for(asked_for):
             assert (factory, *other) in asked
 
 
+def test_shapes_are_those_that_plans_treat_differently(asked_for):
+    ways = set()
+    for _, arguments, options in warmup.requests("float32"):
+        plan = fastbp.plan.Plan(*arguments, **options)
+        ways.add("by columns" if plan._split else "in chunks" if plan._chunked else any(plan._packed))
+    assert ways == {"by columns", "in chunks", True, False}
+
+
 def test_no_other_plan_asks_for_more(asked_for):
     """Networks of many shapes, and all that may be asked of them."""
     known = frozenset(warm(asked_for))
