@@ -159,7 +159,7 @@ def _add_warmup(commands):
         "warmup",
         help="compile all kernels now, so that nothing waits for them later",
         description=(
-            "Compile every kernel that ships for this processor into the kernel cache, some minutes' work; "
+            "Compile every kernel that ships for this processor into the kernel cache, a minute or two; "
             "those that are there already are left alone. FASTBP_CACHE_DIR says where the cache is."
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
