@@ -18,7 +18,7 @@ FLOORS = [
     {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "datasets"},
     {"plan"},
     {"network"},
-    {"storage", "gradient_check", "training"},
+    {"storage", "gradient_check", "training", "warmup"},
     {"cli", "estimators", "distributed", "plots"},
     {"__init__"},
     {"__main__"},
