@@ -211,7 +211,10 @@ def _apply(optimizer, real):
     @part
     def apply(op, ctx, row, rows, column, width, written):
         w = op.w + _place(op, row, column, width) * size
-        update(written * width, ctx.scratch, w, op.arena_bytes, ctx.hyper)
+        n = (written if op.bias_settings == 0 else rows) * width
+        update(n, ctx.scratch, w, op.arena_bytes, ctx.hyper)
+        if n < written * width:
+            update(width, ctx.scratch + n * size, w + n * size, op.arena_bytes, ctx.bias_hyper)
         if op.wt != 0:
             transpose(op, row, rows, column, width, w)
 
