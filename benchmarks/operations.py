@@ -30,7 +30,13 @@ TARGETS = {
 }
 
 # The time depends on none of them; they only have to keep numbers ordinary. Others are 0.1.
-SETTINGS = {"learning_rate": 1e-6, "weight_decay": 1e-4, "decoupled_decay": 1e-4, "momentum": 0.9, "beta2": 0.999}
+SETTINGS = {
+    "learning_rate": 1e-6,
+    "weight_decay": 1e-4,
+    "decoupled_decay": 1e-4,
+    "momentum": 0.9,
+    "beta2": 0.999,
+}
 
 
 def named(operation):

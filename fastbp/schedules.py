@@ -1,12 +1,12 @@
 """Schedules: how the learning rate changes while training goes on.
 
-A schedule is given to an optimizer: ``fastbp.SGD(0.1, schedule=fastbp.schedules.Cosine())``. It counts epochs,
-or steps with ``per="step"``, and the compiled step works the rate out by itself. Only `ReduceOnPlateau`, which
-needs to know how training goes, acts between epochs.
+A schedule is given to an optimizer: ``fastbp.SGD(0.1, schedule=fastbp.schedules.Cosine())``. It counts
+epochs, or steps with ``per="step"``, and the compiled step works the rate out by itself. Only
+`ReduceOnPlateau`, which needs to know how training goes, acts between epochs.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import validation
 from .formulas.optimizers import OPTIMIZERS
@@ -362,7 +362,7 @@ class OneCycle(Schedule):
     momentum: tuple[float, float] | None = (0.85, 0.95)
     shape: str = "cosine"
     three_phases: bool = False
-    per: str = "step"
+    per: str = field(default="step", kw_only=True)
 
     @property
     def formula(self):
@@ -408,7 +408,7 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class ReduceOnPlateau:
-    """Times `factor` when a measurement no longer gets better: ``torch.optim.lr_scheduler.ReduceLROnPlateau``.
+    """Times `factor` when a measurement stops getting better, as PyTorch's ReduceLROnPlateau.
 
     Training looks after each epoch at the validation loss, or without validation at the training loss.
 
@@ -507,8 +507,7 @@ class Plateau:
         if self.bad_epochs > rule.patience:
             reduced = [max(rate * rule.factor, rule.minimum) for rate in self.rates]
             self.rates = [
-                new if old - new > rule.epsilon else old
-                for old, new in zip(self.rates, reduced, strict=True)
+                new if old - new > rule.epsilon else old for old, new in zip(self.rates, reduced, strict=True)
             ]
             self.cooldown, self.bad_epochs = rule.cooldown, 0
         return self.rates
@@ -518,7 +517,11 @@ class Plateau:
         if best is None:  # before the first measurement: anything but NaN and the worst there is
             return measured < math.inf if self.rule.mode == "min" else measured > -math.inf
         sign = -1.0 if self.rule.mode == "min" else 1.0
-        bound = best * (1 + sign * self.rule.threshold) if self.rule.relative else best + sign * self.rule.threshold
+        bound = (
+            best * (1 + sign * self.rule.threshold)
+            if self.rule.relative
+            else best + sign * self.rule.threshold
+        )
         return measured < bound if self.rule.mode == "min" else measured > bound
 
 

@@ -167,7 +167,11 @@ def _run(network, plan, history, epochs, n, held_out, bar, rates):
     done = 0
     with _Interrupts(plan) as interrupts:
         while done < epochs and not interrupts.asked:
-            at_once = 1 if held_out or rates.plateau else max(1, min(epochs - done, int(SECONDS_PER_CALL / seconds)))
+            at_once = (
+                1
+                if held_out or rates.plateau
+                else max(1, min(epochs - done, int(SECONDS_PER_CALL / seconds)))
+            )
             if not done:
                 at_once = min(at_once, max(1, int(SECONDS_INLINE / seconds)))
             losses = np.zeros(at_once)

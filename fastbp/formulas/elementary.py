@@ -22,7 +22,20 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-__all__ = ["cospi", "erf", "exp", "expm1", "fma", "like", "log", "log1p", "sigmoid", "softplus", "sqrt", "tanh"]
+__all__ = [
+    "cospi",
+    "erf",
+    "exp",
+    "expm1",
+    "fma",
+    "like",
+    "log",
+    "log1p",
+    "sigmoid",
+    "softplus",
+    "sqrt",
+    "tanh",
+]
 
 
 # How one text serves two types and three compilers

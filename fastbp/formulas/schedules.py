@@ -98,9 +98,9 @@ def inverse_scaling(rate, settings, count):
 # While the rate rises the momentum falls from highest to lowest, and the other way round.
 @formula
 def one_cycle(rate, settings, count):
-    total, rise, linear, three_phases, divisor, final_divisor, lowest, highest = settings
+    three_phases, linear, divisor, final_divisor = settings[2:6]
     first, last = rate / divisor, rate / divisor / final_divisor
-    phase, fraction = _phase(total, rise, three_phases, count)
+    phase, fraction = _phase(settings[:3], count)
     if phase == 1:
         return _between(first, rate, linear, fraction)
     if three_phases == 0.0:
@@ -112,8 +112,8 @@ def one_cycle(rate, settings, count):
 
 @formula
 def one_cycle_momentum(settings, count):
-    total, rise, linear, three_phases, divisor, final_divisor, lowest, highest = settings
-    phase, fraction = _phase(total, rise, three_phases, count)
+    linear, (lowest, highest) = settings[3], settings[6:]
+    phase, fraction = _phase(settings[:3], count)
     if phase == 1:
         return _between(highest, lowest, linear, fraction)
     if phase == 2:
@@ -122,8 +122,9 @@ def one_cycle_momentum(settings, count):
 
 
 @formula
-def _phase(total, rise, three_phases, count):
+def _phase(settings, count):
     """(phase of the cycle, from 1; what fraction of it is over)."""
+    total, rise, three_phases = settings
     start, end, phase = 0.0, rise * total - 1.0, 1
     if count >= end:
         start, end, phase = end, total - 1.0, 2
@@ -169,15 +170,13 @@ class Schedule:
 
 
 _ONE_CYCLE = (
-    "total", "rise", "linear", "three_phases", "divisor", "final_divisor", "lowest_momentum",
+    "total", "rise", "three_phases", "linear", "divisor", "final_divisor", "lowest_momentum",
     "highest_momentum",
 )  # fmt: skip
 SCHEDULES: dict[str, Schedule] = {
     "constant": Schedule(constant),
     "step": Schedule(step, ("size", "gamma")),
-    "multi_step": Schedule(
-        multi_step, ("gamma", *(f"milestone_{i}" for i in range(1, MOST_MILESTONES + 1)))
-    ),
+    "multi_step": Schedule(multi_step, ("gamma", *(f"milestone_{i}" for i in range(1, MOST_MILESTONES + 1)))),
     "exponential": Schedule(exponential, ("gamma",)),
     "polynomial": Schedule(polynomial, ("total", "power")),
     "cosine": Schedule(cosine, ("total", "minimum")),

@@ -90,7 +90,9 @@ def many_steps(name, settings, steps=10, dtype="float64"):
     numbers = np.zeros((1 + row.states, W.size), dtype)
     numbers[0] = W
     for step, dw in enumerate(DW[:steps].astype(dtype), start=1):
-        step_compiled(name, dtype, numbers, dw, row.prepare(tuple(settings[key] for key in row.settings), step))
+        step_compiled(
+            name, dtype, numbers, dw, row.prepare(tuple(settings[key] for key in row.settings), step)
+        )
     return numbers[0]
 
 
@@ -156,7 +158,9 @@ def test_row(name):
 
 @every_case
 def test_ten_steps(name, settings):
-    np.testing.assert_allclose(many_steps(name, settings), reference_steps(name, settings), rtol=1e-13, atol=1e-12)
+    np.testing.assert_allclose(
+        many_steps(name, settings), reference_steps(name, settings), rtol=1e-13, atol=1e-12
+    )
 
 
 @every_case
@@ -247,7 +251,9 @@ def test_centered_rmsprop_survives_a_gradient_that_never_changes():
     numbers, dw = np.zeros((4, 64)), np.geomspace(1e-3, 1e3, 64)
     row = OPTIMIZERS["rmsprop_centered"]
     for step in range(1, 200):
-        step_compiled("rmsprop_centered", "float64", numbers, dw, row.prepare((1e-9, 0.0, 0.5, 1e-8, 0.0), step))
+        step_compiled(
+            "rmsprop_centered", "float64", numbers, dw, row.prepare((1e-9, 0.0, 0.5, 1e-8, 0.0), step)
+        )
     assert np.isfinite(numbers).all()
 
 
