@@ -149,9 +149,9 @@ def test_settings_of_layers_are_few_rows():
     assert len(rows) == 4
 
 
-def trained(optimizer, **how):
-    x, y = draw_inputs(70, 9), draw_targets("mean_squared_error", 70, 3)
-    net = make_network([9, 20, 12, 3], dtype="float64")
+def trained(optimizer, *, sizes=(9, 20, 12, 3), rows=70, **how):
+    x, y = draw_inputs(rows, sizes[0]), draw_targets("mean_squared_error", rows, sizes[-1])
+    net = make_network(list(sizes), dtype="float64")
     fastbp.train(net, x, y, **dict(epochs=3, batch_size=12, optimizer=optimizer, seed=1) | how)
     return net
 
@@ -166,16 +166,19 @@ def test_what_nobody_asked_for_changes_no_bit():
     )
 
 
+@pytest.mark.parametrize("how", [dict(materialise=True), dict(threads=2), dict(threads=3)], ids=str)
 @pytest.mark.parametrize(
-    "how", [dict(materialise=True), dict(threads=2), dict(threads=3), dict(batch_size=70)]
+    "training",
+    [dict(), dict(sizes=(4, 16, 7, 3), rows=600, batch_size=600), dict(sizes=(400, 50, 5, 3), batch_size=32)],
+    ids=["rows", "chunks", "columns"],
 )
-def test_settings_of_layers_depend_on_no_way_of_working(how):
+def test_settings_of_layers_depend_on_no_way_of_working(training, how):
     optimizer = fastbp.SGD(
         0.1, weight_decay=0.2, decay_biases=False, schedule=schedules.Cosine(per="step"),
         layers={1: {"learning_rate": 0.05}, 2: {"weight_decay": 0.0}},
     )  # fmt: skip
-    one = {} if "batch_size" not in how else how | dict(materialise=True)
-    assert trained(optimizer, **how).parameters.tobytes() == trained(optimizer, **one).parameters.tobytes()
+    one = trained(optimizer, threads=1, **training)
+    assert trained(optimizer, **how, **training).parameters.tobytes() == one.parameters.tobytes()
 
 
 def test_a_frozen_layer_stays():
