@@ -33,7 +33,13 @@ TARGETS = {
 }
 
 # The time depends on none of them; they only have to keep numbers ordinary. Others are 0.1.
-SETTINGS = {"learning_rate": 1e-6, "weight_decay": 1e-4, "momentum": 0.9, "beta2": 0.999}
+SETTINGS = {
+    "learning_rate": 1e-6,
+    "weight_decay": 1e-4,
+    "decoupled_decay": 1e-4,
+    "momentum": 0.9,
+    "beta2": 0.999,
+}
 
 
 def kernels():
@@ -79,7 +85,7 @@ def running(
         outputs=np.empty((batch, max(sizes[0], sizes[-1])), real),
     )
     settings = [SETTINGS.get(name, 0.1) for name in OPTIMIZERS[optimizer].settings]
-    plan.settings[: len(settings)] = settings
+    plan.settings[0, : len(settings)] = settings
     plan.set(n_rows=batch, last_epoch=1, **{name: array.ctypes.data for name, array in arrays.items()})
     plan.pack(network.parameters)
     plan.run()

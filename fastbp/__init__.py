@@ -1,27 +1,36 @@
 """Hand-derived neural-network training for small networks, at the speed of the silicon."""
 
-from . import datasets
+from . import datasets, schedules
 from .formulas.activations import register_activation
 from .gradient_check import check_gradients
 from .layers import Dense
 from .losses import Loss
 from .network import Gradient, Network
-from .optimizers import SGD, Adam
+from .optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
 from .storage import load
 from .training import History, train
 
 __all__ = [
     "SGD",
+    "Adadelta",
+    "Adagrad",
     "Adam",
+    "AdamW",
+    "Adamax",
     "Dense",
     "Gradient",
     "History",
+    "Lion",
     "Loss",
+    "NAdam",
     "Network",
+    "RAdam",
+    "RMSprop",
     "check_gradients",
     "datasets",
     "load",
     "register_activation",
+    "schedules",
     "train",
 ]
 __version__ = "0.1.0"

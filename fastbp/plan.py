@@ -27,6 +27,9 @@ CHUNK_ROWS = 128
 # Bytes of activations that a block of rows may fill: half of a small second-level cache.
 BLOCK_BYTES = 192 * 1024
 
+# Kernels that are the same for float32 and float64.
+_WITHOUT_TYPE = (team.barrier, elementwise.scheduled_settings)
+
 # Multiply-adds per step that make a further thread worth its barriers and the weights that cross between
 # cores.
 WORK_PER_THREAD = 500_000
@@ -119,6 +122,10 @@ class Plan:
     threads : int
     optimizer : str, optional
         Row of ``OPTIMIZERS`` to train with.
+    groups : tuple of (int, int), optional
+        For each layer the rows of `settings` that its W and its b are trained with; row 0 by default.
+    schedule : str, optional
+        Row of ``SCHEDULES`` that the learning rate follows.
     targets : {"classes", "probabilities"}
         What softmax_cross_entropy is given.
     materialise : bool
@@ -134,10 +141,11 @@ class Plan:
 
     def __init__(
         self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes",
-        materialise=False, inputs=False, unpacked=False, staged=False,
+        materialise=False, inputs=False, unpacked=False, staged=False, groups=None, schedule=None,
     ):  # fmt: skip
         self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
         self.optimizer, self.targets, self.unpacked, self.staged = optimizer, targets, unpacked, staged
+        self._groups, self._schedule = groups or ((0, 0),) * architecture.n_layers, schedule
         self._kept = []
         real, self._size = architecture.real, architecture.dtype.itemsize
         self._lanes, self._panel = this_machine().lanes(real), this_machine().panel(real)
@@ -255,7 +263,8 @@ class Plan:
         memory = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).reshape(threads, -1)
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
         self.shared = aligned_zeros(SHARED.itemsize)
-        self.settings = np.zeros(16)
+        self.settings = np.zeros((1 + max(map(max, self._groups)), elementwise.ROOM))
+        self.schedule_settings = np.zeros(32)
         self.option = np.array([architecture.option], np.float64)
         zeros = self._keep(aligned_zeros(max(widest * self._size, 64)))
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
@@ -264,8 +273,9 @@ class Plan:
         ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
         ctx["one"] = one.ctypes.data
         ctx["scratch"] = [self._keep(clean_workspace(scratch)).ctypes.data for _ in range(threads)]
-        ctx["hyper"] = [self._keep(aligned_zeros(64)).ctypes.data for _ in range(threads)]
-        ctx["settings"], ctx["option"] = self.settings.ctypes.data, self.option.ctypes.data
+        hyper = elementwise.ROOM * self._size
+        ctx["hyper"] = [self._keep(aligned_zeros(2 * hyper)).ctypes.data for _ in range(threads)]
+        ctx["bias_hyper"], ctx["option"] = ctx["hyper"] + hyper, self.option.ctypes.data
         ctx["batch_size"], ctx["block_rows"], ctx["whole"] = self.batch_size, self.block_rows, whole
         ctx["chunk_rows"] = CHUNK_ROWS if self._chunked else self.batch_size
 
@@ -343,10 +353,10 @@ class Plan:
     def _emit_phase_two(self, program, materialise):
         """Phase 2, by tiles of the weights: gradients over the whole batch, and the update."""
         program.wait()
-        if self.task == "train":
-            program.emit(elementwise.optimizer_prepare, self.optimizer)
         for layer in range(self.architecture.n_layers):
             part = program.thread if self._split and layer == 0 else None
+            if self.task == "train":
+                self._emit_prepare(program, layer)
             if self._chunked:
                 if self.task == "gradient" and program.thread == 0:
                     program.emit(dense.dense_total, layer=layer)
@@ -354,11 +364,33 @@ class Plan:
                 program.emit(dense.dense_gradient, layer=layer, part=part)
             if self.task == "train":
                 update = dense.dense_apply if self._chunked or materialise else dense.dense_update
-                program.emit(update, self.optimizer, layer=layer, part=part)
+                apart = self._groups[layer][0] != self._groups[layer][1]
+                program.emit(update, self.optimizer, layer=layer, part=part, bias_settings=apart)
         if program.thread == 0 and self.task in ("train", "gradient", "loss"):
             program.emit(step.end_of_step)
         program.wait()
         program.end_section(by_rows=False)
+
+    def _emit_prepare(self, program, layer):
+        """What the update of a layer needs to know of this step, unless the layer before left just that."""
+        groups = self._groups[layer]
+        if layer > 0 and groups == self._groups[layer - 1]:
+            return
+        places = [self.settings[row:].ctypes.data for row in dict.fromkeys(groups)]
+        if self._schedule is not None:
+            names, given = OPTIMIZERS[self.optimizer].settings, places
+            copies = self._keep(np.zeros((len(given), elementwise.ROOM)))
+            places = [copy.ctypes.data for copy in copies]
+            at = [i for i, name in enumerate(names) if name in ("momentum", "beta1")]
+            for settings, copy in zip(given, places, strict=True):
+                program.emit(
+                    elementwise.scheduled_settings, self._schedule, settings=settings, scheduled=copy,
+                    schedule=self.schedule_settings.ctypes.data, momentum=copy + 8 * at[0] if at else 0,
+                )  # fmt: skip
+        settings, bias_settings = places if len(places) == 2 else (places[0], 0)
+        program.emit(
+            elementwise.optimizer_prepare, self.optimizer, settings=settings, bias_settings=bias_settings
+        )
 
     def _emit_unpacking(self, program):
         for layer in range(self.architecture.n_layers):
@@ -453,6 +485,13 @@ class Plan:
         return dict(first_row=0, last_row=n_in, first_column=0, last_column=self._columns(n_out))
 
     def _columns(self, n):
+        """Columns that n values of a row take.
+
+        Whole vectors even for a narrow layer where biases have settings of their own: the update of W, which
+        runs to whole vectors, must not reach them.
+        """
+        if any(w != b for w, b in self._groups):
+            return -(-n // self._lanes) * self._lanes
         return this_machine().columns(n, self.architecture.real)
 
     def _connect(self):
@@ -535,7 +574,7 @@ class _Program:
     def emit(self, factory, *arguments, layer=0, part=None, own=None, **fields):
         """Add the operation of kernel ``factory(*arguments, real)``; `fields` differ from the layer's."""
         operation = self._plan.operation(layer, self.thread, self.workspace, part)
-        real = () if factory is team.barrier else (self._plan.architecture.real,)
+        real = () if factory in _WITHOUT_TYPE else (self._plan.architecture.real,)
         operation["kernel"] = address(factory, *arguments, *real, own=own)
         for field, value in fields.items():
             operation[field] = value

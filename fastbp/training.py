@@ -14,6 +14,7 @@ from .datasets import split
 from .network import Network
 from .optimizers import as_optimizer
 from .plan import Plan, automatic_threads
+from .schedules import ReduceOnPlateau
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -135,12 +136,13 @@ def train(
     work = network.architecture.multiply_adds(batch_size)
     threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
 
+    rates = _Rates(optimizer, network, epochs, -(-n // batch_size))
     plan = Plan(
         network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
-        materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities",
+        materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
     )  # fmt: skip
     order, row_losses = np.arange(n), np.empty(batch_size, network.dtype)
-    plan.settings[: len(optimizer.settings)] = optimizer.settings
+    rates.set(plan)
     plan.set(
         x=x.ctypes.data, targets=y.ctypes.data, n_rows=n, order=order.ctypes.data if shuffle else 0,
         row_losses=row_losses.ctypes.data, shuffle=shuffle, seed=np.uint64(seed).astype(np.int64),
@@ -150,14 +152,14 @@ def train(
     history = History(threads=threads)
     bar = _Progress(progress, epochs, n)
     try:
-        _run(network, plan, history, epochs, n, held_out, bar)
+        _run(network, plan, history, epochs, n, held_out, bar, rates)
     finally:
         plan.unpack(network.parameters)
         bar.close()
     return history
 
 
-def _run(network, plan, history, epochs, n, held_out, bar):
+def _run(network, plan, history, epochs, n, held_out, bar, rates):
     """Epochs in calls of about SECONDS_PER_CALL; fills the history."""
     steps_per_epoch = -(-n // plan.batch_size)
     # A guess for the first call, on the slow side: 2e9 multiply-adds a second and 1 µs a step.
@@ -165,7 +167,11 @@ def _run(network, plan, history, epochs, n, held_out, bar):
     done = 0
     with _Interrupts(plan) as interrupts:
         while done < epochs and not interrupts.asked:
-            at_once = 1 if held_out else max(1, min(epochs - done, int(SECONDS_PER_CALL / seconds)))
+            at_once = (
+                1
+                if held_out or rates.plateau
+                else max(1, min(epochs - done, int(SECONDS_PER_CALL / seconds)))
+            )
             if not done:
                 at_once = min(at_once, max(1, int(SECONDS_INLINE / seconds)))
             losses = np.zeros(at_once)
@@ -185,9 +191,34 @@ def _run(network, plan, history, epochs, n, held_out, bar):
             if held_out and completed:
                 plan.unpack(network.parameters)
                 history.validation_loss.append(network._loss(*held_out))
+            if rates.plateau and completed:
+                rates.adapt(plan, history)
             bar.show(done * n, history)
             seconds = max(elapsed / at_once, 1e-9)
         history.interrupted = interrupts.asked
+
+
+class _Rates:
+    """What an optimizer asks of a plan: settings of each layer, and how the learning rate changes."""
+
+    def __init__(self, optimizer, network, epochs, steps_per_epoch):
+        self._rows, groups = optimizer.settings_of([layer.name for layer in network.layers])
+        self.options, self._schedule, self.plateau = dict(groups=groups), (), None
+        if isinstance(optimizer.schedule, ReduceOnPlateau):
+            self.plateau = optimizer.schedule.follow([row[0] for row in self._rows])
+        elif optimizer.schedule is not None:
+            self.options["schedule"] = optimizer.schedule.formula
+            self._schedule = optimizer.schedule.settings(epochs, steps_per_epoch)
+
+    def set(self, plan):
+        """Write the settings where the plan's program reads them."""
+        plan.settings[:, : len(self._rows[0])] = self._rows
+        plan.schedule_settings[: len(self._schedule)] = self._schedule
+
+    def adapt(self, plan, history):
+        """After an epoch: let the learning rates fall if it was on a plateau."""
+        losses = history.validation_loss or history.loss
+        plan.settings[:, 0] = self.plateau.next_rates(losses[-1])
 
 
 def _run_in_team(plan, interrupts, bar, rows_before):

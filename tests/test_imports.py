@@ -12,10 +12,11 @@ import fastbp
 PACKAGE = Path(fastbp.__file__).parent
 
 # From the ground up. A module may import what stands in a lower line, and its own neighbours. `random` and
-# `validation` stand on nothing; `layers`, `losses` and `optimizers` describe, and know the formulas' tables.
+# `validation` stand on nothing; `layers`, `losses`, `optimizers` and `schedules` describe, and know the
+# formulas' tables.
 FLOORS = [
     {"formulas", "random", "validation"},
-    {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "datasets"},
+    {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets"},
     {"plan"},
     {"network"},
     {"storage", "gradient_check", "training", "warmup"},
@@ -28,7 +29,8 @@ FORBIDDEN = {
     ("validation", "formulas"), ("validation", "random"), ("random", "formulas"), ("formulas", "random"),
     ("formulas", "validation"), ("random", "validation"), ("cpu", "validation"), ("cuda", "validation"),
     ("cpu", "cuda"), ("cuda", "cpu"), ("cpu", "initializers"), ("cpu", "layers"), ("cpu", "losses"),
-    ("cpu", "optimizers"), ("cpu", "datasets"), ("cuda", "layers"), ("cuda", "initializers"),
+    ("cpu", "optimizers"), ("cpu", "schedules"), ("cpu", "datasets"), ("cuda", "layers"),
+    ("cuda", "initializers"),
 }  # fmt: skip
 # Written where they are used, not at the top, so that the lower module loads without the upper one.
 LATE = {("network", "storage")}

@@ -223,7 +223,11 @@ def _apply(optimizer, real):
     @part
     def apply(op, ctx, row, rows, column, width, written):
         w = op.w + _place(op, row, column, width) * size
-        update(written * width, ctx.scratch, w, op.arena_bytes, ctx.hyper)
+        # One piece, or two where b behind W has settings of its own.
+        n, here, hyper = (written if op.bias_settings == 0 else rows) * width, 0, ctx.hyper
+        while here < written * width:
+            update(n, ctx.scratch + here * size, w + here * size, op.arena_bytes, hyper)
+            n, here, hyper = width, here + n, ctx.bias_hyper
         if op.wt != 0:
             transpose(op, ctx, row, rows, column, width, w)
 

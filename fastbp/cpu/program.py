@@ -30,6 +30,9 @@ def _record(text):
 #   host, host_row           where this layer's W begins in the host's flat vector, and its rows; b follows
 #   packed_x, packed_dz      this thread's memory for packed copies of x and dz, or 0
 #   first_row, last_row, first_column, last_column      this thread's share of W
+#   settings, bias_settings  the optimizer's float64 settings for W, and for b (0: the same)
+#   schedule, scheduled      settings of a schedule; this thread's copy of `settings` as it makes them
+#   momentum                 where the momentum lies in that copy
 #   m, n, k, a, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
 OPERATION = _record(
     """kernel address
@@ -37,6 +40,7 @@ OPERATION = _record(
     x dx x_row z y dz z_row
     w wt arena_bytes slots slot_bytes host host_row
     packed_x packed_dz first_row last_row first_column last_column
+    settings bias_settings schedule scheduled momentum
     m n k a a_row a_step one b b_panel b_step c0 c c_row"""
 )
 
@@ -58,8 +62,7 @@ OPERATION = _record(
 #   step, start, batch_rows                          this step, its first row in the order, its number of rows
 #   row, rows, slot, block                           this block: first row in the batch, rows, place in the
 #   workspace
-#   settings, hyper                                  the optimizer's float64 settings; what they are in this
-#   step
+#   hyper, bias_hyper                                what the optimizer's settings are in this step
 #   option                                           address of the loss's one float64 option
 CONTEXT = _record(
     """address program sections n_sections
@@ -71,7 +74,7 @@ CONTEXT = _record(
     not_finite
     step start batch_rows
     row rows slot block
-    settings hyper option"""
+    hyper bias_hyper option"""
 )
 
 # Operations [first, last) of a program, run once a step, or once for each of the thread's blocks of rows.

@@ -5,16 +5,17 @@ import pytest
 
 from fastbp.cpu import dense
 from fastbp.formulas.optimizers import OPTIMIZERS
-from tests.cpu.kernels import REALS, Guarded, cases, in_panels, run, whole_vectors
+from tests.cpu.kernels import DIFFERENT_OPTIMIZERS, REALS, Guarded, cases, in_panels, run, whole_vectors
 
 every_real = pytest.mark.parametrize("real", REALS)
 SHAPES = [(1, 1), (3, 5), (17, 33), (100, 49), (8, 16), (5, 130), (130, 5), (2 * dense.ROW_BLOCK + 7, 20)]
+VALUES = {"learning_rate": 0.1, "weight_decay": 0.01, "momentum": 0.9, "dampening": 0.2, "epsilon": 1e-6}
 SETTINGS = {
-    "sgd": (0.1, 0.01),
-    "momentum": (0.1, 0.01, 0.9, 0.2),
-    "nesterov": (0.1, 0.01, 0.9),
-    "adam": (0.1, 0.01, 0.9, 0.99, 1e-8),
+    name: tuple(VALUES.get(setting, 0.9) for setting in row.settings) for name, row in OPTIMIZERS.items()
 }
+every_optimizer = pytest.mark.parametrize(
+    ("optimizer", "real"), cases(OPTIMIZERS, different=DIFFERENT_OPTIMIZERS)
+)
 ROWS = 29
 
 
@@ -59,7 +60,7 @@ class Layer:
         )  # fmt: skip
         self.ctx = dict(
             rows=rows, batch_rows=rows, chunk_rows=rows, host=self.host.array, scratch=self.scratch.array,
-            settings=np.zeros(4), hyper=np.zeros(8, real),
+            hyper=np.zeros(16, real), bias_hyper=np.zeros(16, real),
         )  # fmt: skip
 
     def run(self, factory, *arguments, op=None, **ctx):
@@ -193,7 +194,7 @@ def test_gradient_in_shares_gives_the_same_bits(real):
     assert layer.slots[0].tobytes() == layer.slots[1].tobytes()
 
 
-@pytest.mark.parametrize(("optimizer", "real"), cases(OPTIMIZERS))
+@every_optimizer
 def test_update(real, optimizer):
     row, hyper_of = OPTIMIZERS[optimizer], OPTIMIZERS[optimizer].prepare
     for shape in ((3, 5), (2 * dense.ROW_BLOCK + 7, 70)):
@@ -213,7 +214,7 @@ def test_update(real, optimizer):
         layer.assert_transposed(W)
 
 
-@pytest.mark.parametrize(("optimizer", "real"), cases(OPTIMIZERS))
+@every_optimizer
 def test_apply_of_a_gradient_in_memory_gives_the_bits_of_update(real, optimizer):
     fused, stored = (Layer(real, 100, 49, states=OPTIMIZERS[optimizer].states) for _ in range(2))
     for layer in (fused, stored):
