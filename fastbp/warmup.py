@@ -18,6 +18,7 @@ from .cpu import cache, notice
 from .formulas.activations import ACTIVATIONS
 from .formulas.losses import LOSSES
 from .formulas.optimizers import OPTIMIZERS
+from .formulas.schedules import SCHEDULES
 from .plan import CHUNK_ROWS, Architecture, Plan
 
 REALS = ("float32", "float64")
@@ -81,6 +82,8 @@ def requests(real):
         yield request(name, "predict", loss=name)
     for name in ACTIVATIONS:
         yield request(name, "train", activation=name)
+    for name in SCHEDULES:
+        yield request(name, "train", schedule=name)
 
 
 def warm_up(reals=REALS, progress=True):

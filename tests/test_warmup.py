@@ -20,6 +20,7 @@ from fastbp.cpu.simd import array
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.formulas.schedules import SCHEDULES
 from fastbp.layers import Dense
 from fastbp.optimizers import SGD, Adam
 
@@ -71,6 +72,7 @@ def test_every_kernel_and_every_row_is_asked_for(asked_for):
         "dense_update": set(OPTIMIZERS),
         "dense_apply": set(OPTIMIZERS),
     }
+    assert {each[1] for each in asked if each[0] == "scheduled_settings"} == set(SCHEDULES)  # in float64 always
     for factory, expected in rows.items():
         for real in warmup.REALS:
             assert {each[1] for each in asked if each[0] == factory and each[-1] == real} == expected
