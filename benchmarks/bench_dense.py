@@ -24,6 +24,8 @@ PLANS = {
     gather.check_rows: dict(task="predict"),
     elementwise.optimizer_prepare: dict(),
     step.end_of_step: dict(),
+    loss.total_weight: dict(weighted=True),
+    loss.weigh_rows: dict(weighted=True),
 }
 ELSEWHERE = {
     dense.dense_total: "time_total",  # a plan of few parameters and many rows

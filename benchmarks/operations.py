@@ -82,6 +82,7 @@ def running(
         order=random.permutation(batch),
         losses=np.zeros(1),
         row_losses=np.empty(batch, real),
+        weights=random.uniform(0.5, 1.5, batch).astype(real),
         outputs=np.empty((batch, max(sizes[0], sizes[-1])), real),
     )
     settings = [SETTINGS.get(name, 0.1) for name in OPTIMIZERS[optimizer].settings]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import validation
+from .balance import row_weights
 from .formulas import activations
 from .initializers import INITIALIZERS
 from .layers import Dense
@@ -166,7 +167,7 @@ class Network:
         """Outputs before the loss's link; see `predict`."""
         return self._outputs("logits", x)
 
-    def loss(self, x, y):
+    def loss(self, x, y, *, sample_weight=None):
         """Mean loss over rows of data.
 
         Parameters
@@ -175,6 +176,8 @@ class Network:
         y : array-like
             Targets of the loss's kind: (n, n_outputs), (n,) where there is one output, or for
             softmax_cross_entropy integer classes (n,) or probabilities (n, n_outputs).
+        sample_weight : array-like (n,), optional
+            How much each row counts, at least 0: the mean is Σ wᵢ lᵢ / Σ wᵢ.
 
         Returns
         -------
@@ -183,16 +186,18 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If shapes do not fit, or values are not finite or not of the loss's kind.
+            If shapes do not fit, or values are not finite or not of the loss's kind, or weights are negative
+            or all 0.
         """
-        return self._loss(*self.check_data(x, y))
+        x, y = self.check_data(x, y)
+        return self._loss(x, y, self._check_weights(sample_weight, y))
 
-    def gradient(self, x, y):
+    def gradient(self, x, y, *, sample_weight=None):
         """Mean loss over rows of data, and its gradient.
 
         Parameters
         ----------
-        x, y : see `loss`
+        x, y, sample_weight : see `loss`
 
         Returns
         -------
@@ -206,36 +211,39 @@ class Network:
             As `loss`.
         """
         x, y = self.check_data(x, y)
-        n = len(x)
+        weights, n = self._check_weights(sample_weight, y), len(x)
         threads = automatic_threads(self.architecture.multiply_adds(n))
         flat, d_inputs = np.empty_like(self.parameters), np.empty_like(x)
-        with self._plan("gradient", n, threads, targets=_kind_of(y), inputs=True) as plan:
-            losses = _run_over(plan, self, x, y, outputs=d_inputs)
+        with self._plan("gradient", n, threads, inputs=True, **_options(y, weights)) as plan:
+            losses = _run_over(plan, self, x, y, outputs=d_inputs, weights=weights)
             plan.unpack(flat)
         return float(losses[0] / n), Gradient(flat, self._views(flat), d_inputs)
 
-    def evaluate(self, x, y):
+    def evaluate(self, x, y, *, sample_weight=None):
         """How well the network does on rows of data.
 
         Parameters
         ----------
-        x, y : see `loss`
+        x, y, sample_weight : see `loss`
 
         Returns
         -------
         dict
             ``loss``, and ``accuracy`` where the targets are classes, signs or zeros and ones: the share of
-            rows (of outputs, where each is a yes or no of its own) that are predicted right.
+            rows (of outputs, where each is a yes or no of its own) that are predicted right. Rows count by
+            their weights in both.
         """
         x, y = self.check_data(x, y)
-        result = {"loss": self._loss(x, y)}
+        weights = self._check_weights(sample_weight, y)
+        result = {"loss": self._loss(x, y, weights)}
         kind = self.loss_function.formula.targets
         if kind == "classes":
             labels = y if y.ndim == 1 else y.argmax(axis=1)
-            result["accuracy"] = float((self._outputs("logits", x).argmax(axis=1) == labels).mean())
+            right = self._outputs("logits", x).argmax(axis=1) == labels
+            result["accuracy"] = _mean(right, weights)
         elif kind in ("binary", "sign"):
             middle = 0.5 if kind == "binary" else 0.0
-            result["accuracy"] = float(((self._outputs("logits", x) > 0) == (y > middle)).mean())
+            result["accuracy"] = _mean((self._outputs("logits", x) > 0) == (y > middle), weights)
         return result
 
     def save(self, path):
@@ -295,6 +303,12 @@ class Network:
         y = validation.targets(y, len(x), self.architecture.sizes[-1], self.loss_function.formula, self.dtype)
         return x, y
 
+    def _check_weights(self, sample_weight, y):
+        """Weights in the form that kernels take, or None."""
+        return row_weights(
+            sample_weight, None, y, self.loss_function.formula, self.architecture.sizes[-1], self.dtype
+        )
+
     def _predict_row(self, x):
         """One row, by the shortest way from Python to the kernels; None where it is not finite."""
         self._forget_replaced_activations()
@@ -331,11 +345,11 @@ class Network:
                 validation.inputs(x, n_inputs, self.dtype)  # says where
         return out[0] if np.ndim(x) == 1 and n_inputs != 1 else out
 
-    def _loss(self, x, y):
+    def _loss(self, x, y, weights=None):
         threads = automatic_threads(self.architecture.multiply_adds(len(x)) // 3)
-        with self._plan("loss", 2**31 - 1, threads, targets=_kind_of(y)) as plan:
+        with self._plan("loss", 2**31 - 1, threads, **_options(y, weights)) as plan:
             plan.set(batch_size=len(x))
-            losses = _run_over(plan, self, x, y)
+            losses = _run_over(plan, self, x, y, weights=weights)
         return float(losses[0] / len(x))
 
     def _plan(self, task, rows, threads, **options):
@@ -425,7 +439,7 @@ class _Borrowed:
                 del plans[next(iter(plans))]
 
 
-def _run_over(plan, network, x, y, *, outputs=None):
+def _run_over(plan, network, x, y, *, outputs=None, weights=None):
     """Run a plan once over all rows, in their order; returns the float64 sum of losses, (1,)."""
     losses = np.zeros(1)
     row_losses = np.empty(0 if y is None else len(x), network.dtype)
@@ -433,6 +447,7 @@ def _run_over(plan, network, x, y, *, outputs=None):
         x=x.ctypes.data, n_rows=len(x), order=0, targets=0 if y is None else y.ctypes.data,
         row_losses=row_losses.ctypes.data, losses=losses.ctypes.data,
         outputs=0 if outputs is None else outputs.ctypes.data,
+        weights=0 if weights is None else weights.ctypes.data,
         epoch=0, first_epoch=0, last_epoch=1, shuffle=0, step=0,
     )  # fmt: skip
     plan.pack(network.parameters)
@@ -440,9 +455,18 @@ def _run_over(plan, network, x, y, *, outputs=None):
     return losses
 
 
-def _kind_of(y):
-    """Which of the two kinds of targets softmax_cross_entropy was given."""
-    return "classes" if y.ndim == 1 else "probabilities"
+def _options(y, weights):
+    """What a plan must know of the targets and weights: which of two kinds of targets, whether weights."""
+    options = {"targets": "classes" if y.ndim == 1 else "probabilities"}
+    return options if weights is None else options | {"weighted": True}
+
+
+def _mean(right, weights):
+    """The share of rows (n,) or (n, n_outputs) that are right; each row counts by its weight."""
+    if weights is None:
+        return float(right.mean())
+    by_row = right.reshape(len(right), -1).mean(axis=1)
+    return float(np.average(by_row, weights=weights.astype(np.float64)))
 
 
 def _describe_layers(layers, inputs, activation, output_activation):

@@ -137,16 +137,19 @@ class Plan:
         For "predict" and "logits": read the host's parameters where they are, without packing.
     staged : bool
         For "predict" and "logits" of one row: the caller writes it where `stage` says.
+    weighted : bool
+        For "train", "gradient" and "loss": rows count by the weights at ``weights`` of the context.
     """
 
     def __init__(
         self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes",
         materialise=False, inputs=False, unpacked=False, staged=False, groups=None, schedule=None,
+        weighted=False,
     ):  # fmt: skip
         self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
         self.optimizer, self.targets, self.unpacked, self.staged = optimizer, targets, unpacked, staged
         self._groups, self._schedule = groups or ((0, 0),) * architecture.n_layers, schedule
-        self._kept = []
+        self._weighted, self._kept = weighted, []
         real, self._size = architecture.real, architecture.dtype.itemsize
         self._lanes, self._panel = this_machine().lanes(real), this_machine().panel(real)
         backward = task in ("train", "gradient")
@@ -272,6 +275,7 @@ class Plan:
         one = self._keep(np.ones(1, architecture.dtype))
         ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
         ctx["one"] = one.ctypes.data
+        ctx["row_scale"] = [self._keep(aligned_zeros(64)).ctypes.data for _ in range(threads)]
         ctx["scratch"] = [self._keep(clean_workspace(scratch)).ctypes.data for _ in range(threads)]
         hyper = elementwise.ROOM * self._size
         ctx["hyper"] = [self._keep(aligned_zeros(2 * hyper)).ctypes.data for _ in range(threads)]
@@ -283,6 +287,9 @@ class Plan:
         """(operations, sections) of one thread; packing is the first section, unpacking the last."""
         program = _Program(self, thread, workspace)
         self._emit_packing(program)
+        if self._weighted:
+            program.emit(loss.total_weight)
+            program.end_section(by_rows=False)
         self._emit_forward(program)
         if self.task in ("train", "gradient"):
             self._emit_backward(program, inputs)
@@ -332,6 +339,8 @@ class Plan:
             program.emit(loss.softmax_loss, self.targets, layer=last)
         else:
             program.emit(loss.elementwise_loss, architecture.loss, layer=last)
+        if self._weighted:
+            program.emit(loss.weigh_rows, layer=last)
 
     def _forward_kernel(self, layer):
         if self.unpacked:

@@ -19,6 +19,7 @@ INITIALIZE = 0
 SHUFFLE = 1
 SPLIT = 2
 DROPOUT = 3
+SAMPLE = 4
 
 # Every operand below is a 32-bit word held in an unsigned 64-bit integer: no product overflows, NumPy raises
 # no warning, and Numba never meets int64 with uint64, which it would turn into float64.
@@ -113,6 +114,39 @@ def shuffle(order, seed, epoch):
         j = np.uint64(order[i])
         order[i] = order[j]
         order[j] = np.int64(i)
+
+
+@register_jitable
+def sample_balanced(order, by_class, starts, seed, epoch):
+    """Write rows for an epoch, drawn with replacement so that every class is equally likely.
+
+    A function of (seed, epoch, n) and the classes only, for compiled code like `shuffle`. Draw i is made of
+    two words: the first one says which class, the second which of its rows.
+
+    Parameters
+    ----------
+    order : int64 array (n,), C-contiguous
+        Overwritten.
+    by_class : int64 array
+        The rows, class by class.
+    starts : int64 array (classes + 1,)
+        Where each class begins in `by_class`, and where the last one ends. No class is empty.
+    seed, epoch : int
+        0 … 2**64 − 1 and 0 … 2**32 − 1.
+    """
+    n, classes = np.uint64(order.size), np.uint64(starts.size - 1)
+    for block in range((n + _1) // _2):
+        w0, w1, w2, w3 = philox(seed, SAMPLE, epoch, 0, block)
+        order[block * _2] = _row_of_class(w0, w1, classes, by_class, starts)
+        if block * _2 + _1 < n:
+            order[block * _2 + _1] = _row_of_class(w2, w3, classes, by_class, starts)
+
+
+@register_jitable
+def _row_of_class(word, second_word, classes, by_class, starts):
+    chosen = (word * classes) >> _32
+    first = np.uint64(starts[chosen])
+    return by_class[first + ((second_word * (np.uint64(starts[chosen + _1]) - first)) >> _32)]
 
 
 def _words(seed, purpose, epoch, step, n):

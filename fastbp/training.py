@@ -10,6 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from . import validation as checks
+from .balance import labels_of, row_weights, rows_by_class
 from .datasets import split
 from .network import Network
 from .optimizers import as_optimizer
@@ -63,7 +64,8 @@ class History:
 
 def train(
     network, x, y, *, epochs=10, batch_size=32, optimizer="sgd", shuffle=True, validation=None, seed=None,
-    threads=None, progress="auto", device="cpu", materialise=False,
+    threads=None, progress="auto", device="cpu", materialise=False, sample_weight=None, class_weight=None,
+    sampling=None,
 ):  # fmt: skip
     """Train a network.
 
@@ -82,9 +84,9 @@ def train(
     optimizer : str, SGD or Adam
     shuffle : bool
         Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number.
-    validation : float or (x, y), optional
+    validation : float, (x, y) or (x, y, sample_weight), optional
         Rows to measure the loss on after each epoch: a share of the rows, drawn by `seed` and not trained on,
-        or rows and targets of their own.
+        or rows and targets of their own. Rows that have sample weights count by them here too.
     seed : int, optional
         Where orders come from; the network's own seed by default.
     threads : int, optional
@@ -94,6 +96,18 @@ def train(
     device : {"cpu"}
     materialise : bool
         Write each step's gradients to memory before the update. The same bits, slower; for comparison.
+    sample_weight : array-like (n,), optional
+        How much each row counts, at least 0. The loss of a batch is the weighted mean Σ wᵢ lᵢ / Σ wᵢ, as in
+        PyTorch's weighted cross-entropy and in scikit-learn; a batch of weights 0 changes no weight by its
+        gradient. An epoch's loss is the mean over its batches.
+    class_weight : dict, array-like (classes,) or "balanced", optional
+        How much rows count by their class: a dict, in which classes that are missing count 1, or one number
+        for each class. "balanced" is n / (classes · rows of the class), as in scikit-learn, from the rows
+        that are trained on. Multiplies `sample_weight`; the validation loss knows nothing of it. Classes
+        are integer targets, or 0 and 1 (-1 and 1 for hinge) of one output.
+    sampling : {"balanced"}, optional
+        Each epoch draws as many rows as there are, with replacement, so that every class is equally likely;
+        a function of `seed` and the epoch's number. None takes every row once.
 
     Returns
     -------
@@ -130,7 +144,10 @@ def train(
     if checks.known_name("device", device, ("cpu", "cuda")) == "cuda":
         raise ValueError('device "cuda" is not there yet; "cpu" is')
     x, y = network.check_data(x, y)
-    x, y, held_out = _hold_out(network, x, y, validation, seed)
+    if sample_weight is not None:
+        sample_weight = checks.weights("sample_weight", sample_weight, len(x), network.dtype)
+    x, y, sample_weight, held_out = _hold_out(network, x, y, sample_weight, validation, seed)
+    rows = _Rows(network, y, sample_weight, class_weight, sampling, shuffle)
     n = len(x)
     batch_size = n if batch_size is None else min(n, checks.positive_integer("batch_size", batch_size))
     work = network.architecture.multiply_adds(batch_size)
@@ -140,6 +157,7 @@ def train(
     plan = Plan(
         network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
         materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
+        **rows.options,
     )  # fmt: skip
     order, row_losses = np.arange(n), np.empty(batch_size, network.dtype)
     rates.set(plan)
@@ -148,6 +166,7 @@ def train(
         row_losses=row_losses.ctypes.data, shuffle=shuffle, seed=np.uint64(seed).astype(np.int64),
         epoch=0, step=0,
     )  # fmt: skip
+    rows.set(plan)
     plan.pack(network.parameters)
     history = History(threads=threads)
     bar = _Progress(progress, epochs, n)
@@ -196,6 +215,32 @@ def _run(network, plan, history, epochs, n, held_out, bar, rates):
             bar.show(done * n, history)
             seconds = max(elapsed / at_once, 1e-9)
         history.interrupted = interrupts.asked
+
+
+class _Rows:
+    """How much each row counts, and how often it comes."""
+
+    def __init__(self, network, y, sample_weight, class_weight, sampling, shuffle):
+        loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
+        self._weights = row_weights(sample_weight, class_weight, y, loss, n_outputs, network.dtype)
+        self._by_class = None
+        if sampling is not None:
+            checks.known_name("sampling", sampling, ("balanced",))
+            if not shuffle:
+                raise ValueError("sampling draws the rows of an epoch, so shuffle must be True; got False")
+            self._by_class = rows_by_class(labels_of(y, loss, "sampling"))
+        self.options = {} if self._weights is None else {"weighted": True}
+
+    def set(self, plan):
+        """Tell the plan's program where the weights and the classes are."""
+        if self._weights is not None:
+            plan.set(weights=self._weights.ctypes.data)
+        if self._by_class is not None:
+            by_class, starts = self._by_class
+            plan.set(
+                shuffle=2, by_class=by_class.ctypes.data, class_starts=starts.ctypes.data,
+                classes=len(starts) - 1,
+            )  # fmt: skip
 
 
 class _Rates:
@@ -263,21 +308,30 @@ class _Interrupts:
         self._plan.stop()
 
 
-def _hold_out(network, x, y, validation, seed):
-    """(x, y) to train on and the pair to validate on, or None."""
+def _hold_out(network, x, y, weights, validation, seed):
+    """(x, y, weights) to train on and the same three to validate on, or None; weights may be None."""
     if validation is None:
-        return x, y, None
+        return x, y, weights, None
     if isinstance(validation, (tuple, list)):
-        if len(validation) != 2:
-            raise ValueError(f"validation must be a fraction or a pair (x, y); got {len(validation)} things")
+        if len(validation) not in (2, 3):
+            raise ValueError(
+                "validation must be a fraction, a pair (x, y) or (x, y, sample_weight); "
+                f"got {len(validation)} things"
+            )
         try:
-            return x, y, network.check_data(*validation)
+            held_out = network.check_data(*validation[:2])
+            return x, y, weights, (*held_out, network._check_weights(*validation[2:] or [None], held_out[1]))
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation: {error}") from None
-    first_x, first_y, *second = split(
-        x, y, checks.real_number("validation", validation, above=0, below=1), seed
-    )
-    return first_x, first_y, second
+    fraction = checks.real_number("validation", validation, above=0, below=1)
+    first_x, first_y, *second = split(x, y, fraction, seed)
+    if weights is None:
+        return first_x, first_y, None, (*second, None)
+    first_weights, _, second_weights, _ = split(weights, weights, fraction, seed)
+    for part, name in ((first_weights, "trained on"), (second_weights, "validated on")):
+        if not part.any():
+            raise ValueError(f"sample_weight must not be 0 in all rows that are {name}")
+    return first_x, first_y, first_weights, (*second, second_weights)
 
 
 class _Progress:

@@ -371,6 +371,39 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     return t
 
 
+def weights(name, values, n, dtype):
+    """Check weights: how much each of n things counts.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    values : array-like (n,)
+    n : int
+    dtype : numpy.dtype
+
+    Returns
+    -------
+    array (n,) of dtype
+        C-contiguous, aligned, in native byte order.
+
+    Raises
+    ------
+    TypeError
+        If they are no numbers.
+    ValueError
+        If there are not n of them, one is negative or not finite in `dtype`, or all are 0.
+    """
+    a = _numbers(name, values)
+    if a.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},); got {a.shape}")
+    w = _finite(name, a, dtype)
+    _refuse_first(w < 0, f"{name} must be at least 0", a)
+    if not w.any():
+        raise ValueError(f"{name} must not be 0 everywhere")
+    return w
+
+
 _TARGETS = {
     "binary": ("between 0 and 1", lambda t: (t >= 0) & (t <= 1)),
     "count": ("at least 0", lambda t: t >= 0),

@@ -80,6 +80,7 @@ def requests(real):
         for targets in ("classes", "probabilities") if loss.targets == "classes" else ("classes",):
             yield request(name, "loss", loss=name, targets=targets)
         yield request(name, "predict", loss=name)
+    yield request("weights of rows", "loss", weighted=True)
     for name in ACTIVATIONS:
         yield request(name, "train", activation=name)
     for name in SCHEDULES:

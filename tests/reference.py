@@ -609,6 +609,24 @@ def gradient(layers, x, t, loss, option=0.0):
     return value(logits, t, option), gradients[::-1], dy
 
 
+def weighted_gradient(layers, x, t, loss, weights, option=0.0):
+    """The weighted mean of the rows' losses, Σ wᵢ lᵢ / Σ wᵢ, its [(dW, db), …] and dx: row by row."""
+    shares = weights / weights.sum() if weights.sum() > 0 else weights
+    rows = [gradient(layers, x[i : i + 1], t[i : i + 1], loss, option) for i in range(len(x))]
+    value = sum(share * row[0] for share, row in zip(shares, rows))
+    gradients = [
+        tuple(sum(share * row[1][i][j] for share, row in zip(shares, rows)) for j in (0, 1))
+        for i in range(len(layers))
+    ]
+    return value, gradients, np.concatenate([share * row[2] for share, row in zip(shares, rows)])
+
+
+def balanced_weights(labels):
+    """n / (classes · rows of the class) for each row, as scikit-learn's."""
+    classes = set(labels.tolist())
+    return np.array([len(labels) / (len(classes) * (labels == label).sum()) for label in labels])
+
+
 def train(layers, batches, loss, optimizer="sgd", option=0.0, **settings):
     """One step for each (x, t) of batches.
 

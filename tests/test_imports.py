@@ -16,7 +16,7 @@ PACKAGE = Path(fastbp.__file__).parent
 # formulas' tables.
 FLOORS = [
     {"formulas", "random", "validation"},
-    {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets"},
+    {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets", "balance"},
     {"plan"},
     {"network"},
     {"storage", "gradient_check", "training", "warmup"},

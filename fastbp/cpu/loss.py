@@ -132,6 +132,49 @@ def softmax_loss(targets, real):
     return kernel(softmax_loss)
 
 
+def total_weight(real):
+    """What a row of weight 1 counts in this batch: rows / Σ weights, in this thread's ctx.row_scale.
+
+    The weighted mean of a batch is Σ wᵢ lᵢ / Σ wᵢ = 1/n Σ sᵢ lᵢ with sᵢ = wᵢ · n / Σ w, so the loss keeps
+    its 1/n and `weigh_rows` multiplies by sᵢ, which is 1 where all weights are. Every thread adds up all
+    weights, in the order of the batch: that costs less than to wait for each other. No weight at all: 0.
+    """
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    def total_weight(op, ctx):
+        total = 0.0
+        for i in range(ctx.rows):
+            total += np.float64(array(ctx.weights + data_row(ctx, i) * size, 1, dtype)[0])
+        array(ctx.row_scale, 1, np.float64)[0] = ctx.rows / total if total > 0.0 else 0.0
+
+    return kernel(total_weight)
+
+
+def weigh_rows(real):
+    """Multiply the loss of each row of the block, and the row of dz, by what its weight makes of it.
+
+    Exactly to the end of a row: the next one, which has a weight of its own, may lie in the same vector.
+    """
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    @part
+    def multiply(n, dz, scale):
+        dz = array(dz, n, dtype)
+        for j in range(n):
+            dz[j] *= scale
+
+    def weigh_rows(op, ctx):
+        one = array(ctx.row_scale, 1, np.float64)[0]
+        losses = array(ctx.row_losses + ctx.row * size, ctx.rows, dtype)
+        for i in range(ctx.rows):
+            weight = array(ctx.weights + data_row(ctx, i) * size, 1, dtype)[0]
+            scale = dtype(np.float64(weight) * one)
+            losses[i] *= scale
+            multiply(op.n_out, op.dz + (ctx.slot + i) * op.z_row, scale)
+
+    return kernel(weigh_rows)
+
+
 def _against_class(real):
     """A function for one row: dz, loss against the distribution that a class and smoothing stand for."""
     dtype, add_up = REAL[real], sum16(real)

@@ -53,11 +53,17 @@ OPERATION = _record(
 #   host                                             the flat parameter (or gradient) vector of the host
 #   x, targets, order, n_rows                        the data (order 0: as it comes), float64 losses by epoch
 #   row_losses, losses, outputs
+#   weights, row_scale                               a weight for each row of the data; the address of this
+#                                                    thread's float64: what a row of weight 1 counts in this
+#                                                    batch
 #   batch_size, block_rows, whole                    rows of a batch and of a block; whether activations of
 #   all
 #                                                    rows of the batch are kept (1), or of one block (0)
 #   chunk_rows                                       rows summed into one gradient slot
-#   epoch, first_epoch, last_epoch, shuffle, seed    epochs to run, and where the order of an epoch comes from
+#   epoch, first_epoch, last_epoch, shuffle, seed    epochs to run, and where the order of an epoch comes
+#                                                    from: 0 the order that is there, 1 a shuffle, 2 draws
+#   by_class, class_starts, classes                  for draws: rows of the data by their class, where each
+#                                                    class begins and the last one ends, how many there are
 #   not_finite                                       set to 1 by the check of the rows
 #   step, start, batch_rows                          this step, its first row in the order, its number of rows
 #   row, rows, slot, block                           this block: first row in the batch, rows, place in the
@@ -68,9 +74,9 @@ CONTEXT = _record(
     """address program sections n_sections
     thread threads shared ticket
     product zeros one scratch host
-    x targets order n_rows row_losses losses outputs
+    x targets order n_rows row_losses losses outputs weights row_scale
     batch_size block_rows whole chunk_rows
-    epoch first_epoch last_epoch shuffle seed
+    epoch first_epoch last_epoch shuffle seed by_class class_starts classes
     not_finite
     step start batch_rows
     row rows slot block

@@ -22,7 +22,7 @@ from fastbp.cpu.program import (
 )
 from fastbp.cpu.simd import array, atomic_load, atomic_store, call, part
 from fastbp.cpu.team import wait_for_all
-from fastbp.random import shuffle
+from fastbp.random import sample_balanced, shuffle
 
 _OPERATION, _SECTION = OPERATION.itemsize, SECTION.itemsize
 
@@ -60,6 +60,17 @@ def run_batch(ctx):
             run_operations(ctx, part.first, part.last)
 
 
+@part
+def write_order(ctx):
+    """The rows of this epoch."""
+    order = array(ctx.order, ctx.n_rows, int64)
+    if ctx.shuffle == 1:
+        shuffle(order, ctx.seed, ctx.epoch)
+    else:
+        starts = array(ctx.class_starts, ctx.classes + 1, int64)
+        sample_balanced(order, array(ctx.by_class, ctx.n_rows, int64), starts, ctx.seed, ctx.epoch)
+
+
 def run_epochs():
     """Epochs [ctx.epoch, ctx.last_epoch) over the data; ends after a whole step when asked to stop.
 
@@ -71,7 +82,7 @@ def run_epochs():
         while ctx.epoch < ctx.last_epoch:
             if ctx.shuffle != 0:
                 if ctx.thread == 0:
-                    shuffle(array(ctx.order, ctx.n_rows, int64), ctx.seed, ctx.epoch)
+                    write_order(ctx)
                 if ctx.threads > 1:
                     wait_for_all(ctx)
             for start in range(0, ctx.n_rows, ctx.batch_size):
