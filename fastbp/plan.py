@@ -496,10 +496,11 @@ class Plan:
     def _columns(self, n):
         """Columns that n values of a row take.
 
-        Whole vectors even for a narrow layer where biases have settings of their own: the update of W, which
-        runs to whole vectors, must not reach them.
+        Whole vectors even for a narrow layer where biases have settings of their own, or a layer has none and
+        zeros in their place: the update of W, which runs to whole vectors, must not reach them.
         """
-        if any(w != b for w, b in self._groups):
+        no_biases = self.task == "train" and not all(self.architecture.biases)
+        if no_biases or any(w != b for w, b in self._groups):
             return -(-n // self._lanes) * self._lanes
         return this_machine().columns(n, self.architecture.real)
 

@@ -40,6 +40,21 @@ def bits(x, y, **how):
 # The weights
 
 
+@pytest.mark.parametrize("widths", [(9, 3), (1, 2), (2, 5)], ids=str)
+def test_layers_without_biases_stay_without(widths):
+    """The update of W runs to whole vectors, and these layers are narrower."""
+    layers = [fastbp.Dense(units, "tanh", use_bias=False) for units in widths]
+    net = fastbp.Network(layers, inputs=5, dtype="float64", seed=1)
+    x, y = data(20, 5, widths[-1])
+    expected = reference_layers(net)
+    for each in batches(x, y, 10, 2):
+        _, gradients, _ = reference.gradient(expected, *each, "mean_squared_error")
+        expected = [(W - 0.1 * dW, b, f) for (W, b, f), (dW, _) in zip(expected, gradients)]
+    fastbp.train(net, x, y, epochs=2, batch_size=10, shuffle=False, optimizer=SGD(0.1))
+    for layer, (W, *_) in zip(net.layers, expected):
+        np.testing.assert_allclose(layer.W, W, rtol=1e-12)
+
+
 @pytest.mark.parametrize("loss", ["mean_squared_error", "softmax_cross_entropy"])
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 23, 24, None, 1000])
 def test_against_reference(batch_size, loss):
