@@ -3,10 +3,15 @@
 The layer that is measured is the second of two of equal size, so that it has a gradient of its inputs.
 """
 
-from fastbp.cpu import dense, elementwise, gather, gemm, loss, step, team
+from fastbp.cpu import dense, elementwise, gather, gemm, loss, shaping, step, team
+from fastbp.plan import Shaping
 
 from .operations import kernels, operation_seconds, running
 from .timing import REALS, measured
+
+# Of a plan with two layers; noise is most of the work that there may be.
+NOISE = dict(shaping=Shaping(((0.0, 0.0),) * 2, (0.0,) * 2, gradient_noise=1e-9, input_noise=1e-9))
+PENALTIES = dict(shaping=Shaping(((1e-9, 1e-9),) * 2, (1.0,) * 2, clip_norm=1.0))
 
 # Which plan has an operation: the task, and what else it is asked for.
 PLANS = {
@@ -24,12 +29,17 @@ PLANS = {
     gather.check_rows: dict(task="predict"),
     elementwise.optimizer_prepare: dict(),
     step.end_of_step: dict(),
+    dense.dense_collect: PENALTIES,
+    dense.dense_max_norm: PENALTIES,
+    shaping.clip_factor: PENALTIES,
+    shaping.input_noise: NOISE,
     loss.total_weight: dict(weighted=True),
     loss.weigh_rows: dict(weighted=True),
 }
 ELSEWHERE = {
     dense.dense_total: "time_total",  # a plan of few parameters and many rows
     gemm.matrix_product: "bench_gemm",
+    shaping.shape_gradient: "time_shaping",  # the update calls it
     elementwise.activation_forward: "bench_elementwise",
     elementwise.activation_backward: "bench_elementwise",
     loss.elementwise_loss: "bench_loss",
@@ -40,6 +50,12 @@ ELSEWHERE = {
     step.run_epochs: "bench_step",
     step.run_section: "bench_predict",
     team.barrier: "bench_team",
+}
+SHAPES = {
+    "nothing": dict(),
+    "penalties": dict(shaping=Shaping(((1e-9, 1e-9),) * 2, (0.0,) * 2)),
+    "clip_value": dict(shaping=Shaping(((0.0, 0.0),) * 2, (0.0,) * 2, clip_value=1.0)),
+    "noise": NOISE,
 }
 LAYERS = {"64-64 batch 32": (64, 32), "784-784 batch 128": (784, 128)}
 
@@ -62,6 +78,13 @@ def time_operation(kernel, layer, real):
 def time_total(real):
     """The gradients of eight chunks of rows, added up."""
     return _seconds("dense_total", 16, 1024, real, task="gradient")
+
+
+@measured(shape=SHAPES, layer=LAYERS, real=REALS)
+def time_shaping(shape, layer, real):
+    """The update of a layer whose gradient is shaped; beside it without anything to do."""
+    width, batch = LAYERS[layer]
+    return _seconds("dense_update", width, batch, real, **SHAPES[shape])
 
 
 def _seconds(kernel, width, batch, real, **options):

@@ -48,6 +48,13 @@ class Dense:
         How b (units,) starts.
     name : str or None
         What summaries and saved files call the layer; None numbers it.
+    l1, l2 : float
+        Training makes the loss plus l1 · Σ |W| + l2 · Σ W² small, as Keras's L1L2; at least 0. b has no
+        penalty. What losses are reported, in the history too, is without it: `Network.penalty` tells how much
+        it is.
+    max_norm : float or None
+        After each step of training, a column of W (the weights into one unit) that is longer than this is
+        shortened to it, as torch.renorm does.
 
     Raises
     ------
@@ -69,6 +76,9 @@ class Dense:
     kernel_initializer: str | None = None
     bias_initializer: str = "zeros"
     name: str | None = None
+    l1: float = 0.0
+    l2: float = 0.0
+    max_norm: float | None = None
 
     def __post_init__(self):
         set_once = object.__setattr__  # the dataclass is frozen from here on
@@ -81,6 +91,10 @@ class Dense:
         validation.known_name("bias_initializer", self.bias_initializer, INITIALIZERS)
         if self.name is not None:
             validation.layer_name(self.name)
+        for name in ("l1", "l2"):
+            set_once(self, name, validation.real_number(name, getattr(self, name), at_least=0))
+        if self.max_norm is not None:
+            set_once(self, "max_norm", validation.real_number("max_norm", self.max_norm, above=0))
 
     def n_outputs(self, n_inputs):
         """Tell how many outputs the layer has for `n_inputs` inputs."""

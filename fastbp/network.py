@@ -192,6 +192,22 @@ class Network:
         x, y = self.check_data(x, y)
         return self._loss(x, y, self._check_weights(sample_weight, y))
 
+    def penalty(self):
+        """Σ over layers of l1 · Σ |W| + l2 · Σ W², which training adds to the loss; see `Dense`.
+
+        Returns
+        -------
+        float
+        """
+        return float(
+            sum(
+                described.l1 * np.abs(layer.W, dtype=np.float64).sum()
+                + described.l2 * np.square(layer.W, dtype=np.float64).sum()
+                for described, layer in zip(self._described, self.layers, strict=True)
+                if described.l1 or described.l2
+            )
+        )
+
     def gradient(self, x, y, *, sample_weight=None):
         """Mean loss over rows of data, and its gradient.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastbp.cpu import dense, elementwise, gather, gemm, loss, step, team
+from fastbp.cpu import dense, elementwise, gather, gemm, loss, shaping, step, team
 from fastbp.cpu.cache import address
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import CONTEXT, HALT, OPERATION, SECTION, SHARED, STEPS, STOP
@@ -28,7 +28,7 @@ CHUNK_ROWS = 128
 BLOCK_BYTES = 192 * 1024
 
 # Kernels that are the same for float32 and float64.
-_WITHOUT_TYPE = (team.barrier, elementwise.scheduled_settings)
+_WITHOUT_TYPE = (team.barrier, elementwise.scheduled_settings, shaping.clip_factor)
 
 # Multiply-adds per step that make a further thread worth its barriers and the weights that cross between
 # cores.
@@ -71,6 +71,36 @@ class Architecture:
         """Multiply-adds of a training step on so many rows (no gradient of the inputs)."""
         layers = list(itertools.pairwise(self.sizes))
         return rows * (sum(3 * n_in * n_out for n_in, n_out in layers) - layers[0][0] * layers[0][1])
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """What is done to gradients and weights beside the optimizer's step; nothing by default.
+
+    penalties : (l1, l2) of each layer. max_norms : how long a column of each layer's W may be, or 0.
+    clip_value : how large an element of the gradient may be, or 0. clip_norm : how long the whole gradient
+    may be, or 0. gradient_noise, input_noise : standard deviations.
+    """
+
+    penalties: tuple[tuple[float, float], ...]
+    max_norms: tuple[float, ...]
+    clip_value: float = 0.0
+    clip_norm: float = 0.0
+    gradient_noise: float = 0.0
+    input_noise: float = 0.0
+
+    def is_needed(self):
+        """Whether there is anything to do."""
+        return self != Shaping(((0.0, 0.0),) * len(self.penalties), (0.0,) * len(self.max_norms))
+
+    def changes_gradient(self, layer):
+        """Whether there is anything to do between a layer's gradient and its update."""
+        always = self.clip_value or self.clip_norm or self.gradient_noise
+        return bool(always or any(self.penalties[layer]))
+
+    def whole_columns(self, layer):
+        """Whether columns of a layer's W must not be shared by threads."""
+        return bool(self.clip_norm or self.max_norms[layer])
 
 
 def sums_in_chunks(architecture, batch_size):
@@ -139,17 +169,20 @@ class Plan:
         For "predict" and "logits" of one row: the caller writes it where `stage` says.
     weighted : bool
         For "train", "gradient" and "loss": rows count by the weights at ``weights`` of the context.
+    shaping : Shaping, optional
+        For "train": what is done to gradients and weights beside the optimizer's step.
     """
 
     def __init__(
         self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes",
         materialise=False, inputs=False, unpacked=False, staged=False, groups=None, schedule=None,
-        weighted=False,
+        weighted=False, shaping=None,
     ):  # fmt: skip
         self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
         self.optimizer, self.targets, self.unpacked, self.staged = optimizer, targets, unpacked, staged
         self._groups, self._schedule = groups or ((0, 0),) * architecture.n_layers, schedule
-        self._weighted, self._kept = weighted, []
+        self._weighted, self._shaping, self._kept = weighted, shaping, []
+        materialise = materialise or (shaping is not None and shaping.clip_norm > 0)
         real, self._size = architecture.real, architecture.dtype.itemsize
         self._lanes, self._panel = this_machine().lanes(real), this_machine().panel(real)
         backward = task in ("train", "gradient")
@@ -168,6 +201,7 @@ class Plan:
         workspace_rows = batch_size if whole else min(batch_size, self.block_rows)
         shared_workspace = self._workspace(workspace_rows)
         self._build_contexts(whole)
+        self._squares = self._keep(np.zeros(sum(architecture.sizes[1:]))).ctypes.data
         self._programs = []
         for thread in range(threads):
             workspace = shared_workspace if whole or thread == 0 else self._workspace(workspace_rows)
@@ -262,7 +296,8 @@ class Plan:
         widest = max(map(self._columns, architecture.sizes))
         sixteens = -(-max(architecture.sizes) // 16) * 16
         loss_scratch = max((self.block_rows + 1) * (sixteens + 3), 2 * max(loss.AT_ONCE, sixteens))
-        scratch = _aligned(self._size * max((dense.ROW_BLOCK + 1) * self._panel, widest, loss_scratch))
+        panels, words = (gemm.ROW_BLOCK + 1 + 4) * self._panel, architecture.sizes[0] + 4
+        scratch = _aligned(self._size * max(panels, widest, loss_scratch, words))
         memory = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).reshape(threads, -1)
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
         self.shared = aligned_zeros(SHARED.itemsize)
@@ -276,6 +311,7 @@ class Plan:
         ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
         ctx["one"] = one.ctypes.data
         ctx["row_scale"] = [self._keep(aligned_zeros(64)).ctypes.data for _ in range(threads)]
+        ctx["clip"] = ctx["row_scale"] + 8
         ctx["scratch"] = [self._keep(clean_workspace(scratch)).ctypes.data for _ in range(threads)]
         hyper = elementwise.ROOM * self._size
         ctx["hyper"] = [self._keep(aligned_zeros(2 * hyper)).ctypes.data for _ in range(threads)]
@@ -320,6 +356,8 @@ class Plan:
                 program.emit(gather.check_rows)
             if not self._in_order:
                 program.emit(gather.gather)
+            if self._shaping and self._shaping.input_noise:
+                program.emit(shaping.input_noise, **self._shape(noise=self._shaping.input_noise))
         if self._split:
             program.emit(dense.dense_forward, part=program.thread)
             program.emit_activation(elementwise.activation_forward, 0, part=program.thread)
@@ -362,11 +400,16 @@ class Plan:
     def _emit_phase_two(self, program, materialise):
         """Phase 2, by tiles of the weights: gradients over the whole batch, and the update."""
         program.wait()
+        clips_norm = self._shaping is not None and self._shaping.clip_norm > 0
+        if clips_norm:
+            self._emit_clipping(program)
         for layer in range(self.architecture.n_layers):
             part = program.thread if self._split and layer == 0 else None
             if self.task == "train":
                 self._emit_prepare(program, layer)
-            if self._chunked:
+            if clips_norm:
+                pass  # the gradient is there
+            elif self._chunked:
                 if self.task == "gradient" and program.thread == 0:
                     program.emit(dense.dense_total, layer=layer)
             elif self.task == "gradient" or materialise:
@@ -374,11 +417,43 @@ class Plan:
             if self.task == "train":
                 update = dense.dense_apply if self._chunked or materialise else dense.dense_update
                 apart = self._groups[layer][0] != self._groups[layer][1]
-                program.emit(update, self.optimizer, layer=layer, part=part, bias_settings=apart)
+                shape = self._shape_of(layer)
+                program.emit(update, self.optimizer, layer=layer, part=part, bias_settings=apart, **shape)
+                if self._shaping and self._shaping.max_norms[layer]:
+                    most = self._shape(most=self._shaping.max_norms[layer])
+                    program.emit(dense.dense_max_norm, layer=layer, part=part, **most)
         if program.thread == 0 and self.task in ("train", "gradient", "loss"):
             program.emit(step.end_of_step)
         program.wait()
         program.end_section(by_rows=False)
+
+    def _emit_clipping(self, program):
+        """The whole gradient in memory, and what it must be multiplied by to be no longer than asked."""
+        for layer in range(self.architecture.n_layers):
+            part = program.thread if self._split and layer == 0 else None
+            if not self._chunked:
+                program.emit(dense.dense_gradient, layer=layer, part=part)
+            penalties = self._shape(*self._shaping.penalties[layer])
+            program.emit(dense.dense_collect, layer=layer, part=part, **penalties)
+        program.wait()
+        columns, most = sum(self.architecture.sizes[1:]), self._shape(most=self._shaping.clip_norm)
+        program.emit(shaping.clip_factor, squares=self._squares, n_out=columns, **most)
+
+    def _shape_of(self, layer):
+        """Fields of the update of a layer's W: what is done to its gradient first."""
+        shaped = self._shaping
+        if shaped is None or not shaped.changes_gradient(layer):
+            return {}
+        penalties = (0.0, 0.0) if shaped.clip_norm else shaped.penalties[layer]
+        return dict(
+            shaping=address(shaping.shape_gradient, self.architecture.real),
+            collected=shaped.clip_norm > 0,
+            **self._shape(*penalties, shaped.clip_value, shaped.gradient_noise),
+        )
+
+    def _shape(self, l1=0.0, l2=0.0, limit=0.0, noise=0.0, most=0.0):
+        """The field `shape`: where these numbers lie."""
+        return dict(shape=self._keep(np.array([l1, l2, limit, noise, most])).ctypes.data)
 
     def _emit_prepare(self, program, layer):
         """What the update of a layer needs to know of this step, unless the layer before left just that."""
@@ -424,6 +499,7 @@ class Plan:
             w=self._w[layer], wt=self._wt[layer], arena_bytes=self._arena_bytes,
             slots=self._slot(self._w[layer]), slot_bytes=self._arena_bytes,
             host=self._size * architecture.parameter_offsets()[layer], host_row=self._size * n_out,
+            squares=self._squares + 8 * sum(architecture.sizes[1 : layer + 1]), noise=self._noise_of(layer),
             **self._share(layer, thread),
         )  # fmt: skip
         if part is not None:
@@ -442,9 +518,17 @@ class Plan:
         return dict(
             n_out=max(0, min(known["n_out"], last) - first), columns=last - first,
             z=known["z"] + at, y=known["y"] + at, dz=known["dz"] + at, host=known["host"] + at,
+            squares=known["squares"] + 8 * first, noise=known["noise"] + first,
             w=known["w"] + packed, slots=known["slots"] + packed, packed_x=packed_x, packed_dz=packed_dz,
             first_row=0, last_row=known["n_in"], first_column=0, last_column=last - first,
         )  # fmt: skip
+
+    def _noise_of(self, layer):
+        """Blocks of random words that the layers before take: one for four rows of a column, b included."""
+        return sum(
+            (n_in + 4) // 4 * n_out
+            for n_in, n_out in itertools.pairwise(self.architecture.sizes[: layer + 1])
+        )
 
     def _slot(self, parameter):
         """The address in the first gradient slot of what lies at an address of the packed parameters."""
@@ -453,18 +537,19 @@ class Plan:
     def _share(self, layer, thread):
         """A thread's share of a layer's W in phase 2: some rows of all columns, or all rows of some panels.
 
-        Where rows are copied into packed memory first, panels are shared out, so that none is packed twice.
+        Where rows are copied into packed memory first, panels are shared out, so that none is packed twice;
+        and where sums over columns are needed, so that their order is one.
         """
         n_in = self.architecture.sizes[layer]
         whole = self._all_columns(layer)
-        if not self._packed[layer]:
+        if not self._packed[layer] and not (self._shaping and self._shaping.whole_columns(layer)):
             rows = max(8, self._lanes)  # whole tiles, and whole squares of the transpose
             blocks = -(-n_in // rows)
             first, last = (min(n_in, rows * (blocks * t // self.threads)) for t in (thread, thread + 1))
             return whole | dict(first_row=first, last_row=last)
         panels = self._panel_starts(layer)
         first, last = (panels[(len(panels) - 1) * t // self.threads] for t in (thread, thread + 1))
-        packed_x, packed_dz = self._packing[thread]
+        packed_x, packed_dz = self._packing[thread] if self._packed[layer] else (0, 0)
         return whole | dict(first_column=first, last_column=last, packed_x=packed_x, packed_dz=packed_dz)
 
     def _panel_starts(self, layer):
@@ -483,7 +568,7 @@ class Plan:
             (n_out for (_, n_out), packed in zip(layers, self._packed, strict=True) if packed), default=0
         )
         columns = min(self._columns(widest), widest // self.threads + 2 * self._panel) if widest else 0
-        x_bytes = _aligned(rows * dense.ROW_BLOCK * self._size)
+        x_bytes = _aligned(rows * gemm.ROW_BLOCK * self._size)
         self._packing = []
         for _ in range(self.threads if widest else 0):
             memory = self._keep(clean_workspace(x_bytes + rows * columns * self._size)).ctypes.data

@@ -20,6 +20,8 @@ SHUFFLE = 1
 SPLIT = 2
 DROPOUT = 3
 SAMPLE = 4
+INPUT_NOISE = 5
+GRADIENT_NOISE = 6
 
 # Every operand below is a 32-bit word held in an unsigned 64-bit integer: no product overflows, NumPy raises
 # no warning, and Numba never meets int64 with uint64, which it would turn into float64.

@@ -24,6 +24,7 @@ FORMAT_VERSION = 1
 _METADATA_KEY = "fastbp"
 _DTYPES = {"F32": "float32", "F64": "float64"}
 _LAYER_FIELDS = ("units", "activation", "use_bias", "kernel_initializer", "bias_initializer", "name")
+_MORE_FIELDS = {"l1": 0.0, "l2": 0.0, "max_norm": None}  # not written where they are these
 
 
 def save(network, path):
@@ -123,13 +124,18 @@ def _description(network):
         "library_version": __version__,
         "inputs": network.architecture.sizes[0],
         "layers": [
-            {"type": "Dense", **{field: getattr(layer, field) for field in _LAYER_FIELDS}}
+            {"type": "Dense", **{field: getattr(layer, field) for field in _LAYER_FIELDS}, **_more(layer)}
             for layer in network._described
         ],
         "loss": {"name": loss.name, "option": option},
         "dtype": network.dtype.name,
         "seed": network.seed,
     }
+
+
+def _more(layer):
+    values = {field: getattr(layer, field) for field in _MORE_FIELDS}
+    return {field: value for field, value in values.items() if value != _MORE_FIELDS[field]}
 
 
 def _read_description(text):
@@ -161,7 +167,7 @@ def _read_description(text):
 
 def _layer(fields):
     kind = validation.known_name("type of layer", fields.pop("type"), ("Dense",))
-    if set(fields) != set(_LAYER_FIELDS):
+    if set(fields) - set(_MORE_FIELDS) != set(_LAYER_FIELDS):
         raise ValueError(f"a {kind} layer must have {', '.join(_LAYER_FIELDS)}; got {', '.join(fields)}")
     activation = fields["activation"]
     if isinstance(activation, str) and activation not in ACTIVATIONS:

@@ -14,7 +14,7 @@ from .balance import labels_of, row_weights, rows_by_class
 from .datasets import split
 from .network import Network
 from .optimizers import as_optimizer
-from .plan import Plan, automatic_threads
+from .plan import Plan, Shaping, automatic_threads
 from .schedules import ReduceOnPlateau
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
@@ -65,7 +65,7 @@ class History:
 def train(
     network, x, y, *, epochs=10, batch_size=32, optimizer="sgd", shuffle=True, validation=None, seed=None,
     threads=None, progress="auto", device="cpu", materialise=False, sample_weight=None, class_weight=None,
-    sampling=None,
+    sampling=None, clip_value=None, clip_norm=None, input_noise=0.0, gradient_noise=0.0,
 ):  # fmt: skip
     """Train a network.
 
@@ -108,6 +108,17 @@ def train(
     sampling : {"balanced"}, optional
         Each epoch draws as many rows as there are, with replacement, so that every class is equally likely;
         a function of `seed` and the epoch's number. None takes every row once.
+    clip_value : float, optional
+        Elements of the gradient of a batch beyond ± this are cut off, as by PyTorch's clip_grad_value_.
+    clip_norm : float, optional
+        Where the gradient of all parameters together is longer than this, it is shortened to it, as by
+        PyTorch's clip_grad_norm_. Not together with `clip_value`.
+    input_noise : float
+        Standard deviation of normal noise that is added to the inputs, others in each step.
+    gradient_noise : float
+        The same for the gradient (Neelakantan et al., 2015), after penalties and clipping. Noise is a
+        function of `seed`, the step and the place, so threads change no bit of it. No draw is beyond 5.42
+        standard deviations.
 
     Returns
     -------
@@ -138,6 +149,7 @@ def train(
     optimizer = as_optimizer(optimizer)
     shuffle = checks.boolean("shuffle", shuffle)
     materialise = checks.boolean("materialise", materialise)
+    shaping = _shaping(network, clip_value, clip_norm, input_noise, gradient_noise)
     seed = network.seed if seed is None else checks.seed(seed)
     if progress != "auto":
         progress = checks.boolean("progress", progress)
@@ -157,7 +169,7 @@ def train(
     plan = Plan(
         network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
         materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
-        **rows.options,
+        shaping=shaping, **rows.options,
     )  # fmt: skip
     order, row_losses = np.arange(n), np.empty(batch_size, network.dtype)
     rates.set(plan)
@@ -241,6 +253,22 @@ class _Rows:
                 shuffle=2, by_class=by_class.ctypes.data, class_starts=starts.ctypes.data,
                 classes=len(starts) - 1,
             )  # fmt: skip
+
+
+def _shaping(network, clip_value, clip_norm, input_noise, gradient_noise):
+    """What layers and options ask to be done to gradients and weights; None where it is nothing."""
+    clips = {"clip_value": clip_value, "clip_norm": clip_norm}
+    clips = {n: checks.real_number(n, most, above=0) for n, most in clips.items() if most is not None}
+    if len(clips) == 2:
+        raise ValueError("clip_value and clip_norm must not be given together")
+    shaping = Shaping(
+        tuple((layer.l1, layer.l2) for layer in network._described),
+        tuple(layer.max_norm or 0.0 for layer in network._described),
+        input_noise=checks.real_number("input_noise", input_noise, at_least=0),
+        gradient_noise=checks.real_number("gradient_noise", gradient_noise, at_least=0),
+        **clips,
+    )
+    return shaping if shaping.is_needed() else None
 
 
 class _Rates:

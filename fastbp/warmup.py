@@ -19,7 +19,7 @@ from .formulas.activations import ACTIVATIONS
 from .formulas.losses import LOSSES
 from .formulas.optimizers import OPTIMIZERS
 from .formulas.schedules import SCHEDULES
-from .plan import CHUNK_ROWS, Architecture, Plan
+from .plan import CHUNK_ROWS, Architecture, Plan, Shaping
 
 REALS = ("float32", "float64")
 EVALUATIONS = ("gradient", "loss", "predict", "logits")  # what a network is asked for beside training
@@ -81,6 +81,10 @@ def requests(real):
             yield request(name, "loss", loss=name, targets=targets)
         yield request(name, "predict", loss=name)
     yield request("weights of rows", "loss", weighted=True)
+    for clip_norm in (0.0, 1.0):
+        clip_norm, noise = dict(clip_norm=clip_norm), dict(gradient_noise=1.0, input_noise=1.0)
+        shaping = Shaping(((0.0, 0.0),) * 2, (1.0,) * 2, **clip_norm, **noise)
+        yield request("shaping of gradients", "train", shaping=shaping)
     for name in ACTIVATIONS:
         yield request(name, "train", activation=name)
     for name in SCHEDULES:

@@ -24,7 +24,13 @@ CASES = {
     "packed": ([200, 210, 4], "tanh", "huber", 450, 220, False),
     "long sums": ([300, 8, 2], "tanh", "softmax_cross_entropy", 300, 290, True),
     "every setting": ([9, 20, 12, 3], "tanh", "softmax_cross_entropy", 100, 12, False),
+    "shaped": ([9, 50, 18, 3], "tanh", "softmax_cross_entropy", 100, 12, False),
+    "shaped in chunks": ([4, 16, 7, 3], "tanh", "softmax_cross_entropy", 1000, 600, True),
 }
+_SHAPED = dict(
+    clip_norm=0.1, gradient_noise=0.01, input_noise=0.2, class_weight=[0.5, 1, 3], sampling="balanced"
+)
+SHAPED = {"shaped": _SHAPED, "shaped in chunks": _SHAPED | dict(clip_norm=None, clip_value=0.01)}
 OPTIMIZERS = {
     "every setting": fastbp.NAdam(
         0.05, weight_decay=0.3, decoupled=True, decay_biases=False,
@@ -40,11 +46,14 @@ def hashes(real, threads, mode):
     found = {}
     for name, (sizes, activation, loss, rows, batch_size, chunked) in CASES.items():
         net = make_network(sizes, activation, loss, dtype=real)
+        if name in SHAPED:
+            layers = [fastbp.Dense(n, activation, l1=1e-3, l2=1e-2, max_norm=1.2) for n in sizes[1:]]
+            net = fastbp.Network(layers, inputs=sizes[0], loss=loss, dtype=real, seed=1)
         assert sums_in_chunks(net.architecture, batch_size) == chunked, name
         x, y = draw_inputs(rows, sizes[0]), draw_targets(loss, rows, sizes[-1])
         history = fastbp.train(
             net, x, y, epochs=2, batch_size=batch_size, threads=threads, materialise=MODES[mode], seed=3,
-            optimizer=OPTIMIZERS.get(name, fastbp.SGD(0.05, momentum=0.9)),
+            optimizer=OPTIMIZERS.get(name, fastbp.SGD(0.05, momentum=0.9)), **SHAPED.get(name, {}),
         )  # fmt: skip
         loss, gradient = net.gradient(x[:99], y[:99])
         digest = hashlib.sha256(net.parameters.tobytes())

@@ -10,6 +10,9 @@ logits that the loss takes.
 import math
 
 import numpy as np
+from scipy import special
+
+from fastbp import random
 
 erf = np.frompyfunc(math.erf, 1, 1)
 
@@ -627,8 +630,73 @@ def balanced_weights(labels):
     return np.array([len(labels) / (len(classes) * (labels == label).sum()) for label in labels])
 
 
-def train(layers, batches, loss, optimizer="sgd", option=0.0, **settings):
+# Shaping: lists of (dW, db) become others; the update follows
+
+
+def penalty(layers, penalties):
+    """Σ l1 |W| + l2 W² over layers, with (l1, l2) of each."""
+    return sum(l1 * np.abs(W).sum() + l2 * (W**2).sum() for (W, *_), (l1, l2) in zip(layers, penalties))
+
+
+def with_penalties(gradients, layers, penalties):
+    """The gradient of the loss with its penalties."""
+    return [
+        (dW + l1 * np.sign(W) + 2 * l2 * W, db)
+        for (dW, db), (W, *_), (l1, l2) in zip(gradients, layers, penalties)
+    ]
+
+
+def clipped_by_value(gradients, limit):
+    return [tuple(clamp(d, -limit, limit) for d in pair) for pair in gradients]
+
+
+def clipped_by_norm(gradients, most):
+    norm = math.sqrt(sum((d**2).sum() for pair in gradients for d in pair))
+    return [tuple(d * min(1.0, most / (norm + 1e-6)) for d in pair) for pair in gradients]
+
+
+def renormed(W, most):
+    """W with columns that are no longer than `most`."""
+    norms = np.sqrt((W**2).sum(axis=0))
+    return np.where(norms > most, W * most / (norms + 1e-7), W)
+
+
+def normal_number(word):
+    """The number that a random word of 32 bits stands for: a sign, and 23 bits of how far out it lies."""
+    size = -special.ndtri(((word >> 8 & 0x7FFFFF) + 0.5) / 2**24)
+    return -size if word >> 31 else size
+
+
+def draw_input_noise(seed, step, rows, n_in):
+    """(rows, n_in): column b + k · n_in/4, rounded up, of row i is made of word k of block i · n_in/4 + b."""
+    quarter = -(-n_in // 4)
+    noise = np.empty((rows, 4 * quarter))
+    for i in range(rows):
+        for b in range(quarter):
+            words = random.philox(seed, random.INPUT_NOISE, 0, step, i * quarter + b)
+            noise[i, b::quarter] = [normal_number(int(word)) for word in words]
+    return noise[:, :n_in]
+
+
+def draw_gradient_noise(seed, step, shapes):
+    """[(of W, of b), …]: rows 4g … 4g + 3 of a column are words of one block, b being the last row."""
+    first, noise = 0, []
+    for n_in, n_out in shapes:
+        groups = (n_in + 4) // 4
+        drawn = np.empty((4 * groups, n_out))
+        for g in range(groups):
+            for j in range(n_out):
+                words = random.philox(seed, random.GRADIENT_NOISE, 0, step, first + g * n_out + j)
+                drawn[4 * g : 4 * g + 4, j] = [normal_number(int(word)) for word in words]
+        noise.append((drawn[:n_in], drawn[n_in]))
+        first += groups * n_out
+    return noise
+
+
+def train(layers, batches, loss, optimizer="sgd", option=0.0, *, shape=None, max_norm=None, **settings):
     """One step for each (x, t) of batches.
+
+    shape : function of (gradients, layers, step) that the gradients go through. max_norm : see `renormed`.
 
     Returns the trained layers and the loss of every step, taken before its update.
     """
@@ -639,9 +707,10 @@ def train(layers, batches, loss, optimizer="sgd", option=0.0, **settings):
     for step, (x, t) in enumerate(batches, start=1):
         value, gradients, _ = gradient(layers, x, t, loss, option)
         losses.append(value)
+        gradients = shape(gradients, layers, step) if shape else gradients
         for i, (W, b, activation) in enumerate(layers):
             dW, db = gradients[i]
             W, states[i][0] = update(W, dW, states[i][0], step, **settings)
             b, states[i][1] = update(b, db, states[i][1], step, **settings)
-            layers[i] = W, b, activation
+            layers[i] = W if max_norm is None else renormed(W, max_norm), b, activation
     return layers, losses

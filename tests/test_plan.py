@@ -88,6 +88,21 @@ def test_a_small_step_is_a_short_program():
     assert after["last"] - by_rows["first"] <= 13
 
 
+def test_shaping_is_paid_for_by_who_wants_it():
+    for threads in (1, 2):
+        plain = Plan(architecture(), "train", 32, threads, optimizer="sgd")
+        again = Plan(architecture(), "train", 32, threads, optimizer="sgd", shaping=None, weighted=False)
+        for (program, sections), (same, same_sections) in zip(plain._programs, again._programs):
+            assert (program["kernel"] == same["kernel"]).all()
+            assert (sections == same_sections).all()
+            assert not program["shaping"].any()
+    shaping = plan_module.Shaping(((0.1, 0.0), (0.0, 0.0)), (0.0, 0.0))
+    ((program, _),) = Plan(architecture(), "train", 32, optimizer="sgd", shaping=shaping)._programs
+    ((plain, _),) = Plan(architecture(), "train", 32, optimizer="sgd")._programs
+    assert (program["kernel"] == plain["kernel"]).all(), "a penalty needs no operation of its own"
+    assert np.count_nonzero(program["shaping"]) == 1
+
+
 @pytest.fixture
 def poisoned(monkeypatch):
     """Every workspace that a plan asks for is full of NaN."""
@@ -123,7 +138,11 @@ def everything(sizes, activation, loss, real, rows, threads):
                 optimizer=fastbp.SGD(0.05, momentum=0.9),
             )  # fmt: skip
             found += [net.parameters.copy(), history.loss]
-    return found
+    history = fastbp.train(
+        net, x, y, epochs=2, batch_size=7, threads=threads, clip_norm=1e-3, gradient_noise=1e-4,
+        input_noise=0.1, sample_weight=np.arange(1, rows + 1),
+    )  # fmt: skip
+    return [*found, net.parameters.copy(), history.loss]
 
 
 POISONED = [

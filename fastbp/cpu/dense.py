@@ -9,14 +9,15 @@ second packed copy, for dx. Forward and dx are given rows of the batch, dW and t
 [first_row, last_row) of columns [first_column, last_column). The share that holds W's last row has b too.
 """
 
+import numpy as np
+
 from fastbp.cpu.elementwise import copy_elements, update_loop
-from fastbp.cpu.gemm import place_of_panel, width_of_panel
+from fastbp.cpu.gemm import ROW_BLOCK, place_of_panel, width_of_panel
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.shaping import SHAPE, add_penalty, add_squares
 from fastbp.cpu.simd import array, call, part, transpose_square
-
-# Rows of W whose gradient is computed, applied and transposed while it is in the first-level cache.
-ROW_BLOCK = 96
+from fastbp.formulas.shaping import renorm_factor
 
 
 def dense_forward(real):
@@ -201,7 +202,8 @@ def dense_apply(optimizer, real):
     def one_panel(op, ctx, row, rows, column, width):
         written = rows + 1 if row + rows == op.n_in and op.use_bias != 0 else rows
         first = op.slots + _place(op, row, column, width) * size
-        total(written * width, first, op.slot_bytes, _slots_in_use(ctx), ctx.scratch)
+        slots = 1 if op.collected != 0 else _slots_in_use(ctx)
+        total(written * width, first, op.slot_bytes, slots, ctx.scratch)
         apply(op, ctx, row, rows, column, width, written)
 
     @part
@@ -216,6 +218,86 @@ def dense_apply(optimizer, real):
     return kernel(dense_apply)
 
 
+def dense_collect(real):
+    """The gradient slots of this thread's columns, all in the first of them, with the gradient of penalties.
+
+    op.squares (n_out,): the sum of squares of each column, b's element included, in float64, from the first
+    row on. Columns are never shared, so that order is one, and what pads W has no part in it.
+    """
+    size, penalise, squares = REAL[real](0).itemsize, add_penalty(real), add_squares(real)
+    _, total_in_place = _sum_of_slots(real)
+
+    @part
+    def one_panel(op, ctx, row, rows, column, width):
+        written = rows + 1 if row + rows == op.n_in and op.use_bias != 0 else rows
+        place, n = _place(op, row, column, width) * size, min(width, op.n_out - column)
+        total_in_place(written * width, op.slots + place, op.slot_bytes, _slots_in_use(ctx))
+        penalise(op, rows * width, op.w + place, op.slots + place)
+        here = op.squares + column * 8
+        if row == 0:
+            _clear(n, here)
+        for r in range(written):
+            squares(n, op.slots + place + r * width * size, here)
+
+    @part
+    def nothing(op, ctx, row, rows):
+        pass
+
+    over_share = _over_share(real, nothing, one_panel)
+
+    def dense_collect(op, ctx):
+        over_share(op, ctx)
+
+    return kernel(dense_collect)
+
+
+def dense_max_norm(real):
+    """Columns of W that are longer than asked, shortened to that; W's transpose kept current.
+
+    For whole columns, as this thread's update has just left them; b is not part of a column.
+    """
+    dtype, size, panel_width = REAL[real], REAL[real](0).itemsize, width_of_panel(real)
+    squares, transpose = add_squares(real), _transpose(real)
+
+    @part
+    def factors(n, totals, most):
+        totals, shorter = array(totals, n, np.float64), 0
+        for j in range(n):
+            totals[j] = renorm_factor(totals[j], most)
+            shorter += 1 if totals[j] != 1.0 else 0
+        return shorter
+
+    @part
+    def multiply(n, row, factors):
+        row, factors = array(row, n, dtype), array(factors, n, np.float64)
+        for j in range(n):
+            row[j] *= dtype(factors[j])
+
+    def dense_max_norm(op, ctx):
+        most, column = array(op.shape, SHAPE, np.float64)[4], op.first_column
+        while column < op.last_column:
+            width = panel_width(op.columns - column)
+            n, w = min(width, op.n_out - column), op.w + _place(op, 0, column, width) * size
+            _clear(n, ctx.scratch)
+            for row in range(op.n_in):
+                squares(n, w + row * width * size, ctx.scratch)
+            if factors(n, ctx.scratch, most) > 0:
+                for row in range(op.n_in):
+                    multiply(n, w + row * width * size, ctx.scratch)
+                if op.wt != 0:
+                    transpose(op, ctx, 0, op.n_in, column, width, w)
+            column += width
+
+    return kernel(dense_max_norm)
+
+
+@part
+def _clear(n, totals):
+    totals = array(totals, n, np.float64)
+    for j in range(n):
+        totals[j] = 0.0
+
+
 def _apply(optimizer, real):
     """A function that steps parameters whose gradient lies in ctx.scratch, and transposes what is new."""
     update, transpose, size = update_loop(optimizer, real), _transpose(real), REAL[real](0).itemsize
@@ -223,6 +305,9 @@ def _apply(optimizer, real):
     @part
     def apply(op, ctx, row, rows, column, width, written):
         w = op.w + _place(op, row, column, width) * size
+        if op.shaping != 0:
+            op.piece, op.row, op.rows, op.column, op.width, op.written = w, row, rows, column, width, written
+            call(op.shaping, op.address, ctx.address)
         # One piece, or two where b behind W has settings of its own.
         n, here, hyper = (written if op.bias_settings == 0 else rows) * width, 0, ctx.hyper
         while here < written * width:

@@ -22,6 +22,9 @@ from fastbp.cpu.simd import part, tile
 # Steps of k that a panel of B stays in the first-level cache for, while rows of A pass by.
 K_BLOCK = 256
 
+# Rows of W whose gradient is computed, shaped, applied and transposed while it is in the first-level cache.
+ROW_BLOCK = 96
+
 
 def matrix_product(real):
     """The product described by an operation's fields m to c_row."""

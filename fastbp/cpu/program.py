@@ -33,6 +33,10 @@ def _record(text):
 #   settings, bias_settings  the optimizer's float64 settings for W, and for b (0: the same)
 #   schedule, scheduled      settings of a schedule; this thread's copy of `settings` as it makes them
 #   momentum                 where the momentum lies in that copy
+#   shaping, shape           kernel that shapes gradients, or 0; its float64 numbers (shaping.py)
+#   noise                    number of the first block of random words of this layer's W
+#   squares, collected       float64 sums over columns of the gradient; whether the first slot holds all of it
+#   piece, row, rows, column, width, written        the piece of W that is shaped, see `shape_gradient`
 #   m, n, k, a, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
 OPERATION = _record(
     """kernel address
@@ -41,6 +45,7 @@ OPERATION = _record(
     w wt arena_bytes slots slot_bytes host host_row
     packed_x packed_dz first_row last_row first_column last_column
     settings bias_settings schedule scheduled momentum
+    shaping shape noise squares collected piece row rows column width written
     m n k a a_row a_step one b b_panel b_step c0 c c_row"""
 )
 
@@ -53,9 +58,9 @@ OPERATION = _record(
 #   host                                             the flat parameter (or gradient) vector of the host
 #   x, targets, order, n_rows                        the data (order 0: as it comes), float64 losses by epoch
 #   row_losses, losses, outputs
-#   weights, row_scale                               a weight for each row of the data; the address of this
+#   weights, row_scale, clip                         a weight for each row of the data; addresses of this
 #                                                    thread's float64: what a row of weight 1 counts in this
-#                                                    batch
+#                                                    batch, and what clipping multiplies the gradient by
 #   batch_size, block_rows, whole                    rows of a batch and of a block; whether activations of
 #   all
 #                                                    rows of the batch are kept (1), or of one block (0)
@@ -74,7 +79,7 @@ CONTEXT = _record(
     """address program sections n_sections
     thread threads shared ticket
     product zeros one scratch host
-    x targets order n_rows row_losses losses outputs weights row_scale
+    x targets order n_rows row_losses losses outputs weights row_scale clip
     batch_size block_rows whole chunk_rows
     epoch first_epoch last_epoch shuffle seed by_class class_starts classes
     not_finite

@@ -7,7 +7,7 @@ import sys
 import pytest
 from llvmlite import binding as llvm
 
-from fastbp.cpu import cache, dense, elementwise, gather, gemm, loss, step, team
+from fastbp.cpu import cache, dense, elementwise, gather, gemm, loss, shaping, step, team
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -40,6 +40,11 @@ KERNELS = {
     dense.dense_pack: [()],
     dense.dense_unpack: [()],
     dense.dense_total: [()],
+    dense.dense_collect: [()],
+    dense.dense_max_norm: [()],
+    shaping.input_noise: [()],
+    shaping.shape_gradient: [()],
+    shaping.clip_factor: [()],
     elementwise.activation_forward: [(name,) for name in _activations],
     elementwise.activation_backward: [(name,) for name in _activations],
     elementwise.optimizer_prepare: [(name,) for name in OPTIMIZERS],
@@ -49,16 +54,18 @@ KERNELS = {
     loss.softmax_loss: [("classes",), ("probabilities",)],
     loss.softmax_link: [()],
     loss.copy_outputs: [()],
+    loss.total_weight: [()],
+    loss.weigh_rows: [()],
 }
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
     gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
-    team.wait_for_all, team.function, team.bound,
+    team.wait_for_all, team.function, team.bound, step.write_order, shaping.add_penalty, shaping.add_squares,
 }  # fmt: skip
 
 
 def test_every_kernel_is_in_the_list():
-    modules = (dense, elementwise, gather, gemm, loss, step, team)
+    modules = (dense, elementwise, gather, gemm, loss, shaping, step, team)
     found = {
         function
         for module in modules

@@ -1,0 +1,173 @@
+"""What shapes gradients and weights beside the optimizer: penalties, clipping, noise; and noise on inputs.
+
+A plan that asks for it gives the update the address of `shape_gradient`, which is called for each piece of W
+between its gradient and the optimizer's step; `dense.dense_collect` and `dense.dense_max_norm` see whole
+columns. Loops end where rows end: in the same vector there may be the bias, which has no penalty.
+
+Noise is counter-based (random.py). Four rows (or quarters of a row) that lie side by side take the four words
+of a block, so a draw depends on its place in W, or in the batch, and on (seed, step), and on nothing else.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from fastbp.cpu.gemm import ROW_BLOCK
+from fastbp.cpu.machine import this_machine
+from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.simd import array, part
+from fastbp.formulas import shaping as formulas
+from fastbp.random import GRADIENT_NOISE, INPUT_NOISE, philox
+
+# float64 numbers at op.shape: l1, l2 | limit of an element | standard deviation of the noise | most of a norm
+SHAPE = 5
+
+
+@cache
+def add_penalty(real):
+    """A function ``penalise(op, n, w, dw)`` that adds the gradient of l1 |w| + l2 w² to n elements."""
+    dtype = REAL[real]
+
+    @part
+    def loop(n, w, dw, l1, l2):
+        w, dw = array(w, n, dtype), array(dw, n, dtype)
+        for i in range(n):
+            dw[i] += formulas.penalty_backward(w[i], l1, l2)
+
+    @part
+    def penalise(op, n, w, dw):
+        shape = array(op.shape, SHAPE, np.float64)
+        if shape[0] != 0.0 or shape[1] != 0.0:
+            loop(n, w, dw, dtype(shape[0]), dtype(shape[1]))
+
+    return penalise
+
+
+@cache
+def add_squares(real):
+    """A function ``squares(n, row, total)`` that adds the squares of a row to as many float64 totals."""
+    dtype = REAL[real]
+
+    @part
+    def squares(n, row, total):
+        row, total = array(row, n, dtype), array(total, n, np.float64)
+        for j in range(n):
+            each = np.float64(row[j])
+            total[j] += each * each
+
+    return squares
+
+
+@cache
+def _normal_numbers(real):
+    """A function ``draw(n, seed, purpose, step, block, target)``: 4 n normal numbers.
+
+    Number i + k·n is made of word k of block ``block + i``: its first bit is the sign, the next 23 say how
+    far out it lies; none lies beyond 5.42.
+    """
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    @part
+    def number(word):
+        p = (dtype(np.int64((word >> np.uint64(8)) & np.uint64(0x7FFFFF))) + dtype(0.5)) * dtype(2.0**-24)
+        x = formulas.normal_size(p)
+        return -x if word >> np.uint64(31) != np.uint64(0) else x
+
+    @part
+    def draw(n, seed, purpose, step, block, target):
+        first, second = array(target, n, dtype), array(target + n * size, n, dtype)
+        third, fourth = array(target + 2 * n * size, n, dtype), array(target + 3 * n * size, n, dtype)
+        for i in range(n):
+            w0, w1, w2, w3 = philox(seed, purpose, 0, step, block + i)
+            first[i], second[i] = number(w0), number(w1)
+            third[i], fourth[i] = number(w2), number(w3)
+
+    return draw
+
+
+@cache
+def _add_scaled(real):
+    dtype = REAL[real]
+
+    @part
+    def add_scaled(n, source, scale, target):
+        source, target = array(source, n, dtype), array(target, n, dtype)
+        for i in range(n):
+            target[i] += scale * source[i]
+
+    return add_scaled
+
+
+def input_noise(real):
+    """x (rows, n_in) of the workspace += deviation · normal numbers, others in each step."""
+    dtype, draw, add_scaled = REAL[real], _normal_numbers(real), _add_scaled(real)
+
+    def input_noise(op, ctx):
+        deviation, quarter = dtype(array(op.shape, SHAPE, np.float64)[3]), (op.n_in + 3) // 4
+        for i in range(ctx.rows):
+            block = (ctx.row + i) * quarter
+            draw(quarter, ctx.seed, INPUT_NOISE, ctx.step, block, ctx.scratch)
+            add_scaled(op.n_in, ctx.scratch, deviation, op.x + (ctx.slot + i) * op.x_row)
+
+    return kernel(input_noise)
+
+
+def shape_gradient(real):
+    """The gradient of one piece of W, in ctx.scratch: penalties, clipping, noise, in this order.
+
+    The piece: op.written rows from op.row on (the last may be b: W has op.rows of them), op.width columns
+    from op.column on; its weights lie at op.piece.
+    """
+    dtype, size, panel = REAL[real], REAL[real](0).itemsize, this_machine().panel(real)
+    penalise, draw, add_scaled = add_penalty(real), _normal_numbers(real), _add_scaled(real)
+
+    @part
+    def scale(n, dw, factor):
+        dw = array(dw, n, dtype)
+        for i in range(n):
+            dw[i] *= factor
+
+    @part
+    def clip(n, dw, limit):
+        dw = array(dw, n, dtype)
+        for i in range(n):
+            dw[i] = formulas.clip(dw[i], limit)
+
+    @part
+    def add_noise(op, ctx, deviation):
+        numbers, columns = ctx.scratch + (ROW_BLOCK + 1) * panel * size, op.host_row // size
+        for row in range(0, op.written, 4):
+            block = op.noise + (op.row + row) // 4 * columns + op.column
+            draw(op.width, ctx.seed, GRADIENT_NOISE, ctx.step, block, numbers)
+            here = ctx.scratch + row * op.width * size
+            add_scaled(min(4, op.written - row) * op.width, numbers, deviation, here)
+
+    def shape_gradient(op, ctx):
+        shape, n = array(op.shape, SHAPE, np.float64), op.written * op.width
+        if op.collected != 0:
+            scale(n, ctx.scratch, dtype(array(ctx.clip, 1, np.float64)[0]))
+        else:
+            penalise(op, op.rows * op.width, op.piece, ctx.scratch)
+        if shape[2] != 0.0:
+            clip(n, ctx.scratch, dtype(shape[2]))
+        if shape[3] != 0.0:
+            add_noise(op, ctx, dtype(shape[3]))
+
+    return kernel(shape_gradient)
+
+
+def clip_factor():
+    """What every gradient is multiplied by so that all together are no longer than asked, in ctx.clip.
+
+    op.squares: the sum of squares of each of the op.n_out columns of all layers. Each thread adds them up, in
+    the same order.
+    """
+
+    def clip_factor(op, ctx):
+        squares, total = array(op.squares, op.n_out, np.float64), 0.0
+        for column in range(op.n_out):
+            total += squares[column]
+        most = array(op.shape, SHAPE, np.float64)[4]
+        array(ctx.clip, 1, np.float64)[0] = formulas.clip_factor(total, most)
+
+    return kernel(clip_factor)
