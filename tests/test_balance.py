@@ -167,11 +167,13 @@ def test_balanced_draws():
 def test_training_takes_the_drawn_rows():
     x, y = draw_inputs(31, 3), (np.arange(31) > 26).astype(int)
     net, again = (make_network([3, 2], loss="softmax_cross_entropy") for _ in range(2))
-    fastbp.train(net, x, y, epochs=2, batch_size=5, seed=4, sampling="balanced")
+    weights = draw_weights(31)
+    fastbp.train(net, x, y, epochs=2, batch_size=5, seed=4, sampling="balanced", sample_weight=weights)
     order = np.empty(31, np.int64)
     for epoch in range(2):
         random.sample_balanced(order, *rows_by_class(y), 4, epoch)
-        fastbp.train(again, x[order], y[order], epochs=1, batch_size=5, shuffle=False)
+        drawn = dict(sample_weight=weights[order])
+        fastbp.train(again, x[order], y[order], epochs=1, batch_size=5, shuffle=False, **drawn)
     assert (net.parameters == again.parameters).all()
 
 

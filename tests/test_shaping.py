@@ -176,14 +176,16 @@ def test_normal_size():
 
 
 def test_gradient_noise_against_reference():
+    """The noise comes after clipping."""
     net, (x, y) = make(sizes=(6, 9, 3)), data(n_in=6)
     again = make(sizes=(6, 9, 3))
     options = dict(epochs=2, batch_size=10, shuffle=False, optimizer=fastbp.SGD(0.1), seed=7)
-    fastbp.train(net, x, y, gradient_noise=0.3, **options)
+    fastbp.train(net, x, y, gradient_noise=0.3, clip_value=0.05, **options)
 
     def shape(gradients, layers, step):
         noise = reference.draw_gradient_noise(7, step, [W.shape for W, *_ in layers])
-        return [tuple(d + 0.3 * n for d, n in zip(*each)) for each in zip(gradients, noise)]
+        clipped = reference.clipped_by_value(gradients, 0.05)
+        return [tuple(d + 0.3 * n for d, n in zip(*each)) for each in zip(clipped, noise)]
 
     expected, _ = reference.train(
         reference_layers(again), batches(x, y, 10, 2), "mean_squared_error", learning_rate=0.1, shape=shape
