@@ -41,6 +41,20 @@ def test_weighted_gradient_against_reference(loss, n_out, probabilities, real):
     assert difference(gradient.inputs, dx) < tolerance
 
 
+def test_weighted_gradient_in_chunks():
+    net = make_network([4, 5, 3], loss="softmax_cross_entropy", dtype="float64")
+    x, y, weights = draw_inputs(300, 4), draw_targets("softmax_cross_entropy", 300, 3), draw_weights(300)
+    layers, option = reference_layers(net), net.loss_function.option
+    expected, gradients, dx = reference.weighted_gradient(
+        layers, x, y, net.loss_function.name, weights, option
+    )
+    assert sums_in_chunks(net.architecture, 300)
+    loss, gradient = net.gradient(x, y, sample_weight=weights)
+    assert loss == pytest.approx(expected, rel=1e-13)
+    assert difference(gradient.parameters, flat(gradients)) < 1e-13
+    assert difference(gradient.inputs, dx) < 1e-13
+
+
 def test_weighted_loss_by_central_differences():
     net = make_network([3, 4, 3], loss="softmax_cross_entropy", dtype="float64")
     x, y, weights = draw_inputs(7, 3), draw_targets("softmax_cross_entropy", 7, 3), draw_weights(7)

@@ -103,6 +103,16 @@ def test_step_by_step_shows_every_step():
         assert numbers[0] == numbers[1], "NumPy's update and fastbp's"
 
 
+def test_weights_find_the_rare_class_and_bounds_help_on_new_rows():
+    rows, bounds = output("weights_and_regularisation").split("\n\n")
+    rare = {line[:24].strip(): int(line.split("%")[-2]) for line in rows.splitlines()[1:]}
+    assert len(rare) == 4
+    assert all(found > rare["as they are"] + 20 for name, found in rare.items() if name != "as they are")
+    error = {line[:24].strip(): float(line[24:].split()[0]) for line in bounds.splitlines()[1:]}
+    assert len(error) == 7
+    assert all(value < error["none"] for name, value in error.items() if name != "none")
+
+
 def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):
     text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
