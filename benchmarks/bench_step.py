@@ -21,6 +21,9 @@ THREADS = [threads for threads in (1, 2, 4, 8) if threads <= (os.cpu_count() or 
 OPTIMIZERS = {name: make(learning_rate=1e-4) for name, make in BY_NAME.items()} | {
     "momentum": fastbp.SGD(1e-4, momentum=0.9),
     "nesterov": fastbp.SGD(1e-4, momentum=0.9, nesterov=True),
+    "amsgrad": fastbp.Adam(1e-4, amsgrad=True),
+    "rmsprop_momentum": fastbp.RMSprop(1e-4, momentum=0.9),
+    "rmsprop_centered": fastbp.RMSprop(1e-4, centered=True),
 }
 for _name in optimizers.OPTIMIZERS:
     if _name not in {each.formula for each in OPTIMIZERS.values()}:
