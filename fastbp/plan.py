@@ -187,7 +187,9 @@ class Plan:
         if self._chunked:
             return CHUNK_ROWS
         row_bytes = self._size * sum(self.architecture.sizes) * (2 if whole else 1)
-        most = max(24, min(480, BLOCK_BYTES // row_bytes // 24 * 24))  # 24: whole tiles of 3, 4, 6 and 8 rows
+        most = BLOCK_BYTES // row_bytes // 24 * 24  # 24: whole tiles of 3, 4, 6 and 8 rows
+        # A block of wide layers outgrows the cache anyway; fewer rows than 144 would fetch W more often.
+        most = max(144, min(480, most))
         share = -(-self.batch_size // self.threads)
         rows = -(-share // -(-share // most))  # equal blocks, none above `most`
         return -(-rows // 4) * 4  # whole vectors of even the narrowest layer: loops run to their end
