@@ -11,8 +11,9 @@ from tqdm.auto import tqdm
 
 from . import validation as checks
 from .datasets import split
+from .lbfgs import minimizer, train_whole_batch
 from .network import Network
-from .optimizers import as_optimizer
+from .optimizers import LBFGS, as_optimizer
 from .plan import Plan, automatic_threads
 from .schedules import ReduceOnPlateau
 
@@ -79,7 +80,10 @@ def train(
     batch_size : int or None
         Rows per step; None, or more than there are, means all of them. A shorter last batch is trained on,
         and averaged over its own size.
-    optimizer : str, SGD or Adam
+    optimizer : str or optimizer
+        A name, such as "adam" for its defaults, or one of `SGD`, `Adam`, `AdamW`, `Adamax`, `NAdam`, `RAdam`,
+        `RMSprop`, `Adagrad`, `Adadelta`, `Lion`, `LBFGS`. It may bring a schedule of its learning rate, see
+        ``fastbp.schedules``, and settings of single layers.
     shuffle : bool
         Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number.
     validation : float or (x, y), optional
@@ -122,6 +126,9 @@ def train(
         raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
     epochs = checks.positive_integer("epochs", epochs)
     optimizer = as_optimizer(optimizer)
+    whole_batch = isinstance(optimizer, LBFGS)
+    if whole_batch:
+        minimizer()  # says so where it is missing
     shuffle = checks.boolean("shuffle", shuffle)
     materialise = checks.boolean("materialise", materialise)
     seed = network.seed if seed is None else checks.seed(seed)
@@ -132,10 +139,15 @@ def train(
     x, y = network.check_data(x, y)
     x, y, held_out = _hold_out(network, x, y, validation, seed)
     n = len(x)
-    batch_size = n if batch_size is None else min(n, checks.positive_integer("batch_size", batch_size))
+    batch_size = (
+        n if batch_size is None or whole_batch else min(n, checks.positive_integer("batch_size", batch_size))
+    )
     work = network.architecture.multiply_adds(batch_size)
     threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
 
+    if whole_batch:
+        history, bar = History(threads=threads), _Progress(progress, epochs, n)
+        return train_whole_batch(network, optimizer, x, y, held_out, epochs, history, bar)
     rates = _Rates(optimizer, network, epochs, -(-n // batch_size))
     plan = Plan(
         network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,

@@ -19,9 +19,11 @@ WITH_OPTIONS = [
     fastbp.RMSprop(centered=True),
 ]
 
+IN_THE_STEP = {name: cls for name, cls in BY_NAME.items() if cls is not fastbp.LBFGS}
+
 
 def test_every_formula_can_be_had():
-    assert {o.formula for o in (*WITH_OPTIONS, *(cls() for cls in BY_NAME.values()))} == set(OPTIMIZERS)
+    assert {o.formula for o in (*WITH_OPTIONS, *(cls() for cls in IN_THE_STEP.values()))} == set(OPTIMIZERS)
 
 
 def test_every_optimizer_is_public_and_known_by_name():
@@ -29,6 +31,7 @@ def test_every_optimizer_is_public_and_known_by_name():
         assert getattr(fastbp, cls.__name__) is cls
         assert as_optimizer(name) == cls()
         assert name == cls.__name__.lower()
+    for cls in IN_THE_STEP.values():
         assert len(cls().settings) == len(OPTIMIZERS[cls().formula].settings)
 
 
@@ -89,7 +92,7 @@ NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("cls", BY_NAME.values())
+@pytest.mark.parametrize("cls", IN_THE_STEP.values())
 def test_refuses(cls):
     for name, values in NUMBERS.items():
         if name in cls.__dataclass_fields__:
