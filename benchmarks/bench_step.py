@@ -41,6 +41,10 @@ OPTIMIZERS = {
     "sgd": fastbp.SGD(1e-4),
     "momentum": fastbp.SGD(1e-4, momentum=0.9),
     "nesterov": fastbp.SGD(1e-4, momentum=0.9, nesterov=True),
+    "momentum, biases apart": fastbp.SGD(1e-4, momentum=0.9, weight_decay=1e-4, decay_biases=False),
+    "momentum, cosine": fastbp.SGD(1e-4, momentum=0.9, schedule=fastbp.schedules.Cosine(per="step")),
+    "adam": fastbp.Adam(1e-4),
+    "amsgrad": fastbp.Adam(1e-4, amsgrad=True),
 }
 
 

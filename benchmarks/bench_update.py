@@ -1,5 +1,8 @@
-"""The update of every optimizer: seconds per parameter, the gradient read from memory."""
+"""The update of every optimizer: seconds per parameter, the gradient read from memory. What comes before it
+once a step: seconds of every schedule, and of preparing every optimizer.
+"""
 
+from fastbp import schedules
 from fastbp.formulas.optimizers import OPTIMIZERS
 
 from .operations import Alone, running
@@ -13,3 +16,29 @@ N_IN, N_OUT = 96, 96
 def time_update(optimizer, real):
     with running([N_IN, N_OUT], 32, optimizer=optimizer, real=real, materialise=True) as plan:
         return Alone(plan, "dense_apply", times=8).seconds() / ((N_IN + 1) * N_OUT)
+
+
+@measured(optimizer=OPTIMIZERS)
+def time_prepare(optimizer):
+    """After a hundred steps: some numbers take the longer the more steps there were."""
+    with running([2, 1], 2, optimizer=optimizer, real="float64") as plan:
+        plan.set(step=100)
+        return Alone(plan, "optimizer_prepare", times=50).seconds()
+
+
+SCHEDULES = {
+    each.formula: each
+    for each in (
+        schedules.Constant(warmup=1), schedules.Step(3), schedules.MultiStep((10, 20)),
+        schedules.Exponential(0.9), schedules.Polynomial(power=2.0), schedules.Cosine(),
+        schedules.CosineRestarts(5, 2), schedules.InverseScaling(), schedules.OneCycle(),
+        schedules.OneCycle(momentum=None),
+    )
+}  # fmt: skip
+
+
+@measured(schedule=SCHEDULES)
+def time_schedule(schedule):
+    with running([2, 1], 2, optimizer="momentum", schedule=SCHEDULES[schedule]) as plan:
+        plan.set(step=60, epoch=60)
+        return Alone(plan, "scheduled_settings", times=50).seconds()
