@@ -56,6 +56,8 @@ class Optimizer:
             )
         for layer in self.layers:
             self._of_layer(layer)
+        own = {layer: dict(changes) for layer, changes in self.layers.items()}
+        object.__setattr__(self, "layers", own)  # what the caller does to theirs is nothing to us
 
     @property
     def settings(self):
