@@ -4,6 +4,7 @@ once a step: seconds of every schedule, and of preparing every optimizer.
 
 from fastbp import schedules
 from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.formulas.schedules import SCHEDULES as ALL_SCHEDULES
 
 from .operations import Alone, running
 from .timing import REALS, measured
@@ -35,6 +36,9 @@ SCHEDULES = {
         schedules.OneCycle(momentum=None),
     )
 }  # fmt: skip
+for _name in ALL_SCHEDULES:
+    if _name not in SCHEDULES:
+        raise NotImplementedError(f"the schedule {_name} has no benchmark: give it one in SCHEDULES")
 
 
 @measured(schedule=SCHEDULES)

@@ -5,12 +5,15 @@ python -m benchmarks.operations 784 128 10 --batch 128 --activation relu
 
 import argparse
 import ctypes
+import inspect
+import pkgutil
 import time
 from contextlib import contextmanager
+from importlib import import_module
 
 import numpy as np
 
-from fastbp import Network
+from fastbp import Network, cpu
 from fastbp.cpu import cache, step, team
 from fastbp.cpu.program import SECTION
 from fastbp.formulas.losses import LOSSES
@@ -39,6 +42,19 @@ SETTINGS = {
 }
 
 
+def kernels():
+    """Every function in fastbp/cpu that describes a kernel."""
+    found = []
+    for _, name, _ in pkgutil.iter_modules(cpu.__path__):
+        module = import_module(f"fastbp.cpu.{name}")
+        for each in vars(module).values():
+            if inspect.isfunction(each) and each.__module__ == module.__name__ and name != "program":
+                source = inspect.getsource(each)
+                if "\n    return kernel(" in source or "\n    return KERNEL, " in source:
+                    found.append(each)
+    return found
+
+
 def named(operation):
     """The kernel of an operation as the cache names it: "dense.dense_forward(float32)"."""
     names = {found[0]: name for (name, _), found in cache._loaded.items()}
@@ -48,9 +64,9 @@ def named(operation):
 @contextmanager
 def running(
     sizes, batch, *, activation="relu", loss="mean_squared_error", targets=None, optimizer="momentum",
-    real="float32", task="train", schedule=None, **options,
+    real="float32", task="train", threads=1, schedule=None, **options,
 ):  # fmt: skip
-    """A plan for one thread with data of one batch, after its first step.
+    """A plan with data of one batch, after its first step.
 
     targets : row of `TARGETS`, by default the loss's own; optimizer : row of ``OPTIMIZERS``; schedule : one
     of `fastbp.schedules`, or None.
@@ -59,7 +75,7 @@ def running(
     random, targets = np.random.default_rng(0), targets or LOSSES[loss].targets
     if task == "train":
         options = dict(optimizer=optimizer, schedule=schedule and schedule.formula) | options
-    plan = Plan(network.architecture, task, batch, 1, **_kind(targets), **options)
+    plan = Plan(network.architecture, task, batch, threads, **_kind(targets), **options)
     y = TARGETS[targets](random, (batch, sizes[-1]))
     arrays = dict(
         x=random.standard_normal((batch, sizes[0])).astype(real),

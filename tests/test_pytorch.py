@@ -86,10 +86,9 @@ def assert_same_weights(activation, loss, optimizer, dtype="float64", tolerance=
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_weights_after_ten_steps(activation):
-    tolerance = 1e-8 if activation == "hard_sigmoid" else 1e-11  # PyTorch's slope is 1/6 rounded to float32
     for loss in LOSSES:
         for optimizer in OPTIMIZERS:
-            assert_same_weights(activation, loss, optimizer, tolerance=tolerance)
+            assert_same_weights(activation, loss, optimizer)
 
 
 @pytest.mark.parametrize("loss", ["mean_squared_error", "softmax_cross_entropy"])

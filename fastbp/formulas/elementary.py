@@ -558,7 +558,8 @@ def softplus(z):
 # erf
 #
 #     |z| < 1:  erf(z) = z + z·S(z²)                                      odd, hence a series in z²
-#     |z| ≥ 1:  erf(z) = 1 − erfc(z) = −expm1(−Q(z)),  Q = −log(erfc)     nearly z², hence a short polynomial
+#     |z| ≥ 1:  erf(z) = 1 − erfc(z) = 1 − exp(−Q(z)),  Q = −log(erfc)    nearly z², hence a short polynomial
+#                      = (1 − 2^n) − 2^n·p,  exp(−Q) = 2^n·(1 + p)        2^n ≤ ¼: 1 − 2^n is exact
 #
 #     An error of Q counts erfc(z)-fold, so Q is fitted with that weight. From the bound on erf rounds to 1.
 
@@ -589,12 +590,14 @@ ERF_Q = _coefficients(
 def erf(z):
     """Error function, 2/√π times the integral of exp(-t²) from 0 to z.
 
-    Largest error: 1.60 ulp in float32, 1.48 ulp in float64.
+    Largest error: 1.14 ulp in float32, 1.14 ulp in float64.
     """
     a = abs(z)
     a = by_type(z, ERF_ONE) if a > by_type(z, ERF_ONE) else a
     small = fma(a, polynomial(a * a, by_type(z, ERF_S)), a)
-    large = -expm1(-polynomial(a, by_type(z, ERF_Q)))
+    n, r, _ = multiples_of_ln2(-polynomial(a, by_type(z, ERF_Q)))
+    scale = power_of_two(n)
+    large = fma(-scale, exp_minus_1(r), like(z, 1) - scale)
     return with_sign(small if a < like(z, 1) else large, z)
 
 

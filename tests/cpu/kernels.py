@@ -80,8 +80,7 @@ class Guarded:
 
 def whole_vectors(n, real):
     """N rounded up to whole vectors."""
-    lanes = this_machine().lanes(real)
-    return -(-n // lanes) * lanes
+    return this_machine().columns(n, real)
 
 
 def in_panels(matrix, real):

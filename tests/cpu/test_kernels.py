@@ -28,9 +28,11 @@ KERNELS = {
     team.barrier: [()],
     gather.gather: [()],
     gather.require_finite: [()],
+    gather.check_rows: [()],
     gemm.matrix_product: [()],
     dense.dense_forward: [()],
     dense.dense_forward_unpacked: [()],
+    dense.dense_forward_in_order: [()],
     dense.dense_backward: [()],
     dense.dense_gradient: [()],
     dense.dense_update: [(name,) for name in OPTIMIZERS],
@@ -50,7 +52,7 @@ KERNELS = {
 }
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
-    gemm.strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
+    gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
     team.wait_for_all, team.function, team.bound,
 }  # fmt: skip
 

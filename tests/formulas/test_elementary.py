@@ -42,7 +42,7 @@ FUNCTIONS = {
     "tanh": (njit(lambda x: np.tanh(x)), mpmath.tanh, 1.25, 1.2),
     "sigmoid": (_sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), 1.7, 1.7),
     "softplus": (_softplus, lambda x: mpmath.log1p(mpmath.exp(x)), 1.8, 1.8),
-    "erf": (njit(lambda x: math.erf(x)), mpmath.erf, 1.65, 1.6),
+    "erf": (njit(lambda x: math.erf(x)), mpmath.erf, 1.2, 1.2),
     "cospi": (_cospi, mpmath.cospi, 1.2, 1.2),
     "sqrt": (njit(lambda x: np.sqrt(x)), mpmath.sqrt, 0.5001, 0.5001),
 }
