@@ -13,9 +13,8 @@ from . import validation as checks
 from .datasets import split
 from .lbfgs import minimizer, train_whole_batch
 from .network import Network
-from .optimizers import LBFGS, as_optimizer
+from .optimizers import LBFGS, Rates, as_optimizer
 from .plan import Plan, automatic_threads
-from .schedules import ReduceOnPlateau
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -148,7 +147,7 @@ def train(
     if whole_batch:
         history, bar = History(threads=threads), _Progress(progress, epochs, n)
         return train_whole_batch(network, optimizer, x, y, held_out, epochs, history, bar)
-    rates = _Rates(optimizer, network, epochs, -(-n // batch_size))
+    rates = Rates(optimizer, [layer.name for layer in network.layers], epochs, -(-n // batch_size))
     plan = Plan(
         network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
         materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
@@ -204,33 +203,10 @@ def _run(network, plan, history, epochs, n, held_out, bar, rates):
                 plan.unpack(network.parameters)
                 history.validation_loss.append(network._loss(*held_out))
             if rates.plateau and completed:
-                rates.adapt(plan, history)
+                rates.adapt(plan, (history.validation_loss or history.loss)[-1])
             bar.show(done * n, history)
             seconds = max(elapsed / at_once, 1e-9)
         history.interrupted = interrupts.asked
-
-
-class _Rates:
-    """What an optimizer asks of a plan: settings of each layer, and how the learning rate changes."""
-
-    def __init__(self, optimizer, network, epochs, steps_per_epoch):
-        self._rows, groups = optimizer.settings_of([layer.name for layer in network.layers])
-        self.options, self._schedule, self.plateau = dict(groups=groups), (), None
-        if isinstance(optimizer.schedule, ReduceOnPlateau):
-            self.plateau = optimizer.schedule.follow([row[0] for row in self._rows])
-        elif optimizer.schedule is not None:
-            self.options["schedule"] = optimizer.schedule.formula
-            self._schedule = optimizer.schedule.settings(epochs, steps_per_epoch)
-
-    def set(self, plan):
-        """Write the settings where the plan's program reads them."""
-        plan.settings[:, : len(self._rows[0])] = self._rows
-        plan.schedule_settings[: len(self._schedule)] = self._schedule
-
-    def adapt(self, plan, history):
-        """After an epoch: let the learning rates fall if it was on a plateau."""
-        losses = history.validation_loss or history.loss
-        plan.settings[:, 0] = self.plateau.next_rates(losses[-1])
 
 
 def _run_in_team(plan, interrupts, bar, rows_before):
