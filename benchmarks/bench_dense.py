@@ -38,6 +38,7 @@ ELSEWHERE = {
     elementwise.scheduled_settings: "bench_update",
     step.run_epochs: "bench_step",
     step.run_section: "bench_predict",
+    elementwise.scheduled_settings: "bench_update",
     team.barrier: "bench_team",
 }
 LAYERS = {"64-64 batch 32": (64, 32), "784-784 batch 128": (784, 128)}

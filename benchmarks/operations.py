@@ -64,17 +64,16 @@ def named(operation):
 @contextmanager
 def running(
     sizes, batch, *, activation="relu", loss="mean_squared_error", targets=None, optimizer="momentum",
-    real="float32", task="train", threads=1, schedule=None, **options,
+    real="float32", task="train", threads=1, **options,
 ):  # fmt: skip
     """A plan with data of one batch, after its first step.
 
-    targets : row of `TARGETS`, by default the loss's own; optimizer : row of ``OPTIMIZERS``; schedule : one
-    of `fastbp.schedules`, or None.
+    targets : row of `TARGETS`, by default the loss's own; optimizer : row of ``OPTIMIZERS``.
     """
     network = Network(sizes, activation=activation, loss=loss, dtype=real, seed=0)
     random, targets = np.random.default_rng(0), targets or LOSSES[loss].targets
     if task == "train":
-        options = dict(optimizer=optimizer, schedule=schedule and schedule.formula) | options
+        options = dict(optimizer=optimizer) | options
     plan = Plan(network.architecture, task, batch, threads, **_kind(targets), **options)
     y = TARGETS[targets](random, (batch, sizes[-1]))
     arrays = dict(
@@ -87,9 +86,7 @@ def running(
     )
     settings = [SETTINGS.get(name, 0.1) for name in OPTIMIZERS[optimizer].settings]
     plan.settings[0, : len(settings)] = settings
-    if schedule:
-        numbers = schedule.settings(100, 1)
-        plan.schedule_settings[: len(numbers)] = numbers
+    plan.schedule_settings[3:] = 3.0  # a schedule's own, behind those of warming up: that would come first
     plan.set(n_rows=batch, last_epoch=1, **{name: array.ctypes.data for name, array in arrays.items()})
     plan.pack(network.parameters)
     plan.run()

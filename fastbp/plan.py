@@ -490,10 +490,10 @@ class Plan:
     def _columns(self, n):
         """Columns that n values of a row take.
 
-        Whole vectors even for a narrow layer where biases have settings of their own: the update of W, which
-        runs to whole vectors, must not reach them.
+        Whole vectors even for a narrow layer where the row behind W is not updated as W is, because there is
+        no b or b has settings of its own: the update of W, which runs to whole vectors, must not reach it.
         """
-        if any(w != b for w, b in self._groups):
+        if any(w != b for w, b in self._groups) or not all(self.architecture.biases):
             return -(-n // self._lanes) * self._lanes
         return this_machine().columns(n, self.architecture.real)
 

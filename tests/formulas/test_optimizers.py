@@ -79,10 +79,12 @@ def compiled(name, dtype):
 
 
 def step_compiled(name, dtype, numbers, dw, hyper):
-    """One step of ``numbers`` (1 + states, n), in place."""
-    hyper = np.array(hyper, dtype)
-    addresses = (array.ctypes.data for array in (dw, numbers))
-    compiled(name, dtype)(dw.size, *addresses, numbers.strides[0], hyper.ctypes.data)
+    """One step of ``numbers`` (1 + states, n), in place; on copies with the room that whole vectors need."""
+    n, hyper = dw.size, np.array(hyper, dtype)
+    memory = np.zeros((len(numbers) + 1, -(-n // 16) * 16), dtype)
+    memory[:-1, :n], memory[-1, :n] = numbers, dw
+    compiled(name, dtype)(n, memory[-1].ctypes.data, memory.ctypes.data, memory.strides[0], hyper.ctypes.data)
+    numbers[:] = memory[:-1, :n]
 
 
 def many_steps(name, settings, steps=10, dtype="float64"):
