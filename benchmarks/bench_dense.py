@@ -35,7 +35,6 @@ ELSEWHERE = {
     loss.softmax_loss: "bench_loss",
     loss.softmax_link: "bench_loss",
     loss.copy_outputs: "bench_loss",
-    elementwise.scheduled_settings: "bench_update",
     step.run_epochs: "bench_step",
     step.run_section: "bench_predict",
     elementwise.scheduled_settings: "bench_update",

@@ -18,7 +18,7 @@ def time_update(optimizer, real):
 
 @measured(optimizer=OPTIMIZERS)
 def time_prepare(optimizer):
-    """What an optimizer works out once a step, after a hundred steps: some take the longer the later it is."""
+    """What an optimizer works out once a step, here after a hundred steps."""
     with running([8, 8], 8, optimizer=optimizer) as plan:
         plan.set(step=100)
         return Alone(plan, "optimizer_prepare", times=64).seconds()
