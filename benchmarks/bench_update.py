@@ -16,6 +16,14 @@ def time_update(optimizer, real):
         return Alone(plan, "dense_apply", times=8).seconds() / ((N_IN + 1) * N_OUT)
 
 
+@measured(optimizer=OPTIMIZERS)
+def time_prepare(optimizer):
+    """What an optimizer works out once a step, here after a hundred steps."""
+    with running([8, 8], 8, optimizer=optimizer) as plan:
+        plan.set(step=100)
+        return Alone(plan, "optimizer_prepare", times=64).seconds()
+
+
 @measured(schedule=SCHEDULES)
 def time_schedule(schedule):
     """The learning rate of one step: seconds per step."""

@@ -19,6 +19,7 @@ from fastbp.cpu.program import CONTEXT, HALT, OPERATION, SECTION, SHARED, STEPS,
 from fastbp.formulas import activations
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.formulas.schedules import SCHEDULES
 
 # A batch of more rows than two of these, in a network with fewer parameters than a chunk has activations,
 # is summed in chunks: see `sums_in_chunks`. Results depend on this number.
@@ -266,7 +267,9 @@ class Plan:
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
         self.shared = aligned_zeros(SHARED.itemsize)
         self.settings = np.zeros((1 + max(map(max, self._groups)), elementwise.ROOM))
-        self.schedule_settings = np.zeros(32)
+        self.schedule_settings = np.zeros(
+            3 + len(SCHEDULES[self._schedule].settings) if self._schedule else 0
+        )
         self.option = np.array([architecture.option], np.float64)
         zeros = self._keep(aligned_zeros(max(widest * self._size, 64)))
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]

@@ -19,7 +19,7 @@ FLOORS = [
     {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets"},
     {"plan"},
     {"network"},
-    {"storage", "gradient_check", "training", "warmup"},
+    {"storage", "gradient_check", "lbfgs", "training", "warmup"},
     {"cli", "estimators", "distributed", "plots"},
     {"__init__"},
     {"__main__"},
