@@ -15,7 +15,7 @@ PACKAGE = Path(fastbp.__file__).parent
 # `validation` stand on nothing; `layers`, `losses` and `optimizers` describe, and know the formulas' tables.
 FLOORS = [
     {"formulas", "random", "validation"},
-    {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "datasets"},
+    {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "datasets", "metrics"},
     {"plan"},
     {"network"},
     {"storage", "gradient_check", "training"},
