@@ -1,26 +1,38 @@
 """Hand-derived neural-network training for small networks, at the speed of the silicon."""
 
-from . import datasets
+from . import datasets, metrics
+from .callbacks import Callback, CSVLogger, EarlyStopping
+from .checkpoints import Checkpoints
 from .formulas.activations import register_activation
 from .gradient_check import check_gradients
+from .history import History
 from .layers import Dense
 from .losses import Loss
 from .network import Gradient, Network
 from .optimizers import SGD, Adam
 from .storage import load
-from .training import History, train
+from .tensorboard import TensorBoardLogger
+from .training import DivergenceError, Training, train
 
 __all__ = [
     "SGD",
     "Adam",
+    "CSVLogger",
+    "Callback",
+    "Checkpoints",
     "Dense",
+    "DivergenceError",
+    "EarlyStopping",
     "Gradient",
     "History",
     "Loss",
     "Network",
+    "TensorBoardLogger",
+    "Training",
     "check_gradients",
     "datasets",
     "load",
+    "metrics",
     "register_activation",
     "train",
 ]

@@ -177,6 +177,10 @@ class Named(NamedTuple):
     function: Callable
 
 
+# What else a history and its tables have.
+_TAKEN = ("epoch", "loss", "validation_loss", "learning_rate", "seconds", "samples_per_second")
+
+
 def as_metrics(metrics, loss):
     """The metrics that names and functions mean, for a network of this loss.
 
@@ -201,7 +205,7 @@ def as_metrics(metrics, loss):
     found = [_named(metric, loss) for metric in metrics]
     names = [metric.name for metric in found]
     for name in names:
-        if name == "loss" or names.count(name) > 1:
+        if name in _TAKEN or names.count(name) > 1:
             raise ValueError(f"metrics must have names of their own; {name!r} is taken")
     return found
 

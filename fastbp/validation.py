@@ -415,6 +415,16 @@ def _numbers(name, values, wanted="real numbers"):
     return out
 
 
+def all_finite(a):
+    """Whether a contiguous array holds finite numbers only."""
+    flat = a.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = np.isfinite(flat[start : start + _BLOCK])
+        if np.count_nonzero(block) < block.size:
+            return False
+    return True
+
+
 def _finite(name, a, dtype):
     """Give `a` the form that kernels take, or refuse its first element that is not finite in `dtype`."""
     out = _in_kernel_form(a, dtype)
