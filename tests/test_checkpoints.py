@@ -82,6 +82,9 @@ def test_states_come_back_as_they_went():
     plan = Plan(net.architecture, "train", 8, optimizer="adam")
     plan.pack(net.parameters)
     assert not plan.states().any()
+    before = plan._arena.copy()
+    plan.set_states(plan.states())
+    assert np.array_equal(plan._arena, before), "transposes of the weights stay"
     states = np.random.default_rng(0).normal(size=(2, net.parameters.size)).astype(np.float32)
     plan.set_states(states)
     assert np.array_equal(plan.states(), states)
@@ -257,6 +260,15 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
                 checkpoints=Checkpoints(tmp_path, seconds=1e-9, keep=1000))  # fmt: skip
     for name in files(tmp_path):
         assert np.isfinite(fastbp.load(tmp_path / name).parameters).all()
+
+
+def test_weights_that_were_not_looked_at_are_before_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastbp.training.SHARE_OF_LOOKS", -1.0)
+    net = fastbp.Network([1, 1], dtype="float32", seed=0)
+    with pytest.raises(fastbp.DivergenceError, match="a weight became infinite"):
+        fastbp.train(net, [[1e5]], [[1.0]], epochs=2, optimizer=SGD(1e38),
+                     checkpoints=Checkpoints(tmp_path, seconds=1e-9))  # fmt: skip
+    assert files(tmp_path) == []
 
 
 # What does not fit

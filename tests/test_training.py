@@ -506,6 +506,14 @@ def test_weights_that_overflow_in_the_last_step_are_seen():
     assert np.array_equal(net.parameters, before)
 
 
+def test_a_loss_that_overflows_is_seen_where_weights_do_not():
+    net = fastbp.Network([1, 1], dtype="float32", seed=0)
+    before = net.parameters.copy()
+    with pytest.raises(fastbp.DivergenceError, match=r"epoch 1 \(step 1\): the loss became inf"):
+        fastbp.train(net, [[1.0]], [[1e30]], epochs=1, optimizer=SGD(1e-37))
+    assert np.array_equal(net.parameters, before)
+
+
 def test_divergence_may_be_gone_through():
     x, y = data(23)
     _, history = trained(100 * x, 100 * y, epochs=200, optimizer=SGD(10.0), on_divergence="continue")
