@@ -7,8 +7,10 @@ from .formulas.activations import register_activation
 from .gradient_check import check_gradients
 from .history import History
 from .layers import Dense
+from .learning_rate_range import LearningRateRange, find_learning_rate
 from .losses import Loss
 from .network import Gradient, Network
+from .online import OnlineTrainer
 from .optimizers import SGD, Adam
 from .storage import load
 from .tensorboard import TensorBoardLogger
@@ -25,12 +27,15 @@ __all__ = [
     "EarlyStopping",
     "Gradient",
     "History",
+    "LearningRateRange",
     "Loss",
     "Network",
+    "OnlineTrainer",
     "TensorBoardLogger",
     "Training",
     "check_gradients",
     "datasets",
+    "find_learning_rate",
     "load",
     "metrics",
     "register_activation",

@@ -1,7 +1,5 @@
 """train(): epochs of compiled steps, and what happens between them."""
 
-import signal
-import threading
 import time
 
 import numpy as np
@@ -12,6 +10,7 @@ from .checkpoints import Checkpoints, fingerprint, read_checkpoint
 from .datasets import split
 from .formulas.optimizers import OPTIMIZERS
 from .history import History
+from .interrupts import Interrupts, run_in_team
 from .metrics import as_metrics
 from .network import Network
 from .optimizers import as_optimizer
@@ -29,28 +28,28 @@ SECONDS_INLINE = 0.005
 # as this goes into looks.
 SHARE_OF_LOOKS = 0.02
 
-_POLL_SECONDS = 0.05
-
 
 class DivergenceError(ArithmeticError):
     """The loss or the weights became infinite or NaN.
 
     Attributes
     ----------
-    epoch : int
-        Counted from 1; the first one that was seen to be bad.
+    epoch : int or None
+        Counted from 1; the first one that was seen to be bad. None for `OnlineTrainer`.
     steps : (int, int)
         The first and the last step in question, counted from 1.
-    history : History
+    history : History or None
         Of the epochs before; the network has the weights from before too.
     """
 
     def __init__(self, what, epoch, steps, history):
         self.epoch, self.steps, self.history = epoch, steps, history
         first, last = steps
-        between = f"step {first}" if first == last else f"steps {first} to {last}"
+        place = f"step {first}" if first == last else f"steps {first} to {last}"
+        if epoch is not None:
+            place = f"epoch {epoch} ({place})"
         super().__init__(
-            f"training diverged in epoch {epoch} ({between}): {what}; the network keeps the weights from "
+            f"training diverged in {place}: {what}; the network keeps the weights from "
             "before. Usual causes: a learning rate that is too high, inputs or targets far from the size of "
             '1, a loss that does not fit the targets; on_divergence="continue" goes on all the same'
         )
@@ -284,7 +283,7 @@ class Training:
         bar = Bar(progress, self.epochs, len(self._x), self.epoch)
         self._guess_seconds()
         try:
-            with _Interrupts(plan) as interrupts:
+            with Interrupts(plan) as interrupts:
                 for callback in self._callbacks:
                     self._started.append(callback)
                     callback.start(self)
@@ -347,7 +346,7 @@ class Training:
         if plan.threads == 1 and at_once * self._epoch_seconds < SECONDS_INLINE:
             plan.run()
         else:
-            _run_in_team(plan, interrupts, bar, done * n)
+            run_in_team(plan, interrupts, lambda steps: bar.show(done * n + steps * plan.batch_size))
         elapsed = time.perf_counter() - start
         completed = int(plan.contexts[0]["epoch"]) - done
         losses = (losses[:completed] / n).tolist()
@@ -400,48 +399,6 @@ class Training:
         last = int(self._plan.contexts[0]["step"])
         first = max(self._first_step, (epoch - 1) * per_epoch + 1)
         return DivergenceError(what, epoch, (first, min(last, epoch * per_epoch)), self.history)
-
-
-def _run_in_team(plan, interrupts, bar, rows_before):
-    """One call in threads of its own, while this one draws progress."""
-    team = plan.start()
-    try:
-        while not team.wait(_POLL_SECONDS):
-            if interrupts.asked:
-                plan.stop()
-            bar.show(rows_before + plan.steps_done * plan.batch_size)
-    except KeyboardInterrupt:
-        plan.stop()
-        team.wait()
-        raise
-
-
-class _Interrupts:
-    """While it is open, Ctrl-C asks the plan to stop after its step; a second one raises KeyboardInterrupt.
-
-    Python could raise the first one too, but anywhere: between a call and the record of what it did.
-    Handlers belong to the main thread, and one that is not Python's own is the caller's business.
-    """
-
-    def __init__(self, plan):
-        self._plan, self._installed, self.asked = plan, False, False
-
-    def __enter__(self):
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
-        return self
-
-    def __exit__(self, *exception):
-        if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _handle(self, number, frame):
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        self._plan.stop()
 
 
 def _hold_out(network, x, y, validation, seed):

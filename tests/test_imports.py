@@ -19,20 +19,13 @@ FLOORS = [
     {"plan"},
     {"network"},
     {
-        "storage",
-        "gradient_check",
-        "training",
-        "history",
-        "callbacks",
-        "progress",
-        "checkpoints",
-        "tensorboard",
-        "plots",
+        "storage", "gradient_check", "history", "interrupts", "plots", "callbacks", "progress", "tensorboard",
+        "checkpoints", "training", "online", "learning_rate_range",
     },
     {"cli", "estimators", "distributed"},
     {"__init__"},
     {"__main__"},
-]
+]  # fmt: skip
 # Edges that the floors allow and we do not want, or the other way round.
 FORBIDDEN = {
     ("validation", "formulas"), ("validation", "random"), ("random", "formulas"), ("formulas", "random"),

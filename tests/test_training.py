@@ -13,7 +13,7 @@ import pytest
 from numba import njit
 
 import fastbp
-from fastbp import SGD, EarlyStopping, random, training
+from fastbp import SGD, EarlyStopping, interrupts, random, training
 from fastbp.datasets import split
 from fastbp.history import History
 from tests import reference
@@ -220,7 +220,7 @@ def test_short_training_is_silent(progress, capfd):
 
 
 def test_progress_with_validation_and_threads(capfd, monkeypatch):
-    monkeypatch.setattr(training, "_POLL_SECONDS", 0.0005)
+    monkeypatch.setattr(interrupts, "_POLL_SECONDS", 0.0005)
     x, y = data(2000)
     trained(x, y, epochs=30, batch_size=5, progress=True, threads=2, validation=0.1)
     shown = capfd.readouterr().err
