@@ -1,5 +1,6 @@
 """train(): epochs of compiled steps, and what happens between them."""
 
+import math
 import time
 
 import numpy as np
@@ -175,7 +176,7 @@ def train(
     )  # fmt: skip
     training = Training(
         network, plan, x, y, epochs=epochs, held_out=held_out, metrics=metrics, callbacks=callbacks,
-        identity=dict(seed=seed, shuffle=shuffle, batch_size=batch_size, optimizer=repr(optimizer)),
+        identity=dict(seed=seed, shuffle=shuffle, batch_size=batch_size, optimizer=optimizer),
         looks=on_divergence == "raise",
     )  # fmt: skip
     training._run(checkpoint, progress)
@@ -255,8 +256,8 @@ class Training:
         """What must be the same where a training is resumed, by name: a dict of JSON values."""
         held_out = None if self._held_out is None else fingerprint(*self._held_out)
         return self._identity | {
-            "number of rows": len(self._x), "data": fingerprint(self._x, self._y),
-            "validation rows": held_out, "metrics": self.metric_names,
+            "optimizer": repr(self._identity["optimizer"]), "number of rows": len(self._x),
+            "data": fingerprint(self._x, self._y), "validation rows": held_out, "metrics": self.metric_names,
         }  # fmt: skip
 
     def set_parameters(self, values):
@@ -351,7 +352,7 @@ class Training:
         completed = int(plan.contexts[0]["epoch"]) - done
         losses = (losses[:completed] / n).tolist()
         self._seconds_since_look += elapsed
-        if self._looks and not np.isfinite(losses).all():
+        if self._looks and not all(map(math.isfinite, losses)):
             first = int(np.isfinite(losses).argmin())
             raise self._divergence(f"the loss became {losses[first]}", done + first + 1)
         self._collect(always=needed and completed > 0, interrupted=interrupts.asked)

@@ -79,15 +79,18 @@ def integer(name, value, *, at_least=None, at_most=None):
     ValueError
         If it is out of bounds.
     """
-    wanted = f"{name} must be an integer" + _bounds(at_least=at_least, at_most=at_most)
+
+    def wanted():
+        return f"{name} must be an integer" + _bounds(at_least=at_least, at_most=at_most)
+
     if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{wanted}; got {value}")
+        raise TypeError(f"{wanted()}; got {value}")
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{wanted}; got {_describe(value)}") from None
+        raise TypeError(f"{wanted()}; got {_describe(value)}") from None
     if (at_least is not None and number < at_least) or (at_most is not None and number > at_most):
-        raise ValueError(f"{wanted}; got {number}")
+        raise ValueError(f"{wanted()}; got {number}")
     return number
 
 
@@ -129,10 +132,13 @@ def real_number(name, value, *, at_least=None, above=None, at_most=None, below=N
     ...
     ValueError: learning_rate must be a finite number above 0; got -0.1
     """
-    bounds = _bounds(at_least=at_least, above=above, at_most=at_most, below=below)
-    wanted = f"{name} must be a finite number{bounds}"
+
+    def wanted():
+        bounds = _bounds(at_least=at_least, above=above, at_most=at_most, below=below)
+        return f"{name} must be a finite number{bounds}"
+
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{wanted}; got {_describe(value)}")
+        raise TypeError(f"{wanted()}; got {_describe(value)}")
     try:
         number = float(value)
     except OverflowError:
@@ -145,7 +151,7 @@ def real_number(name, value, *, at_least=None, above=None, at_most=None, below=N
         and (below is None or number < below)
     )
     if not inside:
-        raise ValueError(f"{wanted}; got {_describe(value)}")
+        raise ValueError(f"{wanted()}; got {_describe(value)}")
     return number
 
 
