@@ -251,8 +251,8 @@ def inputs(x, n_inputs, dtype, *, row=False):
     Parameters
     ----------
     x : array-like (n, n_inputs)
-        Real numbers, integers or booleans in any layout: an array, a frame, a list of lists. An array (n,) is
-        taken as (n, 1) where `n_inputs` is 1.
+        Real numbers, integers or booleans in any layout: an array, a frame, a list of lists, a sparse matrix
+        or array of SciPy, which becomes dense. An array (n,) is taken as (n, 1) where `n_inputs` is 1.
     n_inputs : int
     dtype : numpy.dtype
         The network's, float32 or float64.
@@ -262,7 +262,8 @@ def inputs(x, n_inputs, dtype, *, row=False):
     Returns
     -------
     array (n, n_inputs) of dtype
-        C-contiguous, aligned, writeable, in native byte order; `x` itself if it is all that already.
+        C-contiguous, aligned, in native byte order; `x` itself, or a view of it, if it is all that already,
+        as a memory-mapped array may be.
 
     Raises
     ------
@@ -282,7 +283,7 @@ def inputs(x, n_inputs, dtype, *, row=False):
     ...
     ValueError: x must be finite; row 1, column 1 is nan
     """
-    a = _numbers("x", x)
+    a = _dense("x", x, dtype) if _is_sparse(x) else _numbers("x", x)
     if a.ndim == 1 and n_inputs == 1:
         a = a.reshape(-1, 1)
     elif row and a.shape == (n_inputs,):
@@ -316,8 +317,7 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     Returns
     -------
     array (n_rows, n_outputs) of dtype, or int64 array (n_rows,) of classes
-        C-contiguous, aligned, writeable, in native byte order; `y` itself, or a view of it, if it is all that
-        already.
+        C-contiguous, aligned, in native byte order; `y` itself, or a view of it, if it is all that already.
 
     Raises
     ------
@@ -337,6 +337,7 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     ValueError: y must hold classes from 0 to 2; row 2 is 3
     """
     classes = loss.targets == "classes"
+    y = y.toarray() if _is_sparse(y) else y
     a = _numbers("y", y, f"integer classes from 0 to {n_outputs - 1}" if classes else "real numbers")
     if a.ndim == 0 or len(a) != n_rows:
         raise ValueError(f"y must have as many rows as x, {n_rows}; got shape {a.shape}")
@@ -389,6 +390,23 @@ def _probabilities(p):
     sums = p.sum(axis=1, dtype=np.float64)
     _refuse_first(np.abs(sums - 1) > 1e-5, "rows of y must sum to 1", sums)
     return p
+
+
+def _is_sparse(values):
+    """Whether it is a sparse matrix or array of SciPy, which this does not import."""
+    return type(values).__module__.startswith("scipy.sparse")
+
+
+def _dense(name, sparse, dtype):
+    """Rows of a sparse matrix -> array of dtype, some rows at a time, so that no second one is needed."""
+    if sparse.ndim != 2 or sparse.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be a table of real numbers; got a sparse one of {sparse.dtype}")
+    rows, out = sparse.tocsr(), np.empty(sparse.shape, dtype)
+    step = max(1, _BLOCK // max(1, sparse.shape[1]))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for start in range(0, len(out), step):
+            out[start : start + step] = rows[start : start + step].toarray()
+    return out
 
 
 def _numbers(name, values, wanted="real numbers"):
@@ -448,8 +466,8 @@ def _finite(name, a, dtype):
 
 
 def _in_kernel_form(a, dtype):
-    """C-contiguous, aligned, writeable, native: another layout is another type to Numba, compiled anew."""
-    if a.dtype == dtype and a.flags.carray:
+    """C-contiguous, aligned, native: kernels read by address, and write to nothing of the user's."""
+    if a.dtype == dtype and a.flags.c_contiguous and a.flags.aligned:
         return a
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return np.array(a, dtype=dtype, order="C")
