@@ -5,10 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import fastbp
@@ -134,6 +138,40 @@ def test_a_finished_training_has_nothing_to_resume(tmp_path):
     net, history = trained(checkpoints=Checkpoints(tmp_path, every=9))
     assert same(trained(resume=tmp_path), (net, history))
     assert same(trained(epochs=3, resume=tmp_path), (net, history))
+
+
+@hypothesis.settings(
+    max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4),
+    rows=st.integers(2, 60),
+    batch_size=st.integers(1, 60) | st.none(),
+    optimizer=st.sampled_from([SGD(0.01), SGD(0.01, momentum=0.9, nesterov=True), Adam(0.01)]),
+    threads=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
+    materialise=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    shuffle=st.booleans(),
+    validation=st.sampled_from([None, 0.3]),
+    cuts=st.lists(st.integers(1, 6), min_size=2, max_size=2),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_no_combination_changes_a_bit(
+    sizes, rows, batch_size, optimizer, threads, materialise, shuffle, validation, cuts, seed
+):
+    x, y = draw_inputs(rows, sizes[0]), draw_targets("mean_squared_error", rows, sizes[-1])
+    first, second = sorted(cuts)
+
+    def run(epochs, part, **more):
+        return trained(
+            make_network(sizes, dtype="float64"), x, y, epochs=epochs, batch_size=batch_size, seed=seed,
+            optimizer=optimizer, threads=threads[part], materialise=materialise[part], shuffle=shuffle,
+            validation=validation, **more,
+        )  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as folder:
+        run(first, 0, checkpoints=Checkpoints(folder))
+        run(second, 1, checkpoints=Checkpoints(folder, every=1), resume=folder)
+        assert same(run(7, 2, resume=folder), run(7, 0))
 
 
 CHILD = """
