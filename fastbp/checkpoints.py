@@ -124,7 +124,7 @@ class Checkpoints(Callback):
         content = _content(training, self._identity)
         storage.write_whole(os.path.join(self.folder, name), content)
         if best:
-            storage.write_whole(os.path.join(self.folder, _BEST), content)
+            storage.same_file(os.path.join(self.folder, name), os.path.join(self.folder, _BEST), content)
         for file in old:
             if os.path.exists(os.path.join(self.folder, file)):
                 os.unlink(os.path.join(self.folder, file))

@@ -79,6 +79,17 @@ def write_whole(path, content):
         raise
 
 
+def same_file(path, other, content):
+    """Give a file that has this content another name too; where that cannot be, write it again."""
+    temporary = f"{other}.{secrets.token_hex(8)}.tmp"
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without links
+        write_whole(other, content)
+    else:
+        os.replace(temporary, other)
+
+
 def load(path):
     """Read a network from a file that `Network.save` wrote.
 

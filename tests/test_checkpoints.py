@@ -212,7 +212,14 @@ def test_a_checkpoint_is_a_network(tmp_path):
     )
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path):
+@pytest.mark.parametrize("links", [True, False])
+def test_the_newest_and_the_best_are_kept(links, tmp_path, monkeypatch):
+    if not links:
+
+        def no_links(*paths):
+            raise OSError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", no_links)
     values = iter([1, 5, 3, 2, 4, 1, 0, 0, 0])
 
     def scripted(targets, predictions):
