@@ -49,6 +49,8 @@ class OnlineTrainer:
 
     Notes
     -----
+    A stream is a loop, ``for x, y in chunks: trainer.step(x, y)``: a chunk of many rows is one compiled call.
+
     The weights that are trained are a copy of the network's: after writing to ``network.parameters`` call
     `take_parameters`.
 

@@ -80,7 +80,7 @@ def train(
         Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number.
     validation : float or (x, y), optional
         Rows to measure the loss on after each epoch: a share of the rows, drawn by `seed` and not trained on,
-        or rows and targets of their own.
+        or rows and targets of their own. A share copies the rows; arrays larger than memory want the pair.
     metrics : sequence of str or callable
         What else to measure on the validation rows, see `Network.evaluate`.
     early_stopping : EarlyStopping, optional

@@ -1,7 +1,9 @@
 """What happens between epochs: early stopping, callbacks, tables and loggers."""
 
+import _thread
 import csv
 import itertools
+import signal
 
 import numpy as np
 import pytest
@@ -193,6 +195,30 @@ def test_an_error_in_a_callback_comes_out_and_leaves_whole_weights():
         fastbp.train(net, X, Y, epochs=6, batch_size=5, optimizer=SGD(0.1), callbacks=[fails, Noted(notes)])
     assert notes[-1] == ("end", 2, True)
     assert net.parameters.tobytes() == trained(epochs=2)[0].parameters.tobytes()
+
+
+def test_ctrl_c_leaves_the_last_weights_and_a_checkpoint(tmp_path):
+    def ctrl_c(training):
+        if training.epoch == 3:
+            _thread.interrupt_main()
+
+    # The metric is best in the first epoch; its weights are not given back here.
+    stopping = EarlyStopping(9, monitor="scripted", mode="max")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        net, history = trained(
+            validation=HELD, metrics=[scripted([9, 1, 1, 1, 1, 1])], early_stopping=stopping,
+            callbacks=[ctrl_c], checkpoints=fastbp.Checkpoints(tmp_path),
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (len(history), history.interrupted, history.stopped) == (3, True, None)
+    assert net.parameters.tobytes() == trained(epochs=3)[0].parameters.tobytes()
+    resumed, _ = trained(
+        validation=HELD, metrics=[scripted([1, 1, 1])], resume=tmp_path, epochs=6,
+        early_stopping=EarlyStopping(9, monitor="scripted", mode="max"),
+    )  # fmt: skip
+    assert resumed.parameters.tobytes() == trained(epochs=1)[0].parameters.tobytes(), "those of epoch 1"
 
 
 # Tables and loggers
