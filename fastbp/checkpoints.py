@@ -160,6 +160,7 @@ def _content(training, identity):
         "epoch": training.epoch,
         "step": int(plan.contexts[0]["step"]),
         "settings": plan.settings.tolist(),
+        "rates": training._rates.state(),
         "states": len(plan.states()),
         "stopped": training.history.stopped,
         "best_epoch": training.history.best_epoch,
@@ -289,6 +290,7 @@ class Checkpoint:
         training.network.parameters[:] = self._parameters
         plan.set_states(self._states)
         plan.settings[:] = self._settings
+        training._rates.restore(self._described["rates"])
         plan.set(epoch=self._epoch, step=self._step)
         kept = list(enumerate(self._callbacks))
         for callback in training._callbacks:
