@@ -270,10 +270,16 @@ class Checkpoint:
         """Raise ValueError where a training is not the one that was written down."""
         ours = training.identity()
         for what, theirs in self._identity.items():
-            if ours.get(what) != theirs:
-                name = what.replace("_", " ")
-                told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
-                raise ValueError(f"{self._path} cannot be resumed: the {name} {told}")
+            if ours.get(what) == theirs:
+                continue
+            if what == "schedule":
+                raise ValueError(
+                    f"{self._path} cannot be resumed: the schedule was laid out for another number of epochs; "
+                    "begin with total= in the schedule to be free to change it"
+                )
+            name = what.replace("_", " ")
+            told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
+            raise ValueError(f"{self._path} cannot be resumed: the {name} {told}")
 
     def restore_history(self, training):
         """What happened before."""
