@@ -111,6 +111,23 @@ def test_every_optimizer_and_schedule_learns_the_digits():
     assert min(accuracies) > 0.93
 
 
+def test_watch_and_resume():
+    text = output("watch_and_resume")
+    assert "stopped: validation_loss was not better in 8 epochs" in text
+    assert "the resumed network has the same bits: True" in text
+    assert "training diverged in epoch 1 " in text
+    accuracy = text.split("'accuracy': ")[1].split("}")[0]
+    assert float(accuracy) > 0.96
+
+
+def test_online_learning_follows_the_change():
+    errors = load("online_learning")["follow"]()
+    before, after, end = errors[8000:10000].mean(), errors[10000:10200].mean(), errors[-2000:].mean()
+    assert before < 0.005
+    assert after > 3 * before
+    assert end < 0.005
+
+
 def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):
     text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]

@@ -16,14 +16,17 @@ PACKAGE = Path(fastbp.__file__).parent
 # formulas' tables.
 FLOORS = [
     {"formulas", "random", "validation"},
-    {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets"},
+    {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets", "metrics"},
     {"plan"},
     {"network"},
-    {"storage", "gradient_check", "lbfgs", "training", "warmup"},
-    {"cli", "estimators", "distributed", "plots"},
+    {
+        "storage", "gradient_check", "history", "interrupts", "plots", "callbacks", "progress", "tensorboard",
+        "checkpoints", "lbfgs", "rates", "training", "online", "learning_rate_range", "warmup",
+    },
+    {"cli", "estimators", "distributed"},
     {"__init__"},
     {"__main__"},
-]
+]  # fmt: skip
 # Edges that the floors allow and we do not want, or the other way round.
 FORBIDDEN = {
     ("validation", "formulas"), ("validation", "random"), ("random", "formulas"), ("formulas", "random"),
