@@ -1,11 +1,11 @@
-"""fastbp/cpu/dense.py and gather.py: seconds of each operation, in a real plan between its neighbours.
+"""fastbp/cpu/dense.py, gather.py and the small ones: seconds of each operation of a real plan, in its place.
 
 The layer that is measured is the second of two of equal size, so that it has a gradient of its inputs.
 """
 
-from fastbp.cpu import dense, gather
+from fastbp.cpu import dense, elementwise, gather, gemm, loss, step, team
 
-from .operations import operation_seconds, running
+from .operations import kernels, operation_seconds, running
 from .timing import REALS, measured
 
 # Which plan has an operation: the task, and what else it is asked for.
@@ -18,19 +18,35 @@ PLANS = {
     dense.dense_gradient: dict(materialise=True),
     dense.dense_apply: dict(materialise=True),
     dense.dense_forward_unpacked: dict(task="predict", unpacked=True),
+    dense.dense_forward_in_order: dict(task="predict"),
     gather.gather: dict(),
+    gather.require_finite: dict(task="predict", staged=True),
+    gather.check_rows: dict(task="predict"),
+    elementwise.optimizer_prepare: dict(),
+    step.end_of_step: dict(),
 }
-SUMMED_IN_CHUNKS = {dense.dense_total}  # a plan of few parameters and many rows, see `time_total`
+ELSEWHERE = {
+    dense.dense_total: "time_total",  # a plan of few parameters and many rows
+    gemm.matrix_product: "bench_gemm",
+    elementwise.activation_forward: "bench_elementwise",
+    elementwise.activation_backward: "bench_elementwise",
+    loss.elementwise_loss: "bench_loss",
+    loss.elementwise_link: "bench_loss",
+    loss.softmax_loss: "bench_loss",
+    loss.softmax_link: "bench_loss",
+    loss.copy_outputs: "bench_loss",
+    step.run_epochs: "bench_step",
+    step.run_section: "bench_predict",
+    team.barrier: "bench_team",
+}
 LAYERS = {"64-64 batch 32": (64, 32), "784-784 batch 128": (784, 128)}
 
 
-for _name, _each in [*vars(dense).items(), *vars(gather).items()]:
-    if (
-        _name.startswith(("dense_", "gather"))
-        and callable(_each)
-        and _each not in {*PLANS, *SUMMED_IN_CHUNKS}
-    ):
-        raise NotImplementedError(f"{_name} has no benchmark: say in PLANS which plan has it")
+for _each in kernels():
+    if _each not in {*PLANS, *ELSEWHERE}:
+        raise NotImplementedError(
+            f"{_each.__name__} has no benchmark: say in PLANS which plan has it, or in ELSEWHERE who does"
+        )
 
 
 @measured(kernel=[kernel.__name__ for kernel in PLANS], layer=LAYERS, real=REALS)

@@ -1,74 +1,76 @@
-"""Training as a user calls it: seconds of one step, and of one epoch of 8192 rows in shuffled batches."""
+"""Training as a user calls it: seconds of one step, and of one epoch in shuffled batches.
 
+The networks are those that are measured beside other libraries, `peers/cases.py`.
+"""
+
+import dataclasses
 import os
 
-import numpy as np
-
 import fastbp
+from fastbp.formulas import optimizers
+from fastbp.optimizers import BY_NAME
 
-from .timing import measured
+from .peers.cases import CASES
+from .timing import REALS, measured
 
-# name: (sizes, activation, loss, batch)
-NETWORKS = {
-    "2-8-1 tanh, batch 4": ([2, 8, 1], "tanh", "mean_squared_error", 4),
-    "64-32-10 relu, batch 32": ([64, 32, 10], "relu", "softmax_cross_entropy", 32),
-    "784-128-10 relu, batch 32": ([784, 128, 10], "relu", "softmax_cross_entropy", 32),
-    "784-128-10 relu, batch 128": ([784, 128, 10], "relu", "softmax_cross_entropy", 128),
-}
-ROWS = 8192
+NETWORKS = {case.name: case for case in CASES}
+ROWS = 8192  # of an epoch; a full batch has as many as it has
 THREADS = [threads for threads in (1, 2, 4, 8) if threads <= (os.cpu_count() or 1)]
+
+# One for each row of the optimizers' table.
+OPTIMIZERS = {name: make(learning_rate=1e-4) for name, make in BY_NAME.items()} | {
+    "momentum": fastbp.SGD(1e-4, momentum=0.9),
+    "nesterov": fastbp.SGD(1e-4, momentum=0.9, nesterov=True),
+}
+for _name in optimizers.OPTIMIZERS:
+    if _name not in {each.formula for each in OPTIMIZERS.values()}:
+        raise NotImplementedError(
+            f"no step with {_name} is measured: say in OPTIMIZERS which optimizer has it"
+        )
 
 
 @measured(network=NETWORKS, threads=THREADS)
 def time_step(network, threads):
     """One step on a batch that is in cache: an epoch of one batch, unshuffled."""
-    batch = NETWORKS[network][-1]
-    return epoch_seconds(*NETWORKS[network], rows=batch, shuffle=False, threads=threads)
+    case = NETWORKS[network]
+    return epoch_seconds(dataclasses.replace(case, rows=case.batch_rows), threads=threads, shuffle=False)
 
 
 @measured(network=NETWORKS, threads=THREADS)
 def time_epoch(network, threads):
     """Strong scaling: the same work on more threads."""
-    return epoch_seconds(*NETWORKS[network], rows=ROWS, shuffle=True, threads=threads)
+    return epoch_seconds(_of_rows(network), threads=threads)
 
 
 @measured(network=NETWORKS)
 def time_epoch_automatic_threads(network):
-    return epoch_seconds(*NETWORKS[network], rows=ROWS, shuffle=True, threads=None)
+    return epoch_seconds(_of_rows(network), threads=None)
 
 
-OPTIMIZERS = {
-    "sgd": fastbp.SGD(1e-4),
-    "momentum": fastbp.SGD(1e-4, momentum=0.9),
-    "nesterov": fastbp.SGD(1e-4, momentum=0.9, nesterov=True),
-}
-
-
-@measured(optimizer=OPTIMIZERS, real=["float32", "float64"])
+@measured(optimizer=OPTIMIZERS, real=REALS)
 def time_step_64_32_10(optimizer, real):
     """What the optimizer and the type of numbers change in a step."""
-    return epoch_seconds(
-        *NETWORKS["64-32-10 relu, batch 32"], rows=32, shuffle=False, threads=1, real=real,
-        optimizer=OPTIMIZERS[optimizer],
-    )  # fmt: skip
+    case = dataclasses.replace(NETWORKS["64-32-10 relu, batch 32"], rows=32)
+    return epoch_seconds(case, threads=1, shuffle=False, real=real, optimizer=OPTIMIZERS[optimizer])
 
 
-def epoch_seconds(sizes, activation, loss, batch, *, rows, shuffle, threads, real="float32", optimizer=None):
+def _of_rows(network):
+    case = NETWORKS[network]
+    return dataclasses.replace(case, rows=ROWS) if case.batch else case
+
+
+def epoch_seconds(case, *, threads, shuffle=True, real="float32", optimizer=None):
     """The least seconds of an epoch, in a training long enough to be in its stride."""
-    random = np.random.default_rng(0)
-    x = random.standard_normal((rows, sizes[0])).astype(real)
-    classes = loss == "softmax_cross_entropy"
-    y = (
-        random.integers(0, sizes[-1], rows)
-        if classes
-        else random.standard_normal((rows, sizes[-1])).astype(real)
-    )
-    network = fastbp.Network(sizes, activation=activation, loss=loss, dtype=real, seed=0)
+    x, y = case.data()
+    x, y = x.astype(real), y if case.classes else y.astype(real)
+    loss = "softmax_cross_entropy" if case.classes else "mean_squared_error"
+    network = fastbp.Network(list(case.sizes), activation=case.activation, loss=loss, dtype=real, seed=0)
+    optimizer = optimizer or OPTIMIZERS[case.optimizer]
 
     def seconds(epochs):
         history = fastbp.train(
-            network, x, y, epochs=epochs, batch_size=batch, shuffle=shuffle, threads=threads, progress=False,
-            optimizer=optimizer or fastbp.SGD(1e-4, momentum=0.9),
+            network, x, y, epochs=epochs, batch_size=case.batch, shuffle=shuffle, threads=threads,
+            progress=False, optimizer=optimizer,
         )  # fmt: skip
         return history.seconds
 

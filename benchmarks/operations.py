@@ -5,12 +5,15 @@ python -m benchmarks.operations 784 128 10 --batch 128 --activation relu
 
 import argparse
 import ctypes
+import inspect
+import pkgutil
 import time
 from contextlib import contextmanager
+from importlib import import_module
 
 import numpy as np
 
-from fastbp import Network
+from fastbp import Network, cpu
 from fastbp.cpu import cache, step, team
 from fastbp.cpu.program import SECTION
 from fastbp.formulas.losses import LOSSES
@@ -30,7 +33,26 @@ TARGETS = {
 }
 
 # The time depends on none of them; they only have to keep numbers ordinary. Others are 0.1.
-SETTINGS = {"learning_rate": 1e-6, "weight_decay": 1e-4, "momentum": 0.9, "beta2": 0.999}
+SETTINGS = {
+    "learning_rate": 1e-6,
+    "weight_decay": 1e-4,
+    "decoupled_decay": 1e-4,
+    "momentum": 0.9,
+    "beta2": 0.999,
+}
+
+
+def kernels():
+    """Every function in fastbp/cpu that describes a kernel."""
+    found = []
+    for _, name, _ in pkgutil.iter_modules(cpu.__path__):
+        module = import_module(f"fastbp.cpu.{name}")
+        for each in vars(module).values():
+            if inspect.isfunction(each) and each.__module__ == module.__name__ and name != "program":
+                source = inspect.getsource(each)
+                if "\n    return kernel(" in source or "\n    return KERNEL, " in source:
+                    found.append(each)
+    return found
 
 
 def named(operation):
@@ -42,9 +64,9 @@ def named(operation):
 @contextmanager
 def running(
     sizes, batch, *, activation="relu", loss="mean_squared_error", targets=None, optimizer="momentum",
-    real="float32", task="train", **options,
+    real="float32", task="train", threads=1, **options,
 ):  # fmt: skip
-    """A plan for one thread with data of one batch, after its first step.
+    """A plan with data of one batch, after its first step.
 
     targets : row of `TARGETS`, by default the loss's own; optimizer : row of ``OPTIMIZERS``.
     """
@@ -52,7 +74,7 @@ def running(
     random, targets = np.random.default_rng(0), targets or LOSSES[loss].targets
     if task == "train":
         options = dict(optimizer=optimizer) | options
-    plan = Plan(network.architecture, task, batch, 1, **_kind(targets), **options)
+    plan = Plan(network.architecture, task, batch, threads, **_kind(targets), **options)
     y = TARGETS[targets](random, (batch, sizes[-1]))
     arrays = dict(
         x=random.standard_normal((batch, sizes[0])).astype(real),
@@ -63,7 +85,7 @@ def running(
         outputs=np.empty((batch, max(sizes[0], sizes[-1])), real),
     )
     settings = [SETTINGS.get(name, 0.1) for name in OPTIMIZERS[optimizer].settings]
-    plan.settings[: len(settings)] = settings
+    plan.settings[0, : len(settings)] = settings
     plan.set(n_rows=batch, last_epoch=1, **{name: array.ctypes.data for name, array in arrays.items()})
     plan.pack(network.parameters)
     plan.run()

@@ -1,6 +1,6 @@
 """Hand-derived neural-network training for small networks, at the speed of the silicon."""
 
-from . import datasets, metrics
+from . import datasets, metrics, schedules
 from .callbacks import Callback, CSVLogger, EarlyStopping
 from .checkpoints import Checkpoints
 from .formulas.activations import register_activation
@@ -11,14 +11,18 @@ from .learning_rate_range import LearningRateRange, find_learning_rate
 from .losses import Loss
 from .network import Gradient, Network
 from .online import OnlineTrainer
-from .optimizers import SGD, Adam
+from .optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
 from .storage import load
 from .tensorboard import TensorBoardLogger
 from .training import DivergenceError, Training, train
 
 __all__ = [
     "SGD",
+    "Adadelta",
+    "Adagrad",
     "Adam",
+    "AdamW",
+    "Adamax",
     "CSVLogger",
     "Callback",
     "Checkpoints",
@@ -28,9 +32,13 @@ __all__ = [
     "Gradient",
     "History",
     "LearningRateRange",
+    "Lion",
     "Loss",
+    "NAdam",
     "Network",
     "OnlineTrainer",
+    "RAdam",
+    "RMSprop",
     "TensorBoardLogger",
     "Training",
     "check_gradients",
@@ -39,6 +47,7 @@ __all__ = [
     "load",
     "metrics",
     "register_activation",
+    "schedules",
     "train",
 ]
 __version__ = "0.1.0"

@@ -160,6 +160,7 @@ def _content(training, identity):
         "epoch": training.epoch,
         "step": int(plan.contexts[0]["step"]),
         "settings": plan.settings.tolist(),
+        "rates": training._rates.state(),
         "states": len(plan.states()),
         "stopped": training.history.stopped,
         "best_epoch": training.history.best_epoch,
@@ -269,10 +270,16 @@ class Checkpoint:
         """Raise ValueError where a training is not the one that was written down."""
         ours = training.identity()
         for what, theirs in self._identity.items():
-            if ours.get(what) != theirs:
-                name = what.replace("_", " ")
-                told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
-                raise ValueError(f"{self._path} cannot be resumed: the {name} {told}")
+            if ours.get(what) == theirs:
+                continue
+            if what == "schedule":
+                raise ValueError(
+                    f"{self._path} cannot be resumed: the schedule was laid out for another number of epochs; "
+                    "begin with total= in the schedule to be free to change it"
+                )
+            name = what.replace("_", " ")
+            told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
+            raise ValueError(f"{self._path} cannot be resumed: the {name} {told}")
 
     def restore_history(self, training):
         """What happened before."""
@@ -289,6 +296,7 @@ class Checkpoint:
         training.network.parameters[:] = self._parameters
         plan.set_states(self._states)
         plan.settings[:] = self._settings
+        training._rates.restore(self._described["rates"])
         plan.set(epoch=self._epoch, step=self._step)
         kept = list(enumerate(self._callbacks))
         for callback in training._callbacks:

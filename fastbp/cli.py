@@ -1,4 +1,4 @@
-"""The command line: ``fastbp train digits``, ``fastbp train data.csv --target price``."""
+"""The command line: ``fastbp train digits``, ``fastbp train data.csv --target price``, ``fastbp warmup``."""
 
 import argparse
 import csv
@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from . import __version__, datasets, validation
-from .cpu import cache
+from .cpu import cache, notice
 from .formulas.activations import ACTIVATIONS
 from .layers import Dense
 from .losses import Loss
 from .network import Network
 from .optimizers import SGD
 from .training import DivergenceError, train
+from .warmup import REALS, warm_up
 
 # A column of integers with so many different values at most is taken for classes.
 MOST_CLASSES = 20
@@ -53,6 +54,8 @@ def main(arguments=None):
         parser.print_help()
         return 0
     try:
+        if options.command == "warmup":
+            return _warm_up(options)
         task = _digits(options) if options.data == "digits" else _table(options)
         return _train(task, _output(options), options)
     except (ValueError, TypeError, OSError) as error:
@@ -74,6 +77,12 @@ def _parser():
     parser = _Parser(prog="fastbp", description="Train small neural networks at the speed of the silicon.")
     parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    _add_train(commands)
+    _add_warmup(commands)
+    return parser
+
+
+def _add_train(commands):
     add = commands.add_parser(
         "train",
         help="train a network on a table and save it",
@@ -143,7 +152,20 @@ def _parser():
         help="where the network goes (default: digits.safetensors, or the CSV file's name with .safetensors)",
     )
     add("--quiet", action="store_true", default=argparse.SUPPRESS, help="print only the results")
-    return parser
+
+
+def _add_warmup(commands):
+    add = commands.add_parser(
+        "warmup",
+        help="compile all kernels now, so that nothing waits for them later",
+        description=(
+            "Compile every kernel that ships for this processor into the kernel cache, a minute or two; "
+            "those that are there already are left alone. FASTBP_CACHE_DIR says where the cache is."
+        ),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    ).add_argument
+    add("--dtype", choices=("both", *REALS), default="both", help="types of numbers to compile for")
+    add("--quiet", action="store_true", default=argparse.SUPPRESS, help="print only the result")
 
 
 def _checked(check):
@@ -360,9 +382,8 @@ def _train(task, output, options):
     for line in _introduction(task, len(x), len(x_test), y_shift, y_scale):
         say(line)
     say(network)
-    folder = cache.directory()
-    if folder is None or not folder.exists():
-        say("compiling for this processor; later runs find the code in the cache")
+    if quiet:
+        notice.silence()
 
     rate = getattr(options, "learning_rate", RATE_OF_CLASSES if task.classes else RATE_OF_NUMBERS)
     try:
@@ -417,6 +438,27 @@ def _in_users_units(network, shift, scale, y_shift, y_scale):
     last.W[:] *= y_scale
     last.b[:] = last.b * y_scale + y_shift
     return raw
+
+
+# Warming up
+
+
+def _warm_up(options):
+    quiet = "quiet" in options
+    try:
+        warmed = warm_up(REALS if options.dtype == "both" else (options.dtype,), progress=not quiet)
+    except KeyboardInterrupt:
+        print("fastbp: interrupted; what was compiled is kept", file=sys.stderr)
+        return 130
+    lost = warmed.compiled - warmed.kept
+    print(
+        f"{warmed.found + warmed.kept} kernels in {cache.directory()}: {warmed.kept} compiled, "
+        f"{warmed.found} found there; {_duration(warmed.seconds)}"
+    )
+    if lost:
+        print(f"fastbp: {lost} kernels could not be kept; is the disk full?", file=sys.stderr)
+        return 1
+    return 0
 
 
 # What is printed

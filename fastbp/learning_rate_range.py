@@ -1,6 +1,6 @@
 """find_learning_rate(): the range test, which raises the learning rate step by step until the loss grows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,8 +69,8 @@ def find_learning_rate(
     steps : int
         At least 10.
     batch_size : int
-    optimizer : str, SGD or Adam
-        With its own settings but for the learning rate.
+    optimizer : str or Optimizer
+        With its own settings but for the learning rate; a schedule is left out.
     seed : int, optional
         Where the order of the rows comes from; the network's own by default.
 
@@ -100,7 +100,7 @@ def find_learning_rate(
     lowest = validation.real_number("lowest", lowest, above=0)
     highest = validation.real_number("highest", highest, above=lowest)
     trainer = OnlineTrainer(
-        network, as_optimizer(optimizer), batch_size=batch_size, update_network=False,
+        network, replace(as_optimizer(optimizer), schedule=None), batch_size=batch_size, update_network=False,
         on_divergence="continue",
     )  # fmt: skip
     seed = network.seed if seed is None else validation.seed(seed)

@@ -6,11 +6,11 @@ import math
 import numpy as np
 
 from . import validation
-from .formulas.optimizers import OPTIMIZERS
 from .interrupts import Interrupts, run_in_team
 from .network import Network
 from .optimizers import as_optimizer
 from .plan import Plan
+from .rates import Rates
 from .training import SECONDS_INLINE, DivergenceError
 
 _FEW = 32  # so many numbers are summed faster than they are looked at one by one
@@ -23,7 +23,8 @@ class OnlineTrainer:
     ----------
     network : Network
         Its parameters are changed in place, by every call of `step`.
-    optimizer : str, SGD or Adam
+    optimizer : str or Optimizer
+        There are no epochs, so a schedule must count steps, and say how many it takes.
     batch_size : int
         Most rows of a step; more rows in a call are several steps, in the order in which they come.
     update_network : bool
@@ -49,6 +50,8 @@ class OnlineTrainer:
 
     Notes
     -----
+    A stream is a loop, ``for x, y in chunks: trainer.step(x, y)``: a chunk of many rows is one compiled call.
+
     The weights that are trained are a copy of the network's: after writing to ``network.parameters`` call
     `take_parameters`.
 
@@ -81,8 +84,7 @@ class OnlineTrainer:
         self._row_losses = np.empty(self._batch_size, self._dtype)
         self._target = np.empty(self._n_out, self._dtype)
         self._class, self._largest = np.empty(1, np.int64), float(np.finfo(self._dtype).max)
-        self._rate = OPTIMIZERS[self._optimizer.formula].settings.index("learning_rate")
-        self._plan, self._targets = None, None
+        self._rates, self._plan = _rates(self._optimizer, network), None
         self._make_plan("classes")
 
     def _make_plan(self, targets):
@@ -90,14 +92,14 @@ class OnlineTrainer:
         before, architecture = self._plan, self.network.architecture
         self._plan = plan = Plan(
             architecture, "train", self._batch_size, self._threads, optimizer=self._optimizer.formula,
-            targets=targets,
+            targets=targets, **self._rates.options,
         )  # fmt: skip
         self._targets = targets
         at = plan.contexts.dtype.fields["epoch"][1]
         self._epochs = [
             ctypes.c_int64.from_address(address + at) for address in plan.contexts["address"].tolist()
         ]
-        plan.settings[: len(self._optimizer.settings)] = self._optimizer.settings
+        self._rates.set(plan)
         plan.set(
             order=0, shuffle=0, seed=0, step=0, epoch=0, first_epoch=0, last_epoch=1,
             row_losses=self._row_losses.ctypes.data, losses=self._losses.ctypes.data,
@@ -109,7 +111,7 @@ class OnlineTrainer:
             before.unpack(weights)
             plan.pack(weights)
             plan.set_states(before.states())
-            plan.settings[:] = before.settings
+            plan.settings[...] = before.settings
             plan.set(step=before.contexts["step"])
         plan.set(host=self.network.parameters.ctypes.data)
         self._run, self._unpack = plan.bound()
@@ -122,12 +124,12 @@ class OnlineTrainer:
 
     @property
     def learning_rate(self):
-        """The optimizer's; may be set."""
-        return float(self._plan.settings[self._rate])
+        """The optimizer's, as its schedule has it in the latest step; may be set."""
+        return self._rates.at_end_of(self._plan, self.steps)
 
     @learning_rate.setter
     def learning_rate(self, value):
-        self._plan.settings[self._rate] = validation.real_number("learning_rate", value, above=0)
+        self._rates.change(self._plan, validation.real_number("learning_rate", value, above=0))
 
     def step(self, x, y):
         """Train on a row, or on rows in their order.
@@ -248,6 +250,19 @@ class OnlineTrainer:
     def take_parameters(self):
         """Go on from the weights that the network has now, after somebody wrote to them."""
         self._plan.pack(self.network.parameters)
+
+
+def _rates(optimizer, network):
+    """Learning rates of single steps: as if every step were an epoch."""
+    schedule = optimizer.schedule
+    if schedule is not None and (
+        getattr(schedule, "per", None) != "step" or getattr(schedule, "total", 0) is None
+    ):
+        raise ValueError(
+            'there are no epochs in online training, so a schedule needs per="step" and, where it has a '
+            f"length, total=; got {schedule!r}"
+        )
+    return Rates(optimizer, network, epochs=1, steps_per_epoch=1)
 
 
 def _all_finite(a):

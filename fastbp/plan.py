@@ -27,9 +27,12 @@ CHUNK_ROWS = 128
 # Bytes of activations that a block of rows may fill: half of a small second-level cache.
 BLOCK_BYTES = 192 * 1024
 
+# Kernels that are the same for float32 and float64.
+_WITHOUT_TYPE = (team.barrier, elementwise.scheduled_settings)
+
 # Multiply-adds per step that make a further thread worth its barriers and the weights that cross between
 # cores.
-WORK_PER_THREAD = 2_000_000
+WORK_PER_THREAD = 500_000
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,12 @@ def splits_columns(architecture, batch_size, threads):
     """Whether threads share the first layer's columns, rather than the rows of the batch.
 
     Rows move the updated weights between cores in every step, columns the activations and their gradients:
-    columns where the layer has many more inputs than the batch has rows. The bits are the same.
+    columns where the layer has more inputs or outputs than the batch has rows, by far, and a vector for every
+    thread. The bits are the same.
     """
     n_in, n_out = architecture.sizes[:2]
-    return threads > 1 and n_in > 2 * batch_size and n_in * n_out > 16_000
+    vectors = n_out // this_machine().lanes(architecture.real)
+    return 1 < threads <= vectors and max(n_in, n_out) > 2 * batch_size and n_in * n_out > 8_000
 
 
 def automatic_threads(multiply_adds):
@@ -117,6 +122,10 @@ class Plan:
     threads : int
     optimizer : str, optional
         Row of ``OPTIMIZERS`` to train with.
+    groups : tuple of (int, int), optional
+        For each layer the rows of `settings` that its W and its b are trained with; row 0 by default.
+    schedule : str, optional
+        Row of ``SCHEDULES`` that the learning rate follows.
     targets : {"classes", "probabilities"}
         What softmax_cross_entropy is given.
     materialise : bool
@@ -132,10 +141,11 @@ class Plan:
 
     def __init__(
         self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes",
-        materialise=False, inputs=False, unpacked=False, staged=False,
+        materialise=False, inputs=False, unpacked=False, staged=False, groups=None, schedule=None,
     ):  # fmt: skip
         self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
         self.optimizer, self.targets, self.unpacked, self.staged = optimizer, targets, unpacked, staged
+        self._groups, self._schedule = groups or ((0, 0),) * architecture.n_layers, schedule
         self._kept = []
         real, self._size = architecture.real, architecture.dtype.itemsize
         self._lanes, self._panel = this_machine().lanes(real), this_machine().panel(real)
@@ -145,6 +155,9 @@ class Plan:
         self._slots = self._count_slots(backward, materialise)
         self._transposed = [backward and (layer > 0 or inputs) for layer in range(architecture.n_layers)]
         self._split = task == "train" and whole and splits_columns(architecture, batch_size, threads)
+        # Rows that lie a multiple of 4096 bytes apart share a cache set: those are copied first.
+        row_bytes = architecture.sizes[0] * self._size
+        self._in_order = not backward and not unpacked and row_bytes % 4096 != 0
         self.block_rows = self._choose_block_rows(whole)
 
         self._lay_out_parameters()
@@ -176,14 +189,15 @@ class Plan:
         row_bytes = self._size * sum(self.architecture.sizes) * (2 if whole else 1)
         most = max(24, min(480, BLOCK_BYTES // row_bytes // 24 * 24))  # 24: whole tiles of 3, 4, 6 and 8 rows
         share = -(-self.batch_size // self.threads)
-        return -(-share // -(-share // most))  # equal blocks, none above `most`
+        rows = -(-share // -(-share // most))  # equal blocks, none above `most`
+        return -(-rows // 4) * 4  # whole vectors of even the narrowest layer: loops run to their end
 
     def _lay_out_parameters(self):
         """One arena: parameters | optimizer states | gradient slots, all laid out alike; then transposes."""
         offset, self._w = 0, []
         for n_in, n_out in itertools.pairwise(self.architecture.sizes):
             self._w.append(offset)
-            offset = _aligned(offset + (n_in + 1) * self._whole_vectors(n_out) * self._size)
+            offset = _aligned(offset + (n_in + 1) * self._columns(n_out) * self._size)
         self._arena_bytes = offset
         self._states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
         offset *= 1 + self._states + self._slots
@@ -193,7 +207,7 @@ class Plan:
             self.architecture.sizes, self.architecture.sizes[1:], self._transposed, strict=False
         ):
             self._wt.append(offset if wanted else None)
-            offset = _aligned(offset + self._whole_vectors(n_in) * n_out * self._size * wanted)
+            offset = _aligned(offset + self._columns(n_in) * self._columns(n_out) * self._size * wanted)
         self._arena = aligned_zeros(0 if self.unpacked else offset)
         base = self._arena.ctypes.data
         self._w = [base + at for at in self._w]
@@ -209,7 +223,7 @@ class Plan:
         n, architecture = self.architecture.sizes[layer], self.architecture
         if layer == architecture.n_layers and LOSSES[architecture.loss].rowwise:
             n = -(-n // 16) * 16
-        row = self._whole_vectors(n) * self._size
+        row = self._columns(n) * self._size
         return row + 64 if row % 4096 == 0 else row
 
     def _workspace(self, rows):
@@ -242,24 +256,26 @@ class Plan:
 
     def _build_contexts(self, whole):
         architecture, threads = self.architecture, self.threads
-        widest = max(map(self._whole_vectors, architecture.sizes))
+        widest = max(map(self._columns, architecture.sizes))
         sixteens = -(-max(architecture.sizes) // 16) * 16
-        loss_scratch = (self.block_rows + 1) * (sixteens + 3)
+        loss_scratch = max((self.block_rows + 1) * (sixteens + 3), 2 * max(loss.AT_ONCE, sixteens))
         scratch = _aligned(self._size * max((dense.ROW_BLOCK + 1) * self._panel, widest, loss_scratch))
         memory = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).reshape(threads, -1)
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
         self.shared = aligned_zeros(SHARED.itemsize)
-        self.settings = np.zeros(16)
+        self.settings = np.zeros((1 + max(map(max, self._groups)), elementwise.ROOM))
+        self.schedule_settings = np.zeros(32)
         self.option = np.array([architecture.option], np.float64)
-        zeros = self._keep(aligned_zeros(widest * self._size))
+        zeros = self._keep(aligned_zeros(max(widest * self._size, 64)))
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
         ctx["thread"], ctx["threads"], ctx["shared"] = np.arange(threads), threads, self.shared.ctypes.data
         one = self._keep(np.ones(1, architecture.dtype))
         ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
         ctx["one"] = one.ctypes.data
         ctx["scratch"] = [self._keep(clean_workspace(scratch)).ctypes.data for _ in range(threads)]
-        ctx["hyper"] = [self._keep(aligned_zeros(64)).ctypes.data for _ in range(threads)]
-        ctx["settings"], ctx["option"] = self.settings.ctypes.data, self.option.ctypes.data
+        hyper = elementwise.ROOM * self._size
+        ctx["hyper"] = [self._keep(aligned_zeros(2 * hyper)).ctypes.data for _ in range(threads)]
+        ctx["bias_hyper"], ctx["option"] = ctx["hyper"] + hyper, self.option.ctypes.data
         ctx["batch_size"], ctx["block_rows"], ctx["whole"] = self.batch_size, self.block_rows, whole
         ctx["chunk_rows"] = CHUNK_ROWS if self._chunked else self.batch_size
 
@@ -290,7 +306,13 @@ class Plan:
         """Phase 1, by rows, from the data to the loss or the outputs; before it a layer split by columns."""
         architecture, first, last = self.architecture, 0, self.architecture.n_layers - 1
         rowwise = LOSSES[architecture.loss].rowwise
-        program.emit(gather.require_finite if self.staged else gather.gather)
+        if self.staged:
+            program.emit(gather.require_finite)
+        else:
+            if self.task in ("predict", "logits"):
+                program.emit(gather.check_rows)
+            if not self._in_order:
+                program.emit(gather.gather)
         if self._split:
             program.emit(dense.dense_forward, part=program.thread)
             program.emit_activation(elementwise.activation_forward, 0, part=program.thread)
@@ -298,7 +320,7 @@ class Plan:
             program.end_section(by_rows=False)
             first = 1
         for layer in range(first, architecture.n_layers):
-            program.emit(dense.dense_forward_unpacked if self.unpacked else dense.dense_forward, layer=layer)
+            program.emit(self._forward_kernel(layer), layer=layer)
             program.emit_activation(elementwise.activation_forward, layer)
         if self.task == "logits":
             program.emit(loss.copy_outputs, layer=last)
@@ -310,6 +332,11 @@ class Plan:
             program.emit(loss.softmax_loss, self.targets, layer=last)
         else:
             program.emit(loss.elementwise_loss, architecture.loss, layer=last)
+
+    def _forward_kernel(self, layer):
+        if self.unpacked:
+            return dense.dense_forward_unpacked
+        return dense.dense_forward_in_order if self._in_order and layer == 0 else dense.dense_forward
 
     def _emit_backward(self, program, inputs):
         """Phase 1, by rows: the deltas, from the loss back to the first layer."""
@@ -326,10 +353,10 @@ class Plan:
     def _emit_phase_two(self, program, materialise):
         """Phase 2, by tiles of the weights: gradients over the whole batch, and the update."""
         program.wait()
-        if self.task == "train":
-            program.emit(elementwise.optimizer_prepare, self.optimizer)
         for layer in range(self.architecture.n_layers):
             part = program.thread if self._split and layer == 0 else None
+            if self.task == "train":
+                self._emit_prepare(program, layer)
             if self._chunked:
                 if self.task == "gradient" and program.thread == 0:
                     program.emit(dense.dense_total, layer=layer)
@@ -337,11 +364,33 @@ class Plan:
                 program.emit(dense.dense_gradient, layer=layer, part=part)
             if self.task == "train":
                 update = dense.dense_apply if self._chunked or materialise else dense.dense_update
-                program.emit(update, self.optimizer, layer=layer, part=part)
+                apart = self._groups[layer][0] != self._groups[layer][1]
+                program.emit(update, self.optimizer, layer=layer, part=part, bias_settings=apart)
         if program.thread == 0 and self.task in ("train", "gradient", "loss"):
             program.emit(step.end_of_step)
         program.wait()
         program.end_section(by_rows=False)
+
+    def _emit_prepare(self, program, layer):
+        """What the update of a layer needs to know of this step, unless the layer before left just that."""
+        groups = self._groups[layer]
+        if layer > 0 and groups == self._groups[layer - 1]:
+            return
+        places = [self.settings[row:].ctypes.data for row in dict.fromkeys(groups)]
+        if self._schedule is not None:
+            names, given = OPTIMIZERS[self.optimizer].settings, places
+            copies = self._keep(np.zeros((len(given), elementwise.ROOM)))
+            places = [copy.ctypes.data for copy in copies]
+            at = [i for i, name in enumerate(names) if name in ("momentum", "beta1")]
+            for settings, copy in zip(given, places, strict=True):
+                program.emit(
+                    elementwise.scheduled_settings, self._schedule, settings=settings, scheduled=copy,
+                    schedule=self.schedule_settings.ctypes.data, momentum=copy + 8 * at[0] if at else 0,
+                )  # fmt: skip
+        settings, bias_settings = places if len(places) == 2 else (places[0], 0)
+        program.emit(
+            elementwise.optimizer_prepare, self.optimizer, settings=settings, bias_settings=bias_settings
+        )
 
     def _emit_unpacking(self, program):
         for layer in range(self.architecture.n_layers):
@@ -358,7 +407,8 @@ class Plan:
         n_in, n_out = architecture.sizes[layer : layer + 2]
         operation = np.zeros((), OPERATION)
         known = dict(
-            n_in=n_in, n_out=n_out, columns=self._whole_vectors(n_out), use_bias=architecture.biases[layer],
+            n_in=n_in, n_out=n_out, x_columns=self._columns(n_in), columns=self._columns(n_out),
+            use_bias=architecture.biases[layer],
             x=workspace[layer][1], dx=workspace[layer][2], x_row=self._row_bytes(layer),
             z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2],
             z_row=self._row_bytes(layer + 1),
@@ -375,8 +425,9 @@ class Plan:
 
     def _part(self, known, part, thread):
         """What differs for one part of a layer's columns, as if they were a layer of their own."""
-        vectors = known["columns"] // self._lanes
-        first, last = (vectors * t // self.threads * self._lanes for t in (part, part + 1))
+        lanes = min(self._lanes, known["columns"])
+        vectors = known["columns"] // lanes
+        first, last = (vectors * t // self.threads * lanes for t in (part, part + 1))
         at, packed = first * self._size, (known["n_in"] + 1) * first * self._size
         packed_x, packed_dz = self._packing[thread] if self._packed[0] else (0, 0)
         return dict(
@@ -398,8 +449,9 @@ class Plan:
         n_in = self.architecture.sizes[layer]
         whole = self._all_columns(layer)
         if not self._packed[layer]:
-            tiles = -(-n_in // 8)
-            first, last = (min(n_in, 8 * (tiles * t // self.threads)) for t in (thread, thread + 1))
+            rows = max(8, self._lanes)  # whole tiles, and whole squares of the transpose
+            blocks = -(-n_in // rows)
+            first, last = (min(n_in, rows * (blocks * t // self.threads)) for t in (thread, thread + 1))
             return whole | dict(first_row=first, last_row=last)
         panels = self._panel_starts(layer)
         first, last = (panels[(len(panels) - 1) * t // self.threads] for t in (thread, thread + 1))
@@ -408,7 +460,7 @@ class Plan:
 
     def _panel_starts(self, layer):
         """Where the panels of a layer's W begin, and where the last one ends."""
-        columns, starts = self._whole_vectors(self.architecture.sizes[layer + 1]), [0]
+        columns, starts = self._columns(self.architecture.sizes[layer + 1]), [0]
         while starts[-1] < columns:
             starts.append(starts[-1] + gemm.width_of_panel(self.architecture.real)(columns - starts[-1]))
         return starts
@@ -421,7 +473,7 @@ class Plan:
         widest = max(
             (n_out for (_, n_out), packed in zip(layers, self._packed, strict=True) if packed), default=0
         )
-        columns = min(self._whole_vectors(widest), widest // self.threads + 2 * self._panel) if widest else 0
+        columns = min(self._columns(widest), widest // self.threads + 2 * self._panel) if widest else 0
         x_bytes = _aligned(rows * dense.ROW_BLOCK * self._size)
         self._packing = []
         for _ in range(self.threads if widest else 0):
@@ -430,10 +482,17 @@ class Plan:
 
     def _all_columns(self, layer):
         n_in, n_out = self.architecture.sizes[layer : layer + 2]
-        return dict(first_row=0, last_row=n_in, first_column=0, last_column=self._whole_vectors(n_out))
+        return dict(first_row=0, last_row=n_in, first_column=0, last_column=self._columns(n_out))
 
-    def _whole_vectors(self, n):
-        return -(-n // self._lanes) * self._lanes
+    def _columns(self, n):
+        """Columns that n values of a row take.
+
+        Whole vectors even for a narrow layer where biases have settings of their own: the update of W, which
+        runs to whole vectors, must not reach them.
+        """
+        if any(w != b for w, b in self._groups):
+            return -(-n // self._lanes) * self._lanes
+        return this_machine().columns(n, self.architecture.real)
 
     def _connect(self):
         """Tell each operation and each context where it lies."""
@@ -548,7 +607,7 @@ class _Program:
     def emit(self, factory, *arguments, layer=0, part=None, own=None, **fields):
         """Add the operation of kernel ``factory(*arguments, real)``; `fields` differ from the layer's."""
         operation = self._plan.operation(layer, self.thread, self.workspace, part)
-        real = () if factory is team.barrier else (self._plan.architecture.real,)
+        real = () if factory in _WITHOUT_TYPE else (self._plan.architecture.real,)
         operation["kernel"] = address(factory, *arguments, *real, own=own)
         for field, value in fields.items():
             operation[field] = value

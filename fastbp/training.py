@@ -9,7 +9,6 @@ from . import validation as checks
 from .callbacks import EarlyStopping, as_callbacks
 from .checkpoints import Checkpoints, fingerprint, read_checkpoint
 from .datasets import split
-from .formulas.optimizers import OPTIMIZERS
 from .history import History
 from .interrupts import Interrupts, run_in_team
 from .metrics import as_metrics
@@ -17,6 +16,7 @@ from .network import Network
 from .optimizers import as_optimizer
 from .plan import Plan, automatic_threads
 from .progress import Bar, Table
+from .rates import Rates
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -75,12 +75,12 @@ def train(
     batch_size : int or None
         Rows per step; None, or more than there are, means all of them. A shorter last batch is trained on,
         and averaged over its own size.
-    optimizer : str, SGD or Adam
+    optimizer : str or Optimizer
     shuffle : bool
         Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number.
     validation : float or (x, y), optional
         Rows to measure the loss on after each epoch: a share of the rows, drawn by `seed` and not trained on,
-        or rows and targets of their own.
+        or rows and targets of their own. A share copies the rows; arrays larger than memory want the pair.
     metrics : sequence of str or callable
         What else to measure on the validation rows, see `Network.evaluate`.
     early_stopping : EarlyStopping, optional
@@ -163,19 +163,20 @@ def train(
     work = network.architecture.multiply_adds(batch_size)
     threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
 
+    rates = Rates(optimizer, network, epochs, -(-n // batch_size))
     plan = Plan(
         network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
-        materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities",
+        materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
     )  # fmt: skip
     order, row_losses = np.arange(n), np.empty(batch_size, network.dtype)
-    plan.settings[: len(optimizer.settings)] = optimizer.settings
+    rates.set(plan)
     plan.set(
         x=x.ctypes.data, targets=y.ctypes.data, n_rows=n, order=order.ctypes.data if shuffle else 0,
         row_losses=row_losses.ctypes.data, shuffle=shuffle, seed=np.uint64(seed).astype(np.int64),
         epoch=0, step=0, careful=on_divergence == "raise",
     )  # fmt: skip
     training = Training(
-        network, plan, x, y, epochs=epochs, held_out=held_out, metrics=metrics, callbacks=callbacks,
+        network, plan, rates, x, y, epochs=epochs, held_out=held_out, metrics=metrics, callbacks=callbacks,
         identity=dict(seed=seed, shuffle=shuffle, batch_size=batch_size, optimizer=optimizer),
         looks=on_divergence == "raise",
     )  # fmt: skip
@@ -216,12 +217,13 @@ class Training:
         Whether it goes on from a checkpoint.
     """
 
-    def __init__(self, network, plan, x, y, *, epochs, held_out, metrics, callbacks, identity, looks):
+    def __init__(self, network, plan, rates, x, y, *, epochs, held_out, metrics, callbacks, identity, looks):
         self.network, self.epochs, self.failed = network, epochs, False
         self.history = History(threads=plan.threads)
         self.validates, self.metric_names = held_out is not None, [metric.name for metric in metrics]
         self.history.metrics.update({name: [] for name in self.metric_names})
-        self._plan, self._x, self._y, self._held_out, self._metrics = plan, x, y, held_out, metrics
+        self._plan, self._rates, self._x, self._y = plan, rates, x, y
+        self._held_out, self._metrics = held_out, metrics
         self._callbacks, self._identity, self._looks = callbacks, identity, looks
         self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
         self._started, self.resumed = [], False
@@ -235,16 +237,16 @@ class Training:
 
     @property
     def learning_rate(self):
-        """The optimizer's; may be set, for the epochs to come."""
-        return float(self._plan.settings[self._rate_index])
+        """The optimizer's, as its schedule has it at the end of the latest epoch.
+
+        May be set for the epochs to come: that of each layer changes by the same factor, and a compiled
+        schedule begins from it.
+        """
+        return self._rates.at_end_of(self._plan, self.epoch)
 
     @learning_rate.setter
     def learning_rate(self, value):
-        self._plan.settings[self._rate_index] = checks.real_number("learning_rate", value, above=0)
-
-    @property
-    def _rate_index(self):
-        return OPTIMIZERS[self._plan.optimizer].settings.index("learning_rate")
+        self._rates.change(self._plan, checks.real_number("learning_rate", value, above=0))
 
     @property
     def at_an_end(self):
@@ -258,6 +260,7 @@ class Training:
         return self._identity | {
             "optimizer": repr(self._identity["optimizer"]), "number of rows": len(self._x),
             "data": fingerprint(self._x, self._y), "validation rows": held_out, "metrics": self.metric_names,
+            "schedule": list(self._rates.schedule_settings),
         }  # fmt: skip
 
     def set_parameters(self, values):
@@ -330,7 +333,7 @@ class Training:
             at_once = min(at_once, max(1, int(SECONDS_INLINE / self._epoch_seconds)))
         due = [callback.next_epoch(done) for callback in self._callbacks]
         due = min((epoch for epoch in due if epoch is not None), default=None)
-        if self.validates:
+        if self.validates or self._rates.plateau:
             due = done + 1
         if due is not None:
             at_once = min(at_once, due - done)
@@ -373,6 +376,8 @@ class Training:
             history.validation_loss.append(self.network._loss(*self._held_out))
             for name, value in self.network._measure(self._metrics, *self._held_out).items():
                 history.metrics[name].append(value)
+        if self._rates.plateau:
+            self._rates.adapt(self._plan, history)
         for callback in self._callbacks:
             callback.epoch(self)
 

@@ -296,6 +296,21 @@ def inputs(x, n_inputs, dtype, *, row=False):
     return _finite("x", a, dtype)
 
 
+def has_form(x, row_shape, dtype):
+    """Whether x is what kernels take as it is: an array (n, *row_shape) of dtype, contiguous and aligned.
+
+    That all of it is finite is not looked at.
+    """
+    return (
+        type(x) is np.ndarray
+        and x.dtype == dtype
+        and x.shape[1:] == row_shape
+        and x.size > 0
+        and x.flags.c_contiguous
+        and x.flags.aligned
+    )
+
+
 def targets(y, n_rows, n_outputs, loss, dtype):
     """Check the targets of a network by what its loss takes, and give them the form that kernels take.
 

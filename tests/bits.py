@@ -23,7 +23,15 @@ CASES = {
     "many inputs, by columns": ([400, 50, 3], "relu", "softmax_cross_entropy", 70, 32, False),
     "packed": ([200, 210, 4], "tanh", "huber", 450, 220, False),
     "long sums": ([300, 8, 2], "tanh", "softmax_cross_entropy", 300, 290, True),
+    "every setting": ([9, 20, 12, 3], "tanh", "softmax_cross_entropy", 100, 12, False),
 }
+OPTIMIZERS = {
+    "every setting": fastbp.NAdam(
+        0.05, weight_decay=0.3, decoupled=True, decay_biases=False,
+        layers={1: {"learning_rate": 0.01, "betas": (0.8, 0.99)}},
+        schedule=fastbp.schedules.Cosine(per="step", warmup=5),
+    ),
+}  # fmt: skip
 MODES = {"fused": False, "materialised": True}
 
 
@@ -36,7 +44,7 @@ def hashes(real, threads, mode):
         x, y = draw_inputs(rows, sizes[0]), draw_targets(loss, rows, sizes[-1])
         history = fastbp.train(
             net, x, y, epochs=2, batch_size=batch_size, threads=threads, materialise=MODES[mode], seed=3,
-            optimizer=fastbp.SGD(0.05, momentum=0.9),
+            optimizer=OPTIMIZERS.get(name, fastbp.SGD(0.05, momentum=0.9)),
         )  # fmt: skip
         loss, gradient = net.gradient(x[:99], y[:99])
         digest = hashlib.sha256(net.parameters.tobytes())

@@ -376,13 +376,120 @@ def nesterov(w, dw, states, step, learning_rate, weight_decay=0.0, momentum=0.9)
     return w - learning_rate * (d + momentum * v), [v]
 
 
-def adam(w, dw, states, step, learning_rate, weight_decay=0.0, beta1=0.9, beta2=0.999, epsilon=1e-8):
-    m, v = states
+def adam_means(w, dw, m, v, step, weight_decay, beta1, beta2):
+    """The gradient with its decay, the new running means, and the means without their bias."""
     d = dw + weight_decay * w
     m = beta1 * m + (1 - beta1) * d
     v = beta2 * v + (1 - beta2) * d**2
-    unbiased_m, unbiased_v = m / (1 - beta1**step), v / (1 - beta2**step)
+    return d, m, v, m / (1 - beta1**step), v / (1 - beta2**step)
+
+
+def adam(
+    w, dw, states, step, learning_rate, weight_decay=0.0, decoupled_decay=0.0, beta1=0.9, beta2=0.999,
+    epsilon=1e-8,
+):  # fmt: skip
+    _, m, v, unbiased_m, unbiased_v = adam_means(w, dw, *states, step, weight_decay, beta1, beta2)
+    w = w * (1 - learning_rate * decoupled_decay)
     return w - learning_rate * unbiased_m / (np.sqrt(unbiased_v) + epsilon), [m, v]
+
+
+def amsgrad(
+    w, dw, states, step, learning_rate, weight_decay=0.0, decoupled_decay=0.0, beta1=0.9, beta2=0.999,
+    epsilon=1e-8,
+):  # fmt: skip
+    m, v, u = states
+    _, m, v, unbiased_m, _ = adam_means(w, dw, m, v, step, weight_decay, beta1, beta2)
+    u = np.maximum(u, v)
+    w = w * (1 - learning_rate * decoupled_decay)
+    return w - learning_rate * unbiased_m / (np.sqrt(u / (1 - beta2**step)) + epsilon), [m, v, u]
+
+
+def adamax(w, dw, states, step, learning_rate, weight_decay=0.0, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    m, u = states
+    d = dw + weight_decay * w
+    m = beta1 * m + (1 - beta1) * d
+    u = np.maximum(beta2 * u, np.abs(d) + epsilon)
+    return w - learning_rate * m / (1 - beta1**step) / u, [m, u]
+
+
+def nadam(
+    w, dw, states, step, learning_rate, weight_decay=0.0, decoupled_decay=0.0, beta1=0.9, beta2=0.999,
+    epsilon=1e-8, momentum_decay=4e-3,
+):  # fmt: skip
+    d, m, v, _, unbiased_v = adam_means(w, dw, *states, step, weight_decay, beta1, beta2)
+    mu = beta1 * (1 - 0.5 * 0.96 ** (np.arange(1, step + 2) * momentum_decay))  # of steps 1 … step + 1
+    unbiased_m = mu[-1] / (1 - np.prod(mu)) * m + (1 - mu[-2]) / (1 - np.prod(mu[:-1])) * d
+    w = w * (1 - learning_rate * decoupled_decay)
+    return w - learning_rate * unbiased_m / (np.sqrt(unbiased_v) + epsilon), [m, v]
+
+
+def radam(
+    w, dw, states, step, learning_rate, weight_decay=0.0, decoupled_decay=0.0, beta1=0.9, beta2=0.999,
+    epsilon=1e-8,
+):  # fmt: skip
+    _, m, v, unbiased_m, _ = adam_means(w, dw, *states, step, weight_decay, beta1, beta2)
+    w = w * (1 - learning_rate * decoupled_decay)
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * step * beta2**step / (1 - beta2**step)
+    if length <= 5:
+        return w - learning_rate * unbiased_m, [m, v]
+    r = np.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
+    return w - learning_rate * unbiased_m * r * np.sqrt(1 - beta2**step) / (np.sqrt(v) + epsilon), [m, v]
+
+
+def rmsprop_centered(
+    w, dw, states, step, learning_rate, weight_decay=0.0, alpha=0.99, epsilon=1e-8, momentum=0.0
+):
+    v, g, b = states
+    d = dw + weight_decay * w
+    v = alpha * v + (1 - alpha) * d**2
+    g = alpha * g + (1 - alpha) * d
+    b = momentum * b + d / (np.sqrt(v - g**2) + epsilon)
+    return w - learning_rate * b, [v, g, b]
+
+
+def rmsprop_momentum(
+    w, dw, states, step, learning_rate, weight_decay=0.0, alpha=0.99, epsilon=1e-8, momentum=0.0
+):
+    v, b = states
+    d = dw + weight_decay * w
+    v = alpha * v + (1 - alpha) * d**2
+    b = momentum * b + d / (np.sqrt(v) + epsilon)
+    return w - learning_rate * b, [v, b]
+
+
+def rmsprop(w, dw, states, step, learning_rate, weight_decay=0.0, alpha=0.99, epsilon=1e-8):
+    (v,) = states
+    d = dw + weight_decay * w
+    v = alpha * v + (1 - alpha) * d**2
+    return w - learning_rate * d / (np.sqrt(v) + epsilon), [v]
+
+
+def adagrad(
+    w, dw, states, step, learning_rate, weight_decay=0.0, learning_rate_decay=0.0,
+    initial_accumulator_value=0.0, epsilon=1e-10,
+):  # fmt: skip
+    (v,) = states
+    d = dw + weight_decay * w
+    v = v + d**2
+    rate = learning_rate / (1 + (step - 1) * learning_rate_decay)
+    return w - rate * d / (np.sqrt(initial_accumulator_value + v) + epsilon), [v]
+
+
+def adadelta(w, dw, states, step, learning_rate, weight_decay=0.0, rho=0.9, epsilon=1e-6):
+    v, u = states
+    d = dw + weight_decay * w
+    v = rho * v + (1 - rho) * d**2
+    s = np.sqrt(u + epsilon) / np.sqrt(v + epsilon) * d
+    u = rho * u + (1 - rho) * s**2
+    return w - learning_rate * s, [v, u]
+
+
+def lion(w, dw, states, step, learning_rate, decoupled_decay=0.0, beta1=0.9, beta2=0.99):
+    (m,) = states
+    sign = np.sign(beta1 * m + (1 - beta1) * dw)
+    m = beta2 * m + (1 - beta2) * dw
+    return w - learning_rate * (sign + decoupled_decay * w), [m]
 
 
 OPTIMIZERS = {
@@ -390,6 +497,77 @@ OPTIMIZERS = {
     "momentum": (momentum, 1),
     "nesterov": (nesterov, 1),
     "adam": (adam, 2),
+    "amsgrad": (amsgrad, 3),
+    "adamax": (adamax, 2),
+    "nadam": (nadam, 2),
+    "radam": (radam, 2),
+    "rmsprop": (rmsprop, 1),
+    "rmsprop_momentum": (rmsprop_momentum, 2),
+    "rmsprop_centered": (rmsprop_centered, 3),
+    "adagrad": (adagrad, 1),
+    "adadelta": (adadelta, 2),
+    "lion": (lion, 1),
+}
+
+
+# Schedules: the learning rate at count 0, 1, …, from the optimizer's own and the settings.
+
+
+def cosine(rate, count, total, minimum=0.0):
+    return minimum + (rate - minimum) * (1 + np.cos(np.pi * count / total)) / 2
+
+
+def cosine_restarts(rate, count, total, factor=1, minimum=0.0):
+    while count >= total:
+        count, total = count - total, total * factor
+    return cosine(rate, count, total, minimum)
+
+
+def one_cycle_phases(rise, total, three_phases, count):
+    """Which phase, and what fraction of it is over."""
+    ends = [rise * total - 1, *([2 * rise * total - 2] if three_phases else []), total - 1]
+    starts = [0, *ends]
+    phase = next((i for i, end in enumerate(ends) if count < end), len(ends) - 1)
+    return phase, min(1.0, (count - starts[phase]) / (ends[phase] - starts[phase]))
+
+
+def one_cycle_between(start, end, linear, fraction):
+    if linear:
+        return start + (end - start) * fraction
+    return end + (start - end) * (1 + np.cos(np.pi * fraction)) / 2
+
+
+def one_cycle(
+    rate, count, total, rise, linear, three_phases, divisor, final_divisor, lowest_momentum, highest_momentum
+):
+    low, last = rate / divisor, rate / divisor / final_divisor
+    corners = [low, rate, low, last] if three_phases else [low, rate, last]
+    phase, fraction = one_cycle_phases(rise, total, three_phases, count)
+    return one_cycle_between(corners[phase], corners[phase + 1], linear, fraction)
+
+
+def one_cycle_momentum(
+    count, total, rise, linear, three_phases, divisor, final_divisor, lowest_momentum, highest_momentum
+):
+    low, high = lowest_momentum, highest_momentum
+    corners = [high, low, high, high]
+    phase, fraction = one_cycle_phases(rise, total, three_phases, count)
+    return one_cycle_between(corners[phase], corners[phase + 1], linear, fraction)
+
+
+SCHEDULES = {
+    "constant": lambda rate, count: rate,
+    "step": lambda rate, count, size, gamma: rate * gamma ** (count // size),
+    "multi_step": lambda rate, count, gamma, **milestones: (
+        rate * gamma ** sum(milestone <= count for milestone in milestones.values())
+    ),
+    "exponential": lambda rate, count, gamma: rate * gamma**count,
+    "polynomial": lambda rate, count, total, power: rate * (1 - min(count, total) / total) ** power,
+    "cosine": cosine,
+    "cosine_restarts": cosine_restarts,
+    "inverse_scaling": lambda rate, count, power: rate / (1 + count) ** power,
+    "one_cycle": one_cycle,
+    "one_cycle_with_momentum": one_cycle,
 }
 
 

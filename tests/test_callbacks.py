@@ -1,13 +1,15 @@
 """What happens between epochs: early stopping, callbacks, tables and loggers."""
 
+import _thread
 import csv
 import itertools
+import signal
 
 import numpy as np
 import pytest
 
 import fastbp
-from fastbp import SGD, Callback, CSVLogger, EarlyStopping
+from fastbp import SGD, Callback, CSVLogger, EarlyStopping, schedules
 from tests.samples import draw_inputs, draw_targets, make_network
 
 X, Y = draw_inputs(30, 3), draw_targets("mean_squared_error", 30, 2)
@@ -181,6 +183,47 @@ def test_a_callback_may_set_the_learning_rate():
         trained(callbacks=[lambda training: setattr(training, "learning_rate", -1)])
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.Cosine(warmup=2),
+        schedules.Step(2, gamma=0.5),
+        schedules.Exponential(0.97, per="step", warmup=8, warmup_start=0.1),
+    ],
+    ids=repr,
+)
+def test_the_history_has_the_rates_of_a_schedule(schedule):
+    _, history = trained(epochs=6, optimizer=SGD(0.1, schedule=schedule))
+    rates = schedule.rates(0.1, 6, 6)
+    assert history.learning_rate == (rates if schedule.per == "epoch" else rates[5::6])
+
+
+def test_the_history_has_the_rates_of_a_plateau():
+    plateau = schedules.ReduceOnPlateau(factor=0.5, patience=0, threshold=0.9)
+    optimizer = SGD(0.1, schedule=plateau, layers={0: {"learning_rate": 0.01}})
+    _, history = trained(epochs=4, optimizer=optimizer)
+    follower = plateau.follow([0.1])
+    assert history.learning_rate == [0.1] + [follower.next_rates(loss)[0] for loss in history.loss][:-1]
+    assert history.learning_rate[-1] < 0.1
+
+
+def test_rates_of_layers_change_in_proportion():
+    def double(training):
+        training.learning_rate = 0.2
+
+    def layers(first):
+        return {0: {"learning_rate": first}}
+
+    by_hand = make_network([3, 4, 2], dtype="float64")
+    for rate in (0.1, 0.2):
+        how = dict(batch_size=30, epochs=1, shuffle=False, optimizer=SGD(rate, layers=layers(rate / 2)))
+        fastbp.train(by_hand, X, Y, **how)
+    alike, _ = trained(
+        epochs=2, batch_size=30, shuffle=False, optimizer=SGD(0.1, layers=layers(0.05)), callbacks=[double]
+    )
+    assert np.array_equal(alike.parameters, by_hand.parameters)
+
+
 def test_an_error_in_a_callback_comes_out_and_leaves_whole_weights():
     notes = []
 
@@ -193,6 +236,30 @@ def test_an_error_in_a_callback_comes_out_and_leaves_whole_weights():
         fastbp.train(net, X, Y, epochs=6, batch_size=5, optimizer=SGD(0.1), callbacks=[fails, Noted(notes)])
     assert notes[-1] == ("end", 2, True)
     assert net.parameters.tobytes() == trained(epochs=2)[0].parameters.tobytes()
+
+
+def test_ctrl_c_leaves_the_last_weights_and_a_checkpoint(tmp_path):
+    def ctrl_c(training):
+        if training.epoch == 3:
+            _thread.interrupt_main()
+
+    # The metric is best in the first epoch; its weights are not given back here.
+    stopping = EarlyStopping(9, monitor="scripted", mode="max")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        net, history = trained(
+            validation=HELD, metrics=[scripted([9, 1, 1, 1, 1, 1])], early_stopping=stopping,
+            callbacks=[ctrl_c], checkpoints=fastbp.Checkpoints(tmp_path),
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (len(history), history.interrupted, history.stopped) == (3, True, None)
+    assert net.parameters.tobytes() == trained(epochs=3)[0].parameters.tobytes()
+    resumed, _ = trained(
+        validation=HELD, metrics=[scripted([1, 1, 1])], resume=tmp_path, epochs=6,
+        early_stopping=EarlyStopping(9, monitor="scripted", mode="max"),
+    )  # fmt: skip
+    assert resumed.parameters.tobytes() == trained(epochs=1)[0].parameters.tobytes(), "those of epoch 1"
 
 
 # Tables and loggers

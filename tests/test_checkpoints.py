@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import fastbp
-from fastbp import SGD, Adam, Checkpoints, EarlyStopping, storage
+from fastbp import SGD, Adam, Checkpoints, EarlyStopping, schedules, storage
+from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.optimizers import BY_NAME
 from fastbp.plan import Plan
 from tests.samples import draw_inputs, draw_targets, make_network
 
@@ -79,6 +81,39 @@ def test_layouts_of_the_arena(sizes, rows, how, tmp_path):
     whole = trained(start(), epochs=5, **how)
     trained(start(), epochs=3, checkpoints=Checkpoints(tmp_path, every=3), **how)
     assert same(trained(start(), epochs=5, resume=tmp_path, **how), whole)
+
+
+def every_optimizer():
+    """One with each row of the table of formulas, and each way for the rate to change."""
+    yield from (kind(0.01) for kind in BY_NAME.values())
+    yield from (SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9, nesterov=True), Adam(0.01, amsgrad=True))
+    yield from (fastbp.RMSprop(0.01, centered=True), fastbp.RMSprop(0.01, centered=True, momentum=0.5))
+    yield fastbp.RMSprop(0.01, momentum=0.5)
+    yield Adam(0.01, schedule=schedules.Step(2, gamma=0.5, warmup=2))
+    yield fastbp.NAdam(0.01, schedule=schedules.Exponential(0.99, per="step", warmup=9))
+    yield SGD(0.1, momentum=0.9, layers={0: {"learning_rate": 0.03}, "layer1": {"weight_decay": 0.1}},
+              schedule=schedules.ReduceOnPlateau(patience=0, threshold=0.02, cooldown=1))  # fmt: skip
+
+
+OPTIMIZERS_BY_TEXT = {repr(optimizer): optimizer for optimizer in every_optimizer()}
+
+
+def test_every_formula_is_resumed():
+    assert {optimizer.formula for optimizer in OPTIMIZERS_BY_TEXT.values()} == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS_BY_TEXT.values(), ids=OPTIMIZERS_BY_TEXT)
+def test_every_optimizer_is_resumed(optimizer, tmp_path):
+    whole = trained(optimizer=optimizer)
+    trained(epochs=3, optimizer=optimizer, checkpoints=Checkpoints(tmp_path, every=3))
+    assert same(trained(optimizer=optimizer, threads=2, resume=tmp_path), whole)
+
+
+def test_a_schedule_that_fills_the_training_is_of_its_length(tmp_path):
+    optimizer = SGD(0.1, schedule=schedules.Cosine())
+    trained(epochs=3, optimizer=optimizer, checkpoints=Checkpoints(tmp_path, every=3))
+    with pytest.raises(ValueError, match="the schedule was laid out for another number of epochs"):
+        trained(epochs=9, optimizer=optimizer, resume=tmp_path)
 
 
 def test_states_come_back_as_they_went():

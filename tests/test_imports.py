@@ -12,15 +12,16 @@ import fastbp
 PACKAGE = Path(fastbp.__file__).parent
 
 # From the ground up. A module may import what stands in a lower line, and its own neighbours. `random` and
-# `validation` stand on nothing; `layers`, `losses` and `optimizers` describe, and know the formulas' tables.
+# `validation` stand on nothing; `layers`, `losses`, `optimizers` and `schedules` describe, and know the
+# formulas' tables.
 FLOORS = [
     {"formulas", "random", "validation"},
-    {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "datasets", "metrics"},
+    {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets", "metrics"},
     {"plan"},
     {"network"},
     {
         "storage", "gradient_check", "history", "interrupts", "plots", "callbacks", "progress", "tensorboard",
-        "checkpoints", "training", "online", "learning_rate_range",
+        "checkpoints", "rates", "training", "online", "learning_rate_range", "warmup",
     },
     {"cli", "estimators", "distributed"},
     {"__init__"},
@@ -31,7 +32,8 @@ FORBIDDEN = {
     ("validation", "formulas"), ("validation", "random"), ("random", "formulas"), ("formulas", "random"),
     ("formulas", "validation"), ("random", "validation"), ("cpu", "validation"), ("cuda", "validation"),
     ("cpu", "cuda"), ("cuda", "cpu"), ("cpu", "initializers"), ("cpu", "layers"), ("cpu", "losses"),
-    ("cpu", "optimizers"), ("cpu", "datasets"), ("cuda", "layers"), ("cuda", "initializers"),
+    ("cpu", "optimizers"), ("cpu", "schedules"), ("cpu", "datasets"), ("cuda", "layers"),
+    ("cuda", "initializers"),
 }  # fmt: skip
 # Written where they are used, not at the top, so that the lower module loads without the upper one.
 LATE = {("network", "storage")}

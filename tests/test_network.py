@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import Dense, Loss, Network
+from fastbp import Dense, Loss, Network, validation
 from fastbp.formulas import activations
 from fastbp.initializers import INITIALIZERS
 from fastbp.network import FEW_ROWS
@@ -227,6 +227,28 @@ def test_few_rows_and_many_give_the_same_bits(sizes, real, loss):
         whole = ask(x)
         for rows in (1, 2, FEW_ROWS, FEW_ROWS + 1, 100):
             assert ask(x[:rows]).tobytes() == whole[:rows].tobytes()
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("n_in", [7, 1024])  # rows of 4096 bytes are copied first
+def test_many_rows_are_read_where_they_lie(n_in, real, monkeypatch):
+    net = make_network([n_in, 5, 2], dtype=real)
+    x = draw_inputs(300, n_in).astype(real)
+    expected = np.concatenate([net.predict(x[:2]), net.predict(np.asfortranarray(x[2:]))])
+    monkeypatch.setattr(validation, "inputs", None)  # nobody looks at them in Python
+    x.flags.writeable = False
+    assert np.array_equal(net.predict(x), expected)
+    monkeypatch.undo()
+    for bad in (NAN, INF, -INF):
+        holed = x.copy()
+        holed[299, 3] = bad
+        for ask in (net.predict, net.logits):
+            with pytest.raises(ValueError, match=f"x must be finite; row 299, column 3 is {bad}"):
+                ask(holed)
+    holed[299, 3] = np.finfo(real).max  # the largest number is one
+    with np.errstate(over="ignore"):
+        assert net.predict(holed).shape == (300, 2)
+    assert np.array_equal(net.predict(x), expected)
 
 
 def test_room_behind_the_vector():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import SGD, Adam, OnlineTrainer
+from fastbp import SGD, Adam, OnlineTrainer, schedules
 from tests.samples import draw_inputs, draw_targets, make_network
 
 
@@ -138,6 +138,25 @@ def test_learning_rate():
     assert np.array_equal(net.parameters, other.network.parameters)
     with pytest.raises(ValueError, match="learning_rate must be"):
         trainer.learning_rate = 0
+
+
+def test_schedules_count_steps():
+    net, x, y = start()
+    schedule = schedules.Step(3, gamma=0.5, per="step")
+    trainer = OnlineTrainer(net, SGD(0.1, schedule=schedule))
+    rates = []
+    for row, target in zip(x[:7], y[:7]):
+        trainer.step(row, target)
+        rates.append(trainer.learning_rate)
+    assert rates == schedule.rates(0.1, 1, 7)
+    other = start()[0]
+    fastbp.train(
+        other, x[:7], y[:7], epochs=1, batch_size=1, shuffle=False, optimizer=SGD(0.1, schedule=schedule)
+    )
+    assert np.array_equal(net.parameters, other.parameters)
+    for refused in (schedules.Step(3), schedules.Cosine(per="step"), schedules.ReduceOnPlateau()):
+        with pytest.raises(ValueError, match="no epochs in online training"):
+            OnlineTrainer(net, SGD(0.1, schedule=refused))
 
 
 def test_divergence():

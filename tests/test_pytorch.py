@@ -1,5 +1,7 @@
 """PyTorch as second opinion: the weights after ten steps, for every activation, loss and optimizer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,17 +30,21 @@ OPTIMIZERS = [
 ]
 
 
-def train_with_torch(net, x, y, optimizer, options):
-    """The flat vector of the parameters after STEPS steps of PyTorch from the same start."""
+def train_with_torch(net, x, y, make_optimizer, *, steps=STEPS, make_scheduler=None, per="step"):
+    """The flat vector of the parameters after some steps of PyTorch from the same start.
+
+    make_optimizer takes the list of W and b of all layers.
+    """
     parameters = [
         (torch.tensor(layer.W, requires_grad=True), torch.tensor(layer.b, requires_grad=True))
         for layer in net.layers
     ]
     functions, loss = torch_functions(torch), torch_losses(torch)[net.loss_function.name]
     flat = [p for pair in parameters for p in pair]
-    optimizer = optimizer(flat, lr=RATE, foreach=False, **options)
+    optimizer = make_optimizer(flat)
+    scheduler = make_scheduler(optimizer) if make_scheduler else None
     x, y = torch.tensor(x), torch.tensor(y)
-    for step in range(STEPS):
+    for step in range(steps):
         start = BATCH * step % ROWS
         z = x[start : start + BATCH]
         for (W, b), layer in zip(parameters, net.layers):
@@ -47,6 +53,8 @@ def train_with_torch(net, x, y, optimizer, options):
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
+        if scheduler and (per == "step" or (step + 1) % (ROWS // BATCH) == 0):
+            scheduler.step()
     return np.concatenate([p.detach().numpy().ravel() for p in flat])
 
 
@@ -64,7 +72,7 @@ def assert_same_weights(activation, loss, optimizer, dtype="float64", tolerance=
     x, y = draw_inputs(ROWS, SIZES[0]).astype(dtype), draw_targets(loss, ROWS, SIZES[-1])
     y = y if y.ndim == 1 else y.astype(dtype)
     ours, theirs, options = optimizer
-    expected = train_with_torch(net, x, y, theirs, options)
+    expected = train_with_torch(net, x, y, lambda flat: theirs(flat, lr=RATE, foreach=False, **options))
     if ours is fastbp.Adam:  # divides by the root of a gradient's square: noise where the gradient vanishes
         tolerance = max(100 * tolerance, 1e-8)
     before = net.parameters.copy()
@@ -78,13 +86,145 @@ def assert_same_weights(activation, loss, optimizer, dtype="float64", tolerance=
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_weights_after_ten_steps(activation):
-    tolerance = 1e-8 if activation == "hard_sigmoid" else 1e-11  # PyTorch's slope is 1/6 rounded to float32
     for loss in LOSSES:
         for optimizer in OPTIMIZERS:
-            assert_same_weights(activation, loss, optimizer, tolerance=tolerance)
+            assert_same_weights(activation, loss, optimizer)
 
 
 @pytest.mark.parametrize("loss", ["mean_squared_error", "softmax_cross_entropy"])
 def test_weights_after_ten_steps_in_float32(loss):
     for optimizer in OPTIMIZERS:
         assert_same_weights("tanh", loss, optimizer, "float32", 2e-6)
+
+
+# A hundred steps: fastbp's optimizer, PyTorch's, and the options of both, where they have different names
+EVERY_OPTIMIZER = [
+    (fastbp.SGD, dict(momentum=0.9, weight_decay=0.05), None),
+    (fastbp.Adam, dict(weight_decay=0.05), None),
+    (fastbp.Adam, dict(amsgrad=True, weight_decay=0.05), None),
+    (fastbp.AdamW, dict(weight_decay=0.3), None),
+    (fastbp.AdamW, dict(amsgrad=True), None),
+    (fastbp.Adamax, dict(weight_decay=0.05), None),
+    (fastbp.NAdam, dict(weight_decay=0.05, momentum_decay=0.1), None),
+    (
+        fastbp.NAdam,
+        dict(weight_decay=0.3, decoupled=True),
+        dict(weight_decay=0.3, decoupled_weight_decay=True),
+    ),
+    (fastbp.RAdam, dict(weight_decay=0.05, betas=(0.8, 0.95)), None),
+    (
+        fastbp.RAdam,
+        dict(weight_decay=0.3, decoupled=True),
+        dict(weight_decay=0.3, decoupled_weight_decay=True),
+    ),
+    (fastbp.RMSprop, dict(weight_decay=0.05), None),
+    (fastbp.RMSprop, dict(momentum=0.5, alpha=0.9), None),
+    (fastbp.RMSprop, dict(momentum=0.5, centered=True), None),
+    (fastbp.RMSprop, dict(centered=True, weight_decay=0.05), None),
+    (
+        fastbp.Adagrad,
+        dict(learning_rate_decay=0.1, initial_accumulator_value=0.1),
+        dict(lr_decay=0.1, initial_accumulator_value=0.1),
+    ),
+    (fastbp.Adadelta, dict(weight_decay=0.05), None),
+]
+
+
+@pytest.fixture
+def float64_by_default():
+    """NAdam of PyTorch keeps a product in the default type."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def a_training(activation="tanh", loss="softmax_cross_entropy"):
+    net = make_network(SIZES, activation, loss, dtype="float64")
+    return net, draw_inputs(ROWS, SIZES[0]), draw_targets(loss, ROWS, SIZES[-1])
+
+
+def train_hundred(net, x, y, optimizer):
+    how = dict(epochs=100 * BATCH // ROWS, batch_size=BATCH, shuffle=False)
+    fastbp.train(net, x, y, optimizer=optimizer, **how)
+
+
+@pytest.mark.usefixtures("float64_by_default")
+@pytest.mark.parametrize(
+    ("ours", "options", "theirs"),
+    EVERY_OPTIMIZER,
+    ids=[f"{o.__name__}-{i}" for i, (o, *_) in enumerate(EVERY_OPTIMIZER)],
+)
+def test_weights_after_a_hundred_steps(ours, options, theirs):
+    make = getattr(torch.optim, ours.__name__)
+    for loss in ("softmax_cross_entropy", "mean_squared_error"):
+        net, x, y = a_training(loss=loss)
+        expected = train_with_torch(
+            net, x, y, lambda flat: make(flat, lr=RATE, foreach=False, **(theirs or options)), steps=100
+        )
+        train_hundred(net, x, y, ours(RATE, **options))
+        assert difference(net.parameters, expected) < 1e-9
+
+
+lr = torch.optim.lr_scheduler
+SCHEDULES = {
+    "step": (fastbp.schedules.Step(3, 0.7), lambda o: lr.StepLR(o, 3, 0.7)),
+    "cosine": (fastbp.schedules.Cosine(per="step"), lambda o: lr.CosineAnnealingLR(o, 100)),
+    "warm-up": (
+        fastbp.schedules.Exponential(0.99, per="step", warmup=30),
+        lambda o: lr.SequentialLR(o, [lr.LinearLR(o, total_iters=30), lr.ExponentialLR(o, 0.99)], [30]),
+    ),
+    "one cycle": (fastbp.schedules.OneCycle(), lambda o: lr.OneCycleLR(o, RATE, total_steps=100)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (
+            fastbp.SGD(RATE, momentum=0.9, weight_decay=0.05),
+            (torch.optim.SGD, dict(momentum=0.9, weight_decay=0.05)),
+        ),
+        (fastbp.AdamW(RATE, weight_decay=0.05), (torch.optim.AdamW, dict(weight_decay=0.05))),
+    ],
+    ids=["SGD", "AdamW"],
+)
+def test_weights_after_a_hundred_steps_of_a_schedule(name, ours, theirs):
+    net, x, y = a_training()
+    (make, options), (schedule, make_scheduler) = theirs, SCHEDULES[name]
+    expected = train_with_torch(
+        net, x, y, lambda flat: make(flat, lr=RATE, **options), steps=100, make_scheduler=make_scheduler,
+        per=schedule.per,
+    )  # fmt: skip
+    train_hundred(net, x, y, replace(ours, schedule=schedule))
+    assert difference(net.parameters, expected) < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_layers_and_biases_with_settings_of_their_own_are_groups_of_pytorch():
+    net, x, y = a_training()
+
+    def make(flat):
+        W0, b0, W1, b1, W2, b2 = flat
+        groups = [
+            dict(params=[W0]),
+            dict(params=[b0], weight_decay=0.0),
+            dict(params=[W1], lr=RATE / 10, weight_decay=0.5),
+            dict(params=[b1], lr=RATE / 10, weight_decay=0.0),
+            dict(params=[W2, b2], lr=0.0),
+        ]
+        return torch.optim.AdamW(groups, lr=RATE, weight_decay=0.3)
+
+    expected = train_with_torch(
+        net, x, y, make, steps=100, make_scheduler=lambda o: lr.ExponentialLR(o, 0.99)
+    )
+    last = net.layers[2].W.copy()
+    optimizer = fastbp.AdamW(
+        RATE, weight_decay=0.3, decay_biases=False,
+        layers={"layer1": dict(learning_rate=RATE / 10, weight_decay=0.5), 2: dict(learning_rate=0)},
+        schedule=fastbp.schedules.Exponential(0.99, per="step"),
+    )  # fmt: skip
+    train_hundred(net, x, y, optimizer)
+    assert difference(net.parameters, expected) < 1e-9
+    assert np.array_equal(net.layers[2].W, last)

@@ -13,7 +13,7 @@ import pytest
 from numba import njit
 
 import fastbp
-from fastbp import SGD, EarlyStopping, interrupts, random, training
+from fastbp import SGD, EarlyStopping, interrupts, progress, random, training
 from fastbp.datasets import split
 from fastbp.history import History
 from tests import reference
@@ -219,12 +219,34 @@ def test_short_training_is_silent(progress, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_progress_shows_in_a_terminal_and_in_a_notebook(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert not progress.somebody_watches()
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    assert progress.somebody_watches()
+    monkeypatch.delitem(sys.modules, "ipykernel")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert progress.somebody_watches()
+
+
+def test_progress_of_a_resumed_training_starts_where_it_was(tmp_path, capfd):
+    x, y = data(23)
+    trained(x, y, epochs=3, checkpoints=fastbp.Checkpoints(tmp_path, every=3))
+    trained(x, y, epochs=4, resume=tmp_path, progress=True)
+    shown = capfd.readouterr().err
+    assert "| 69.0/92.0 [" in shown
+    assert "epoch=4/4" in shown
+
+
 def test_progress_with_validation_and_threads(capfd, monkeypatch):
     monkeypatch.setattr(interrupts, "_POLL_SECONDS", 0.0005)
     x, y = data(2000)
-    trained(x, y, epochs=30, batch_size=5, progress=True, threads=2, validation=0.1)
+    trained(x, y, epochs=30, batch_size=5, progress=True, threads=2, validation=0.1, metrics=["r2"])
     shown = capfd.readouterr().err
     assert "validation=" in shown
+    assert "r2=" in shown
+    assert "rows/s" in shown
     assert "epoch=30/30" in shown
 
 

@@ -8,6 +8,7 @@ fastest with.
     python -m benchmarks.peers                                  the ten cases
     python -m benchmarks.peers 784-128 --rounds 3               those whose name begins so
     python -m benchmarks.peers --sizes 20 50 3 --batch 16 --activation tanh
+    python -m benchmarks.peers --odd                            shapes nobody tunes for, and the nearest cases
     python -m benchmarks.peers --verify                         that all compute the same, without timing
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from . import report
-from .cases import CASES, Case
+from .cases import CASES, ODD, Case
 from .worker import Worker
 
 
@@ -118,7 +119,8 @@ def chosen_cases(arguments):
                 arguments.optimizer, arguments.loss,
             )
         ]  # fmt: skip
-    return [case for case in CASES if not arguments.cases or any(map(case.name.startswith, arguments.cases))]
+    cases = list(dict.fromkeys([*ODD, *ODD.values()])) if arguments.odd else CASES
+    return [case for case in cases if not arguments.cases or any(map(case.name.startswith, arguments.cases))]
 
 
 def main():
@@ -146,6 +148,7 @@ def main():
     parser.add_argument(
         "--output", type=Path, default=Path(".asv/peers"), help="folder for results (%(default)s)"
     )
+    parser.add_argument("--odd", action="store_true", help="shapes nobody tunes for, and the nearest cases")
     parser.add_argument("--verify", action="store_true", help="see that all compute the same, and stop")
     arguments = parser.parse_args()
     cases = chosen_cases(arguments)
@@ -157,6 +160,9 @@ def main():
         if arguments.verify:
             return show_agreement(cases, workers)
         results = run(cases, workers, arguments)
+        print(report.overview(results) + "\n")
+        if arguments.odd:
+            print("\n".join(report.held(results, ODD)) + "\n")
     finally:
         for _, worker in workers:
             worker.close()

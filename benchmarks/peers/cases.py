@@ -84,3 +84,16 @@ CASES = [
     Case((1024, 1024, 1024, 1024), "gelu_tanh", 1024, 8192, loss="mean_squared_error"),
     Case((4, 32, 16, 4), "tanh", None, 10000, "adam", loss="mean_squared_error"),
 ]
+
+# Shapes that nobody tunes for, each with the case above that it is nearest to.
+ODD = {
+    Case((5, 7, 3), "tanh", 7, 4000): CASES[1],
+    Case((64, 32, 10), "relu", 1, 2048): CASES[2],
+    Case((65, 33, 10), "relu", 7, 8192): CASES[2],
+    Case((2000, 16, 10), "relu", 32, 8192): CASES[4],
+    Case((31, 63, 61, 1), "tanh", 67, 16384): CASES[3],
+    Case((64, *[64] * 7, 10), "relu", 64, 16384): CASES[3],
+    Case((777, 131, 10), "relu", 33, 16384): CASES[4],
+    Case((784, 128, 10), "relu", 7, 8192): CASES[4],
+    Case((500, 300, 100, 10), "relu", 100, 16384): CASES[6],
+}

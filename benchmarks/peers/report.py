@@ -60,6 +60,51 @@ def table(case, entries, peaks):
     return "\n".join([*lines, ""])
 
 
+def advantages(entries):
+    """{library: its median time over fastbp's at its automatic threads}; compiled or not, PyTorch is one."""
+    medians = {}
+    for entry in best(entries):
+        medians.setdefault(entry["label"].removesuffix(" compiled"), entry["median"])
+    ours = medians.pop("fastbp", None)
+    medians.pop("fastbp, 1 thread", None)
+    return {label: median / ours for label, median in medians.items()} if ours else {}
+
+
+def overview(results):
+    """Markdown: a line for each case, with what fastbp needs and how many times as much the others do."""
+    told = [(each, advantages(each["entries"])) for each in results["cases"]]
+    libraries = sorted({label for _, ratios in told for label in ratios}, key=_by_name(told))
+    lines = [
+        "| network | fastbp, µs per step | % of peak |" + "".join(f" × {label} |" for label in libraries),
+        "|---|--:|--:|" + "--:|" * len(libraries),
+    ]
+    for each, ratios in told:
+        ours = next((e for e in each["entries"] if e["label"] == "fastbp" and e["rounds"]), None)
+        if ours is None:
+            continue
+        case, peaks = Case(**each["case"]), {int(n): rate for n, rate in each["peak_gflops"].items()}
+        share = case.operations_per_step / ours["median"] / 1e9 / peaks[min(ours["threads"] or 1, max(peaks))]
+        cells = [case.name, f"{ours['median'] * 1e6:.3g}", f"{100 * share:.0f}"]
+        cells += [f"{ratios[label]:.3g}" if label in ratios else "" for label in libraries]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _by_name(told):
+    """A key that sorts libraries by how many cases they took part in, then by name."""
+    return lambda label: (-sum(label in ratios for _, ratios in told), label.lower())
+
+
+def held(results, nearest):
+    """Lines that say what share of its nearest case's advantage each odd one holds; nearest: {odd: case}."""
+    ratios = {each["name"]: advantages(each["entries"]) for each in results["cases"]}
+    for odd, row in nearest.items():
+        shared = sorted(ratios.get(odd.name, {}).keys() & ratios.get(row.name, {}).keys())
+        if shared:
+            told = (f"{ratios[odd.name][label] / ratios[row.name][label]:.2f} {label}" for label in shared)
+            yield f"{odd.name} holds of the advantage of {row.name}: {', '.join(told)}"
+
+
 def plot(results, path):
     """Dots on a logarithmic scale: cases down, microseconds per step across, one colour a library."""
     import matplotlib

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from llvmlite import binding as llvm
 
+from fastbp.cpu import notice
 from fastbp.cpu.machine import this_machine
 
 _MAGIC = b"fastbp kernel 1\n"
@@ -39,6 +40,10 @@ _CODEGEN_OPTIONS = (
 
 _lock = threading.RLock()
 _loaded = {}  # (kernel name, id of own) -> (address, engine that owns the code, own)
+
+# Kernels of this process that came from the disk, that were compiled, and those of them that are on disk now.
+# A user's own do not count.
+counts = {"found": 0, "compiled": 0, "kept": 0}
 
 
 def address(factory, *arguments, own=None):
@@ -72,10 +77,14 @@ def _load_or_compile(name, factory, arguments, keep):
     if stored is not None:
         loaded = _load(*stored)
         if loaded is not None:
+            counts["found"] += 1
             return loaded
+    if keep:
+        notice.before_compiling(counts["compiled"], counts["kept"], path and path.parent)
     symbol, externals, code = _compile(*factory(*arguments))
-    if path:
-        _write(path, symbol, externals, code)
+    if keep:
+        counts["compiled"] += 1
+        counts["kept"] += bool(path) and _write(path, symbol, externals, code)
     return _load(symbol, externals, code)
 
 
@@ -168,7 +177,7 @@ def _read(path):
 
 
 def _write(path, symbol, externals, code):
-    """Store a kernel atomically; a place that cannot be written is no error."""
+    """Store a kernel atomically; whether it is there now: a place that cannot be written is no error."""
     body = json.dumps([symbol, externals]).encode() + b"\n" + code
     temporary = None
     try:
@@ -177,10 +186,12 @@ def _write(path, symbol, externals, code):
         with os.fdopen(handle, "wb") as file:
             file.write(_MAGIC + hashlib.sha256(body).digest() + body)
         os.replace(temporary, path)
+        return True
     except OSError:
         if temporary:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+        return False
 
 
 def _path(name):

@@ -34,6 +34,22 @@ def dense_forward(real):
     return kernel(dense_forward)
 
 
+def dense_forward_in_order(real):
+    """The same for the first layer, straight from the rows of the data, which come in their order."""
+    size = REAL[real](0).itemsize
+
+    def dense_forward_in_order(op, ctx):
+        op.m, op.n, op.k = ctx.rows, op.columns, op.n_in
+        op.a_row, op.a_step = op.n_in * size, size
+        op.a = ctx.x + (ctx.start + ctx.row) * op.a_row
+        op.b, op.b_panel, op.b_step = op.w, (op.n_in + 1) * size, 0
+        op.c0 = 0
+        op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
+        call(ctx.product, op.address, ctx.address)
+
+    return kernel(dense_forward_in_order)
+
+
 def dense_forward_unpacked(real):
     """The same from the host's own row-major W and b: for few rows, where packing would cost more than it
     gains.
@@ -55,12 +71,12 @@ def dense_forward_unpacked(real):
 
 def dense_backward(real):
     """dx (rows, n_in) = dz (rows, n_out) · Wᵀ for the rows of a block."""
-    size, lanes = REAL[real](0).itemsize, this_machine().lanes(real)
+    size = REAL[real](0).itemsize
 
     def dense_backward(op, ctx):
-        op.m, op.n, op.k = ctx.rows, _whole_vectors(op.n_in, lanes), op.n_out
+        op.m, op.n, op.k = ctx.rows, op.x_columns, op.n_out
         op.a, op.a_row, op.a_step = op.dz + ctx.slot * op.z_row, op.z_row, size
-        op.b, op.b_panel, op.b_step = op.wt, op.n_out * size, 0
+        op.b, op.b_panel, op.b_step = op.wt, op.columns * size, 0
         op.c0 = ctx.zeros
         op.c, op.c_row = op.dx + ctx.slot * op.x_row, op.x_row
         call(ctx.product, op.address, ctx.address)
@@ -133,13 +149,9 @@ def _gradient(real):
             op.b_step = op.z_row
         op.c0 = ctx.zeros
         op.c, op.c_row = dw, width * size
+        op.one = ctx.one if row + rows == op.n_in and op.use_bias != 0 else 0
         call(ctx.product, op.address, ctx.address)
-        if row + rows < op.n_in or op.use_bias == 0:
-            return rows
-        op.m, op.a, op.a_step = 1, ctx.one, 0
-        op.c = dw + rows * width * size
-        call(ctx.product, op.address, ctx.address)
-        return rows + 1
+        return rows + 1 if op.one != 0 else rows
 
     return pack_dz, pack_x, gradient
 
@@ -211,9 +223,13 @@ def _apply(optimizer, real):
     @part
     def apply(op, ctx, row, rows, column, width, written):
         w = op.w + _place(op, row, column, width) * size
-        update(written * width, ctx.scratch, w, op.arena_bytes, ctx.hyper)
+        # One piece, or two where b behind W has settings of its own.
+        n, here, hyper = (written if op.bias_settings == 0 else rows) * width, 0, ctx.hyper
+        while here < written * width:
+            update(n, ctx.scratch + here * size, w + here * size, op.arena_bytes, hyper)
+            n, here, hyper = width, here + n, ctx.bias_hyper
         if op.wt != 0:
-            transpose(op, row, rows, column, width, w)
+            transpose(op, ctx, row, rows, column, width, w)
 
     return apply
 
@@ -254,39 +270,29 @@ def _sum_of_slots(real):
 
 
 def _transpose(real):
-    """A function that copies a block of one panel of W into the packed transpose."""
-    dtype, size, lanes = REAL[real], REAL[real](0).itemsize, this_machine().lanes(real)
-    panel_holding, square = place_of_panel(real), transpose_square(real, lanes)
+    """A function that copies a block of one panel of W into the packed transpose, square by square.
+
+    The transpose (columns, x_columns) has room for whole squares: rows and columns beyond W's are zero there.
+    """
+    machine, size, panel_holding = this_machine(), REAL[real](0).itemsize, place_of_panel(real)
+    side, least = machine.lanes(real), machine.least_lanes(real)
+    square, least_square = transpose_square(real, side), transpose_square(real, least)
 
     @part
-    def transpose(op, row, rows, column, width, w):
-        columns, n_in = min(width, op.n_out - column), _whole_vectors(op.n_in, lanes)
-        last = row + rows
-        while row < last:
-            first, step = panel_holding(row, n_in)
-            rows_here = min(last, first + step) - row
-            target = op.wt + (first * op.n_out + column * step + row - first) * size
-            transpose_block(rows_here, columns, w, width, target, step)
-            w += rows_here * width * size
-            row += rows_here
+    def transpose(op, ctx, row, rows, column, width, w):
+        if width < side or op.x_columns < side:
+            squares(least_square, least, op, ctx, row, rows, column, width, w)
+        else:
+            squares(square, side, op, ctx, row, rows, column, width, w)
 
     @part
-    def transpose_block(rows, columns, source, width, target, step):
-        square_rows, square_columns = rows // lanes * lanes, columns // lanes * lanes
-        for r in range(0, square_rows, lanes):
-            for c in range(0, square_columns, lanes):
-                square(
-                    source + (r * width + c) * size, width * size, target + (c * step + r) * size, step * size
-                )
-        elements(0, square_rows, square_columns, columns, source, width, target, step)
-        elements(square_rows, rows, 0, columns, source, width, target, step)
-
-    @part
-    def elements(first_row, last_row, first_column, last_column, source, width, target, step):
-        source, target = array(source, last_row * width, dtype), array(target, last_column * step, dtype)
-        for r in range(first_row, last_row):
-            for c in range(first_column, last_column):
-                target[c * step + r] = source[r * width + c]
+    def squares(one_square, side, op, ctx, row, rows, column, width, w):
+        for r in range(0, rows, side):
+            first, step = panel_holding(row + r, op.x_columns)
+            target = op.wt + (first * op.columns + column * step + row + r - first) * size
+            for c in range(0, width, side):
+                source = w + (r * width + c) * size
+                one_square(rows - r, ctx.zeros, source, width * size, target + c * step * size, step * size)
 
     return transpose
 
@@ -305,7 +311,7 @@ def dense_pack(real):
             for row in range(op.n_in + 1 if op.use_bias != 0 else op.n_in):
                 copy(n, ctx.host + op.host + row * op.host_row + column * size, w + row * width * size)
             if op.wt != 0:
-                transpose(op, 0, op.n_in, column, width, w)
+                transpose(op, ctx, 0, op.n_in, column, width, w)
             column += width
 
     return kernel(dense_pack)
@@ -336,8 +342,3 @@ def dense_total(real):
         total_in_place((op.n_in + 1) * op.columns, op.slots, op.slot_bytes, _slots_in_use(ctx))
 
     return kernel(dense_total)
-
-
-@part
-def _whole_vectors(n, lanes):
-    return (n + lanes - 1) // lanes * lanes

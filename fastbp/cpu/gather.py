@@ -1,5 +1,6 @@
 """The rows of a block, copied side by side from wherever the epoch's order finds them."""
 
+import numpy as np
 from numba import int64
 
 from fastbp.cpu.elementwise import copy_elements
@@ -33,6 +34,29 @@ def require_finite(real):
                 raise ValueError
 
     return kernel(require_finite)
+
+
+def check_rows(real):
+    """Set ctx.not_finite where the block's rows of the data, which come in their order, hold NaN or infinity.
+
+    No exception: the other threads would wait for this one.
+    """
+    size, bits = REAL[real](0).itemsize, np.uint32 if real == "float32" else np.uint64
+    all_ones = bits(0x7F800000 if real == "float32" else 0x7FF << 52)  # the exponent of what is not finite
+
+    @part
+    def largest_exponent(n, x):
+        x, largest = array(x, n, bits), bits(0)
+        for k in range(n):
+            largest = max(largest, x[k] & all_ones)
+        return largest
+
+    def check_rows(op, ctx):
+        first = ctx.x + (ctx.start + ctx.row) * op.n_in * size
+        if largest_exponent(ctx.rows * op.n_in, first) == all_ones:
+            ctx.not_finite = 1
+
+    return kernel(check_rows)
 
 
 def gather(real):

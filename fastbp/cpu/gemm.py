@@ -2,13 +2,15 @@
 
     c[m, n] = c0[n] + a[m, k] · b[k, n]
 
-B is read in panels: blocks of columns as wide as the widest tile, the last one narrower (whole vectors).
+B is read in panels: blocks of columns as wide as the widest tile, the last one narrower (whole vectors; a
+matrix that a part of a vector holds is one panel of that width).
 Packed, a panel is contiguous: its element (k, j) lies at ``panel + (k * width + j) * size``, and the panel
 that begins with column j begins at ``b + j * b_panel`` with ``b_panel = k * size``; ``b_step = 0`` says so.
 Otherwise B is an ordinary matrix with ``b_panel = size`` and rows ``b_step`` bytes apart. Reads and writes
-run to whole vectors: n is a multiple of the lanes.
+run to whole vectors: n is what `Machine.columns` makes of a number of columns.
 
-``c0 = 0`` says that c0 is the row of B behind its last: packed weights carry their bias there.
+``c0 = 0`` says that c0 is the row of B behind its last: packed weights carry their bias there. ``one``, where
+not 0, is the address of a 1 and stands for one more row of A, all ones: C's row m is the sum of B's rows.
 """
 
 from functools import cache
@@ -23,13 +25,10 @@ K_BLOCK = 256
 
 def matrix_product(real):
     """The product described by an operation's fields m to c_row."""
-    machine = this_machine()
-    size, lanes, panel = REAL[real](0).itemsize, machine.lanes(real), machine.panel(real)
-    panel_width = width_of_panel(real)
-    one, two, three = (strip(real, i + 1, rows, lanes) for i, rows in enumerate(machine.tile_rows))
+    size, panel_width, fill = REAL[real](0).itemsize, width_of_panel(real), fill_strip(real)
 
     def matrix_product(op, ctx):
-        done = 0
+        m, done = op.m + (1 if op.one != 0 else 0), 0
         while done < op.k:
             k = min(K_BLOCK, op.k - done)
             a = op.a + done * op.a_step
@@ -46,12 +45,7 @@ def matrix_product(real):
                 else:
                     c0, c0_row = op.c0 + j * size, 0
                 b += done * b_step
-                if width == panel:
-                    three(op.m, a, op.a_row, op.a_step, b, b_step, c0, c0_row, c, op.c_row, k)
-                elif width == 2 * lanes:
-                    two(op.m, a, op.a_row, op.a_step, b, b_step, c0, c0_row, c, op.c_row, k)
-                else:
-                    one(op.m, a, op.a_row, op.a_step, b, b_step, c0, c0_row, c, op.c_row, k)
+                fill(m, width, a, op.a_row, op.a_step, op.one, b, b_step, c0, c0_row, c, op.c_row, k)
                 j += width
             done += k
 
@@ -90,18 +84,27 @@ def place_of_panel(real):
     return panel_holding
 
 
-def strip(real, vectors, most_rows, lanes):
-    """A function that fills m rows of one panel of C with tiles; the last two are about equally tall."""
-    one_tile = tile(real, most_rows, vectors, lanes)
+def fill_strip(real):
+    """A function that fills m rows of one panel of C with tiles; the last two are about equally tall.
+
+    The last row of A is `one`, where that is not 0.
+    """
+    machine = this_machine()
+    one_tile, lanes = tile(real, machine.tiles(real)), machine.lanes(real)
+    rows_of_one, rows_of_two, rows_of_three = machine.tile_rows
 
     @part
-    def strip(m, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+    def fill(m, width, a, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k):
+        most_rows = rows_of_one if width <= lanes else (rows_of_two if width == 2 * lanes else rows_of_three)
         while m > 0:
             rows = (m + 1) >> 1 if most_rows < m < 2 * most_rows else min(m, most_rows)
-            one_tile(rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k)
+            last, last_step = a + (rows - 1) * a_row, a_step
+            if rows == m and one != 0:
+                last, last_step = one, 0
+            one_tile(rows, width, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k)
             m -= rows
             a += rows * a_row
             c0 += rows * c0_row
             c += rows * c_row
 
-    return strip
+    return fill

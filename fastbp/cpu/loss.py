@@ -3,52 +3,89 @@
 A loss reads the logits (op.y), leaves the gradient of the batch's mean loss with respect to them in op.dz,
 and each row's own loss in ctx.row_losses. The 1/n of the mean is applied here and nowhere else.
 
-Sums along a row are made of sixteen partial sums (`simd.sum16`), whatever the machine.
+Sums along a row are made of sixteen partial sums (`simd.sum16`), whatever the machine. Loops along a row of
+logits run to a multiple of sixteen, where its memory ends, so that a short row is one vector.
 """
 
 import numpy as np
 from numba import int64
 
-from fastbp.cpu.elementwise import copy_elements
+from fastbp.cpu.elementwise import copy_elements, runs_of_rows, whole_vectors
 from fastbp.cpu.gather import data_row
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import array, divide16, max16, part, subtract16, sum16
+from fastbp.cpu.simd import array, max16, part, sum16
 from fastbp.formulas import elementary
 from fastbp.formulas.losses import (
     LOSSES,
     smoothed_target,
+    softmax,
     softmax_cross_entropy,
     softmax_cross_entropy_backward,
 )
 
+# Outputs that an element-wise loss works on at a time: little enough for the first-level cache.
+AT_ONCE = 1024
+
 
 def elementwise_loss(name, real):
-    """A loss that looks at one output at a time: targets (n, n_out), mean over rows and outputs."""
+    """A loss that looks at one output at a time: targets (n, n_out), mean over rows and outputs.
+
+    The targets of some rows are laid out as their outputs are, so that short rows make one long loop. What
+    stands between the rows is treated as outputs with a target of 0; nobody reads what comes of it.
+    """
     loss, dtype, size = LOSSES[name], REAL[real], REAL[real](0).itemsize
     forward, backward, add_up = loss.forward, loss.backward, sum16(real)
+    copy, runs, whole = copy_elements(real), runs_of_rows(real), whole_vectors(real)
 
     @part
-    def one_row(n, z, t, dz, terms, scale, option):
+    def copy_targets(n, columns, source, t):
+        copy(n, source, t)
+        behind = array(t + n * size, columns - n, dtype)
+        for j in range(columns - n):
+            behind[j] = dtype(0)
+
+    @part
+    def one_run(n, z, t, dz, terms, scale, option):
+        n = whole(n)
         z, t, dz, terms = array(z, n, dtype), array(t, n, dtype), array(dz, n, dtype), array(terms, n, dtype)
         for j in range(n):
             terms[j] = forward(z[j], t[j], option)
         for j in range(n):
             dz[j] = scale * backward(z[j], t[j], option)
 
-    def elementwise_loss(op, ctx):
-        n = op.n_out
-        option = dtype(array(ctx.option, 1, np.float64)[0])
-        scale = dtype(1) / dtype(ctx.batch_rows * n)
-        losses = array(ctx.row_losses + ctx.row * size, ctx.rows, dtype)
+    @part
+    def one_output(op, ctx, losses, scale, option):
         for i in range(ctx.rows):
-            at, t = (ctx.slot + i) * op.z_row, ctx.targets + data_row(ctx, i) * n * size
-            if n == 1:
-                y_i, t_i = array(op.y + at, 1, dtype)[0], array(t, 1, dtype)[0]
-                losses[i] = forward(y_i, t_i, option)
-                array(op.dz + at, 1, dtype)[0] = scale * backward(y_i, t_i, option)
-            else:
-                one_row(n, op.y + at, t, op.dz + at, ctx.scratch, scale, option)
-                losses[i] = add_up(ctx.scratch, n) / dtype(n)
+            at, t = (ctx.slot + i) * op.z_row, ctx.targets + data_row(ctx, i) * size
+            y_i, t_i = array(op.y + at, 1, dtype)[0], array(t, 1, dtype)[0]
+            losses[i] = forward(y_i, t_i, option)
+            array(op.dz + at, 1, dtype)[0] = scale * backward(y_i, t_i, option)
+
+    @part
+    def several_outputs(op, ctx, losses, scale, option):
+        # scratch: targets (some rows, columns) | terms of the loss (some rows, columns)
+        n, row_bytes, at_once = op.n_out, op.columns * size, max(1, AT_ONCE // op.columns)
+        terms = ctx.scratch + whole(at_once * op.columns) * size
+        for first in range(0, ctx.rows, at_once):
+            rows = min(at_once, ctx.rows - first)
+            for i in range(rows):
+                source = ctx.targets + data_row(ctx, first + i) * n * size
+                copy_targets(n, op.columns, source, ctx.scratch + i * row_bytes)
+            pieces, length = runs(rows, op.columns, op.z_row)
+            for i in range(pieces):
+                at, here = (ctx.slot + first + i) * op.z_row, i * row_bytes
+                one_run(length, op.y + at, ctx.scratch + here, op.dz + at, terms + here, scale, option)
+            for i in range(rows):
+                losses[first + i] = add_up(terms + i * row_bytes, n) / dtype(n)
+
+    def elementwise_loss(op, ctx):
+        option = dtype(array(ctx.option, 1, np.float64)[0])
+        scale = dtype(1) / dtype(ctx.batch_rows * op.n_out)
+        losses = array(ctx.row_losses + ctx.row * size, ctx.rows, dtype)
+        if op.n_out == 1:
+            one_output(op, ctx, losses, scale, option)
+        else:
+            several_outputs(op, ctx, losses, scale, option)
 
     return kernel(elementwise_loss)
 
@@ -60,7 +97,7 @@ def softmax_loss(targets, real):
     Worked in passes over the block, so that the exponentials and logarithms of many rows overlap.
     """
     dtype, size = REAL[real], REAL[real](0).itemsize
-    exponentials, divide = _softmax_passes(real), divide16(real)
+    exponentials = _softmax_passes(real)
     one_row = (_against_class if targets == "classes" else _against_probabilities)(real)
 
     @part
@@ -88,23 +125,24 @@ def softmax_loss(targets, real):
         smoothing = dtype(array(ctx.option, 1, np.float64)[0])
         scale = dtype(1) / dtype(ctx.batch_rows)
         for i in range(rows):
-            dz = op.dz + (ctx.slot + i) * op.z_row
-            divide(ctx.scratch + i * wide * size, dz, n, totals[i])
+            row = y + i * op.z_row, ctx.scratch + i * wide * size, op.dz + (ctx.slot + i) * op.z_row
             target = ctx.targets, data_row(ctx, i)
-            losses[i] = one_row(n, y + i * op.z_row, dz, target, smoothing, scale, largest[i], logs[i], terms)
+            losses[i] = one_row(n, row, target, smoothing, scale, (largest[i], totals[i], logs[i]), terms)
 
     return kernel(softmax_loss)
 
 
 def _against_class(real):
-    """A function for one row: p becomes dz, against the distribution that a class and smoothing stand for."""
+    """A function for one row: dz, loss against the distribution that a class and smoothing stand for."""
     dtype, add_up = REAL[real], sum16(real)
 
     @part
-    def shift_all(n, dz, off, scale):
-        dz = array(dz, n, dtype)
-        for j in range(n):
-            dz[j] = scale * softmax_cross_entropy_backward(dz[j], off)
+    def against_others(n, e, dz, total, off, scale):
+        wide = _sixteens(n)
+        e, dz = array(e, wide, dtype), array(dz, wide, dtype)
+        for j in range(wide):
+            each = scale * softmax_cross_entropy_backward(softmax(e[j], total), off)
+            dz[j] = each if j < n else dtype(0)
 
     @part
     def terms_of_others(n, y, largest, log_total, off, terms):
@@ -113,15 +151,15 @@ def _against_class(real):
             each[j] = softmax_cross_entropy(y[j] - largest, log_total, off)
 
     @part
-    def one_row(n, y, dz, target, smoothing, scale, largest, log_total, terms):
-        targets, row = target
+    def one_row(n, row, target, smoothing, scale, found, terms):
+        (y, e, dz), (targets, row), (largest, total, log_total) = row, target, found
         label = array(targets + 8 * row, 1, int64)[0]
         off, on = (
             smoothed_target(dtype(0), smoothing, dtype(n)),
             smoothed_target(dtype(1), smoothing, dtype(n)),
         )
-        p_label, s_label = array(dz, n, dtype)[label], array(y, n, dtype)[label] - largest
-        shift_all(n, dz, off, scale)
+        p_label, s_label = softmax(array(e, n, dtype)[label], total), array(y, n, dtype)[label] - largest
+        against_others(n, e, dz, total, off, scale)
         array(dz, n, dtype)[label] = scale * softmax_cross_entropy_backward(p_label, on)
         loss = softmax_cross_entropy(s_label, log_total, on)
         if smoothing != 0:
@@ -134,14 +172,14 @@ def _against_class(real):
 
 
 def _against_probabilities(real):
-    """A function for one row: p becomes dz, against a given distribution."""
+    """A function for one row: dz and the loss against a given distribution."""
     dtype, size, add_up = REAL[real], REAL[real](0).itemsize, sum16(real)
 
     @part
-    def one_row(n, y, dz, target, smoothing, scale, largest, log_total, terms):
-        targets, row = target
+    def one_row(n, row, target, smoothing, scale, found, terms):
+        (y, e, dz), (targets, row), (largest, total, log_total) = row, target, found
         loss_terms(n, y, targets + row * n * size, smoothing, largest, log_total, terms)
-        gradient(n, dz, targets + row * n * size, smoothing, scale)
+        gradient(n, e, dz, total, targets + row * n * size, smoothing, scale)
         return add_up(terms, n)
 
     @part
@@ -153,23 +191,25 @@ def _against_probabilities(real):
             )
 
     @part
-    def gradient(n, dz, t, smoothing, scale):
-        dz, t = array(dz, n, dtype), array(t, n, dtype)
+    def gradient(n, e, dz, total, t, smoothing, scale):
+        e, dz, t = array(e, n, dtype), array(dz, n, dtype), array(t, n, dtype)
         for j in range(n):
-            dz[j] = scale * softmax_cross_entropy_backward(dz[j], smoothed_target(t[j], smoothing, dtype(n)))
+            target = smoothed_target(t[j], smoothing, dtype(n))
+            dz[j] = scale * softmax_cross_entropy_backward(softmax(e[j], total), target)
 
     return one_row
 
 
 def _softmax_passes(real):
     """A function that turns rows of logits into exponentials; finds each row's largest and total."""
-    dtype, size, add_up, largest_of, subtract = (
-        REAL[real],
-        REAL[real](0).itemsize,
-        sum16(real),
-        max16(real),
-        subtract16(real),
-    )
+    dtype, size, add_up, largest_of = REAL[real], REAL[real](0).itemsize, sum16(real), max16(real)
+
+    @part
+    def subtract(n, y, e, largest):
+        wide = _sixteens(n)
+        y, e = array(y, wide, dtype), array(e, wide, dtype)
+        for j in range(wide):
+            e[j] = y[j] - largest if j < n else dtype(0)
 
     @part
     def exponentiate(n, e):
@@ -183,7 +223,7 @@ def _softmax_passes(real):
         largest, totals = array(largest, rows, dtype), array(totals, rows, dtype)
         for i in range(rows):
             largest[i] = largest_of(y + i * y_row, n)
-            subtract(y + i * y_row, e + i * wide * size, n, largest[i])
+            subtract(n, y + i * y_row, e + i * wide * size, largest[i])
         exponentiate(rows * wide, e)
         for i in range(rows):
             totals[i] = add_up(e + i * wide * size, n)
@@ -194,8 +234,13 @@ def _softmax_passes(real):
 def softmax_link(real):
     """Class probabilities to ctx.outputs (n, n_out)."""
     dtype, size = REAL[real], REAL[real](0).itemsize
-    exponentials, divide = _softmax_passes(real), divide16(real)
-    copy = copy_elements(real)
+    exponentials = _softmax_passes(real)
+
+    @part
+    def divide(n, e, total, out):
+        e, out = array(e, n, dtype), array(out, n, dtype)
+        for j in range(n):
+            out[j] = softmax(e[j], total)
 
     def softmax_link(op, ctx):
         n, rows, wide = op.n_out, ctx.rows, _sixteens(op.n_out)
@@ -205,9 +250,7 @@ def softmax_link(real):
         totals = array(totals_at, rows, dtype)
         for i in range(rows):
             out = ctx.outputs + (ctx.start + ctx.row + i) * n * size
-            p = ctx.scratch + i * wide * size
-            divide(p, p, n, totals[i])
-            copy(n, p, out)
+            divide(n, ctx.scratch + i * wide * size, totals[i], out)
 
     return kernel(softmax_link)
 
@@ -244,4 +287,4 @@ def copy_outputs(real):
 
 @part
 def _sixteens(n):
-    return (n + 15) // 16 * 16
+    return (n + 15) & -16

@@ -35,6 +35,27 @@ class Machine:
         """Columns of a full panel: the width of the widest register tile."""
         return self.lanes(real) * len(self.tile_rows)
 
+    def columns(self, n, real):
+        """How many columns n values of a row take: whole vectors; one narrower vector where it holds them."""
+        lanes = self.lanes(real)
+        while n <= lanes // 2 and lanes > self.least_lanes(real):
+            lanes //= 2
+        return -(-n // lanes) * lanes
+
+    def least_lanes(self, real):
+        """Elements of the narrowest vector in use, of 16 bytes on every machine."""
+        return 16 // np.dtype(real).itemsize
+
+    def tiles(self, real):
+        """(columns, lanes of a vector, rows) of every register tile: whole vectors, then narrower ones."""
+        lanes, shapes = self.lanes(real), []
+        for vectors, rows in enumerate(self.tile_rows, start=1):
+            shapes.append((vectors * lanes, lanes, rows))
+        while lanes > self.least_lanes(real):
+            lanes //= 2
+            shapes.append((lanes, lanes, self.tile_rows[0]))
+        return tuple(shapes)
+
 
 # The tile keeps rows x vectors accumulators, the vectors of one row of B and one broadcast element of A in
 # registers: 16 registers hold 4x3 or 6x2, 32 hold 8x3. A narrow last panel takes a taller tile, because eight

@@ -19,7 +19,8 @@ def _record(text):
 # One operation of one thread.
 #
 #   kernel, address          the compiled kernel; where this record lies
-#   n_in, n_out, columns     sizes of the layer; n_out rounded up to whole vectors
+#   n_in, n_out              sizes of the layer
+#   x_columns, columns       n_in and n_out rounded up to whole vectors
 #   use_bias                 whether there is a b
 #   x, dx, x_row             its input and the gradient of its input, (rows, n_in)
 #   z, y, dz, z_row          before and after the activation, gradient of z (or y), (rows, n_out)
@@ -29,14 +30,18 @@ def _record(text):
 #   host, host_row           where this layer's W begins in the host's flat vector, and its rows; b follows
 #   packed_x, packed_dz      this thread's memory for packed copies of x and dz, or 0
 #   first_row, last_row, first_column, last_column      this thread's share of W
-#   m, n, k, a, a_row, a_step, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
+#   settings, bias_settings  the optimizer's float64 settings for W, and for b (0: the same)
+#   schedule, scheduled      settings of a schedule; this thread's copy of `settings` as it makes them
+#   momentum                 where the momentum lies in that copy
+#   m, n, k, a, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
 OPERATION = _record(
     """kernel address
-    n_in n_out columns use_bias
+    n_in n_out x_columns columns use_bias
     x dx x_row z y dz z_row
     w wt arena_bytes slots slot_bytes host host_row
     packed_x packed_dz first_row last_row first_column last_column
-    m n k a a_row a_step b b_panel b_step c0 c c_row"""
+    settings bias_settings schedule scheduled momentum
+    m n k a a_row a_step one b b_panel b_step c0 c c_row"""
 )
 
 # What a thread knows while it runs.
@@ -54,11 +59,11 @@ OPERATION = _record(
 #   chunk_rows                                       rows summed into one gradient slot
 #   epoch, first_epoch, last_epoch, shuffle, seed    epochs to run, and where the order of an epoch comes from
 #   careful                                          whether a loss that is not finite ends the run
+#   not_finite                                       set to 1 by the check of the rows
 #   step, start, batch_rows                          this step, its first row in the order, its number of rows
 #   row, rows, slot, block                           this block: first row in the batch, rows, place in the
 #   workspace
-#   settings, hyper                                  the optimizer's float64 settings; what they are in this
-#   step
+#   hyper, bias_hyper                                what the optimizer's settings are in this step
 #   option                                           address of the loss's one float64 option
 CONTEXT = _record(
     """address program sections n_sections
@@ -66,10 +71,11 @@ CONTEXT = _record(
     product zeros one scratch host
     x targets order n_rows row_losses losses outputs
     batch_size block_rows whole chunk_rows
-    epoch first_epoch last_epoch shuffle seed careful
+    epoch first_epoch last_epoch shuffle seed
+    careful not_finite
     step start batch_rows
     row rows slot block
-    settings hyper option"""
+    hyper bias_hyper option"""
 )
 
 # Operations [first, last) of a program, run once a step, or once for each of the thread's blocks of rows.

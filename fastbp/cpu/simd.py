@@ -63,28 +63,31 @@ def call(typingctx, kernel, operation, context):
 
 
 @cache
-def tile(real, most_rows, vectors, lanes):
-    """The register tile: C[rows, vectors * lanes] = C0 + A @ B, with all of C in registers, as one intrinsic.
+def tile(real, shapes):
+    """The register tile: C[rows, columns] = C0 + A @ B, with all of C in registers, as one intrinsic.
 
-    ``tile(rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k)``: addresses and strides in bytes;
-    1 <= rows <= most_rows, k >= 1.
+    ``tile(rows, columns, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k)``: addresses
+    and strides in bytes, k >= 1; the last row of A lies where it is told to, with a step of its own.
+    `shapes` are (columns, lanes of a vector, most rows) of all that may be asked for.
 
         for each of the k steps:                       row i of A moves by a_step, the row of B by b_step
             for i in rows, j in columns:
                 c[i, j] = fma(a[i, k], b[k, j], c[i, j])
 
     The strides of A are free: the same tile multiplies x by W (a_row = row of x, a_step = one element) and
-    the transpose of x by dz (a_row = one element, a_step = row of x). C starts as C0: a bias (c0_row = 0)
-    or what an earlier call left in C. Each element is one chain of fused multiply-adds in the order of k,
-    so its bits depend on neither ``rows`` nor ``vectors`` nor ``lanes``.
+    the transpose of x by dz (a_row = one element, a_step = row of x), and with a last row of ones (last_step
+    = 0) sums the rows of dz in the same pass. C starts as C0: a bias (c0_row = 0) or what an earlier call
+    left in C. Each element is one chain of fused multiply-adds in the order of k,
+    so its bits do not depend on the shape.
     """
     element = _REAL[real]
-    vector = ir.VectorType(element, lanes)
     size = np.dtype(real).itemsize
-    undefined = ir.Constant(vector, ir.Undefined)
-    broadcast = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
 
-    def emit(builder, rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+    def emit(builder, rows, vectors, lanes, operands):
+        a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k = operands
+        vector = ir.VectorType(element, lanes)
+        undefined = ir.Constant(vector, ir.Undefined)
+        broadcast = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
         fma = _declare(builder, f"llvm.fma.v{lanes}{_SUFFIX[real]}", vector, [vector] * 3)
 
         def row(base, stride, i):
@@ -99,25 +102,26 @@ def tile(real, most_rows, vectors, lanes):
             return builder.shuffle_vector(first, undefined, broadcast)
 
         tiles = [(i, j) for i in range(rows) for j in range(vectors)]
-        a_rows = [row(a, a_row, i) for i in range(rows)]
+        a_rows = [row(a, a_row, i) for i in range(rows - 1)]
         start = {(i, j): builder.load(place(row(c0, c0_row, i), j), align=size) for i, j in tiles}
         before = builder.block
         loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
         builder.branch(loop)
 
         builder.position_at_end(loop)
-        left, a_offset, b_row = builder.phi(_INT64), builder.phi(_INT64), builder.phi(_INT64)
+        left, a_offset, a_last, b_row = (builder.phi(_INT64) for _ in range(4))
         sums = {ij: builder.phi(vector) for ij in tiles}
         b_k = [builder.load(place(b_row, j), align=size) for j in range(vectors)]
         new = {}
         for i in range(rows):
-            a_ik = splat(builder.add(a_rows[i], a_offset))
+            a_ik = splat(builder.add(a_rows[i], a_offset) if i < rows - 1 else a_last)
             for j in range(vectors):
                 new[i, j] = builder.call(fma, [a_ik, b_k[j], sums[i, j]])
         left_next = builder.sub(left, _INT64(1))
         for phi, first, following in (
             (left, k, left_next),
             (a_offset, _INT64(0), builder.add(a_offset, a_step)),
+            (a_last, last, builder.add(a_last, last_step)),
             (b_row, b, builder.add(b_row, b_step)),
             *((sums[ij], start[ij], new[ij]) for ij in tiles),
         ):
@@ -129,52 +133,65 @@ def tile(real, most_rows, vectors, lanes):
         for i, j in tiles:
             builder.store(new[i, j], place(row(c, c_row, i), j), align=size)
 
+    def case(builder, switch, value, name):
+        block = builder.append_basic_block(name)
+        switch.add_case(_INT64(value), block)
+        builder.position_at_end(block)
+
     @intrinsic
-    def tile(typingctx, rows, a, a_row, a_step, b, b_step, c0, c0_row, c, c_row, k):
+    def tile(typingctx, rows, columns, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k):
         def codegen(context, builder, signature, arguments):
+            rows, columns, *operands = arguments
             end = builder.append_basic_block("end")
-            height = builder.switch(arguments[0], end)
-            for rows in range(1, most_rows + 1):
-                block = builder.append_basic_block(f"rows{rows}")
-                height.add_case(_INT64(rows), block)
-                builder.position_at_end(block)
-                emit(builder, rows, *arguments[1:])
-                builder.branch(end)
+            width = builder.switch(columns, end)
+            for wide, lanes, most_rows in shapes:
+                case(builder, width, wide, f"columns{wide}")
+                height = builder.switch(rows, end)
+                for tall in range(1, most_rows + 1):
+                    case(builder, height, tall, f"rows{tall}")
+                    emit(builder, tall, wide // lanes, lanes, operands)
+                    builder.branch(end)
             builder.position_at_end(end)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 11), codegen
+        return types.void(*[types.int64] * 14), codegen
 
     return tile
 
 
 @cache
 def transpose_square(real, lanes):
-    """``transpose_square(source, source_row, target, target_row)``: the transpose of lanes x lanes elements.
+    """The transpose of a square of lanes x lanes elements, as an intrinsic.
 
-    Addresses and strides in bytes. One round for each bit of an element's place: rows i and j = i + bit trade
-    the elements whose place lacks the bit against those whose place has it.
+    ``transpose_square(rows, zeros, source, source_row, target, target_row)``: addresses and strides in bytes;
+    rows of the source from `rows` on are not read, a row of zeros stands for each.
+
+    One round for each bit of an element's place: rows i and j = i + bit trade the elements whose place lacks
+    the bit against those whose place has it.
     """
     element = _REAL[real]
     vector = ir.VectorType(element, lanes)
     size = np.dtype(real).itemsize
 
     @intrinsic
-    def transpose_square(typingctx, source, source_row, target, target_row):
+    def transpose_square(typingctx, rows, zeros, source, source_row, target, target_row):
         def codegen(context, builder, signature, arguments):
-            source, source_row, target, target_row = arguments
+            n_rows, zeros, source, source_row, target, target_row = arguments
 
-            def place(base, stride, i):
-                return builder.inttoptr(
-                    builder.add(base, builder.mul(stride, _INT64(i))), vector.as_pointer()
-                )
+            def row(base, stride, i):
+                return builder.add(base, builder.mul(stride, _INT64(i)))
+
+            def load(i):
+                is_there = builder.icmp_signed("<", _INT64(i), n_rows)
+                place = builder.select(is_there, row(source, source_row, i), zeros)
+                return builder.load(builder.inttoptr(place, vector.as_pointer()), align=size)
 
             def pick(a, b, lanes_of_a_and_b):
                 return builder.shuffle_vector(
                     a, b, ir.Constant(ir.VectorType(_INT32, lanes), lanes_of_a_and_b)
                 )
 
-            rows = [builder.load(place(source, source_row, i), align=size) for i in range(lanes)]
+            rows = [load(i) for i in range(lanes)]
             bit = 1
             while bit < lanes:
                 low = [lane if not lane & bit else lanes + lane - bit for lane in range(lanes)]
@@ -185,10 +202,11 @@ def transpose_square(real, lanes):
                         rows[i], rows[i + bit] = pick(a, b, low), pick(a, b, high)
                 bit *= 2
             for i in range(lanes):
-                builder.store(rows[i], place(target, target_row, i), align=size)
+                place = builder.inttoptr(row(target, target_row, i), vector.as_pointer())
+                builder.store(rows[i], place, align=size)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 4), codegen
+        return types.void(*[types.int64] * 6), codegen
 
     return transpose_square
 
@@ -202,9 +220,9 @@ def _vector16(real):
 
 def _within(builder, i, n):
     """Which of elements i … i + 15 come before n."""
-    numbers = ir.VectorType(_INT64, 16)
+    numbers = ir.VectorType(_INT32, 16)
     nothing = ir.Constant(numbers, ir.Undefined)
-    left = builder.insert_element(nothing, builder.sub(n, i), _INT32(0))
+    left = builder.insert_element(nothing, builder.trunc(builder.sub(n, i), _INT32), _INT32(0))
     left = builder.shuffle_vector(left, nothing, ir.Constant(ir.VectorType(_INT32, 16), [0] * 16))
     return builder.icmp_signed("<", ir.Constant(numbers, list(range(16))), left)
 
@@ -280,67 +298,6 @@ def max16(real):
         return builder.select(unordered_or_greater, b, a)
 
     return _reduce16(real, "max16", -np.inf, larger)
-
-
-@cache
-def map16(real, name, compute):
-    """An intrinsic ``name(source, target, n, value)``: target[i] = compute(source[i], value) for i below n,
-    else 0.
-
-    Works on sixteen elements at a time and so reads and writes up to a multiple of 16: for short rows,
-    which a vectorised loop would leave to its scalar end. ``compute(builder, vector, splat of value)``
-    emits the operation.
-    """
-    vector, size, number = _vector16(real)
-
-    def map16(typingctx, source, target, n, value):
-        def codegen(context, builder, signature, arguments):
-            source, target, n, value = arguments
-            undefined = ir.Constant(vector, ir.Undefined)
-            splat = builder.shuffle_vector(
-                builder.insert_element(undefined, value, _INT32(0)),
-                undefined,
-                ir.Constant(ir.VectorType(_INT32, 16), [0] * 16),
-            )
-
-            def body(i, state):
-                offset = builder.mul(i, _INT64(size))
-                loaded = builder.load(
-                    builder.inttoptr(builder.add(source, offset), vector.as_pointer()), align=size
-                )
-                result = builder.select(
-                    _within(builder, i, n), compute(builder, loaded, splat), ir.Constant(vector, [0.0] * 16)
-                )
-                builder.store(
-                    result, builder.inttoptr(builder.add(target, offset), vector.as_pointer()), align=size
-                )
-                return state
-
-            _loop16(builder, n, _INT64(0), body)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, types.int64, number), codegen
-
-    map16.__name__ = map16.__qualname__ = name
-    return intrinsic(map16)
-
-
-def subtract16(real):
-    """``subtract16(source, target, n, value)``: target = source - value, see `map16`."""
-    return map16(real, "subtract16", _subtract)
-
-
-def divide16(real):
-    """``divide16(source, target, n, value)``: target = source / value, see `map16`."""
-    return map16(real, "divide16", _divide)
-
-
-def _subtract(builder, vector, splat):
-    return builder.fsub(vector, splat)
-
-
-def _divide(builder, vector, splat):
-    return builder.fdiv(vector, splat)
 
 
 @intrinsic

@@ -127,7 +127,7 @@ def sigmoid_backward(dy, y):
 
 # hard_sigmoid
 #     y  = min(max(z + 3, 0), 6) / 6
-#     dz = dy / 6 where 0 < y < 1, else 0
+#     dz = dy / 6 where 0 < y < 1, else 0         PyTorch's float64 has 1/6 rounded to float32 here: 3e-8 off
 @formula
 def hard_sigmoid(z):
     return relu6(z + like(z, 3.0)) * like(z, 1 / 6)

@@ -20,12 +20,24 @@ IN_FLOAT32 = {
 }  # fmt: skip
 
 
-def cases(names):
-    """(name, real) to parametrize by; a name may be a tuple of arguments."""
-    known = {name: IN_FLOAT32.issuperset(name if isinstance(name, tuple) else (name,)) for name in names}
+# One optimizer for each number of states, and what was there first: where all optimizers differ only in a
+# formula that is tested by itself, the others run by `-m slow`.
+DIFFERENT_OPTIMIZERS = {"sgd", "momentum", "nesterov", "adam", "amsgrad"}
+
+
+def cases(names, *, different=None):
+    """(name, real) to parametrize by; a name may be a tuple of arguments.
+
+    different : names that are not slow; by default all of them.
+    """
+    known = {name: set(name if isinstance(name, tuple) else (name,)) for name in names}
+
+    def is_slow(parts, real):
+        return (real == "float32" and not parts <= IN_FLOAT32) or not parts <= set(different or parts)
+
     return [
-        pytest.param(name, real, marks=() if known[name] or real == "float64" else pytest.mark.slow)
-        for name in known
+        pytest.param(name, real, marks=pytest.mark.slow if is_slow(parts, real) else ())
+        for name, parts in known.items()
         for real in REALS
     ]
 
@@ -68,8 +80,7 @@ class Guarded:
 
 def whole_vectors(n, real):
     """N rounded up to whole vectors."""
-    lanes = this_machine().lanes(real)
-    return -(-n // lanes) * lanes
+    return this_machine().columns(n, real)
 
 
 def in_panels(matrix, real):

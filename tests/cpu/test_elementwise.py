@@ -61,13 +61,18 @@ def assert_same_bits(got, expected):
     assert np.array_equal(np.signbit(got[number]), np.signbit(expected[number]))
 
 
-@every_real
-@pytest.mark.parametrize("step", [1, 2, 3])
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_prepare(name, real, step):
+@pytest.mark.parametrize(("name", "real"), cases(OPTIMIZERS))
+def test_optimizer_prepare(name, real):
     row = OPTIMIZERS[name]
-    settings = np.linspace(0.1, 0.9, len(row.settings))
-    hyper = Guarded(row.hypers, real)
-    run(elementwise.optimizer_prepare, name, real, ctx=dict(settings=settings, hyper=hyper.array, step=step))
-    hyper.assert_intact()
-    assert np.array_equal(hyper.array, np.array(row.prepare(tuple(settings), step), real))
+    W, b = np.linspace(0.1, 0.9, len(row.settings)), np.linspace(0.2, 0.8, len(row.settings))
+    for step in (1, 2, 100):
+        hyper, bias_hyper = Guarded(row.hypers, real, value=0.5), Guarded(row.hypers, real, value=0.5)
+        ctx = dict(hyper=hyper.array, bias_hyper=bias_hyper.array, step=step)
+        run(elementwise.optimizer_prepare, name, real, op=dict(settings=W), ctx=ctx)
+        assert np.array_equal(hyper.array, np.array(row.prepare(tuple(W), step), real))
+        assert (bias_hyper.array == 0.5).all()
+        run(elementwise.optimizer_prepare, name, real, op=dict(settings=W, bias_settings=b), ctx=ctx)
+        assert np.array_equal(hyper.array, np.array(row.prepare(tuple(W), step), real))
+        assert np.array_equal(bias_hyper.array, np.array(row.prepare(tuple(b), step), real))
+        for guarded in (hyper, bias_hyper):
+            guarded.assert_intact()

@@ -26,10 +26,11 @@ def sizes():
         yield 13, 70, k
 
 
-def multiply(real, a, b, c0, *, packed, transposed=False, room=5, bias_behind=False):
+def multiply(real, a, b, c0, *, packed, transposed=False, room=5, bias_behind=False, ones=False):
     """C from the kernel; B (k, n) is padded to whole vectors, rows of C lie `room` elements apart.
 
-    With `bias_behind`, c0 is one row more of B rather than a vector of its own.
+    With `bias_behind`, c0 is one row more of B rather than a vector of its own; with `ones` A has a last row
+    of ones.
     """
     (m, k), n, size = a.shape, whole_vectors(b.shape[1], real), np.dtype(real).itemsize
     a = np.asfortranarray(a) if transposed else np.ascontiguousarray(a)
@@ -39,11 +40,12 @@ def multiply(real, a, b, c0, *, packed, transposed=False, room=5, bias_behind=Fa
     padded = np.zeros((len(rows_of_b), n), real)
     padded[:, : b.shape[1]] = rows_of_b
     b_memory = in_panels(rows_of_b, real) if packed else padded
-    c = Guarded((m, n + room), real, value=-77.0)
+    c = Guarded((m + ones, n + room), real, value=-77.0)
     op = dict(
         m=m, n=n, k=k, a=a, a_row=a.strides[0], a_step=a.strides[1], b=b_memory,
         b_panel=len(rows_of_b) * size if packed else size, b_step=0 if packed else n * size,
         c0=0 if bias_behind else c0_memory, c=c.array, c_row=c.array.strides[0],
+        one=np.ones(1, real) if ones else 0,
     )  # fmt: skip
     run(gemm.matrix_product, real, op=op)
     c.assert_intact()
@@ -107,9 +109,19 @@ def test_starts_from_the_row_behind_b(real, packed, k):
 
 
 @every_real
+@pytest.mark.parametrize("k", [1, 9, gemm.K_BLOCK + 9])
+def test_a_row_of_ones(real, k):
+    for m in (1, 2, 7, 8, 9, 16, 21):
+        for n in (1, 3, 16, 70):
+            a, b, c0 = draw_operands(m, n, k, real, seed=m + n)
+            expected = multiply(real, np.vstack([a, np.ones((1, k), real)]), b, c0, packed=True)
+            assert np.array_equal(multiply(real, a, b, c0, packed=True, transposed=True, ones=True), expected)
+
+
+@every_real
 def test_every_height_and_width_of_tile_is_met(real):
     machine = this_machine()
     heights = {min(m, most) for m, _, _ in sizes() for most in machine.tile_rows}
-    widths = {whole_vectors(n, real) % machine.panel(real) // machine.lanes(real) for _, n, _ in sizes()}
+    widths = {whole_vectors(n, real) % machine.panel(real) or machine.panel(real) for _, n, _ in sizes()}
     assert heights == set(range(1, max(machine.tile_rows) + 1))
-    assert widths == set(range(len(machine.tile_rows)))
+    assert widths == {columns for columns, _, _ in machine.tiles(real)}

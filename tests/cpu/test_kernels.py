@@ -11,7 +11,8 @@ from fastbp.cpu import cache, dense, elementwise, gather, gemm, loss, step, team
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
-from tests.cpu.kernels import cases
+from fastbp.formulas.schedules import SCHEDULES
+from tests.cpu.kernels import DIFFERENT_OPTIMIZERS, cases
 
 # What a kernel may call beside other kernels. No malloc: a step allocates nothing. No exp, log, tanh: libm
 # rounds as it likes. fma and fmaf are exact, and called only on processors without the instruction.
@@ -27,9 +28,11 @@ KERNELS = {
     team.barrier: [()],
     gather.gather: [()],
     gather.require_finite: [()],
+    gather.check_rows: [()],
     gemm.matrix_product: [()],
     dense.dense_forward: [()],
     dense.dense_forward_unpacked: [()],
+    dense.dense_forward_in_order: [()],
     dense.dense_backward: [()],
     dense.dense_gradient: [()],
     dense.dense_update: [(name,) for name in OPTIMIZERS],
@@ -40,6 +43,7 @@ KERNELS = {
     elementwise.activation_forward: [(name,) for name in _activations],
     elementwise.activation_backward: [(name,) for name in _activations],
     elementwise.optimizer_prepare: [(name,) for name in OPTIMIZERS],
+    elementwise.scheduled_settings: [(name,) for name in SCHEDULES],
     loss.elementwise_loss: [(name,) for name in _elementwise],
     loss.elementwise_link: [(name,) for name in _elementwise],
     loss.softmax_loss: [("classes",), ("probabilities",)],
@@ -48,7 +52,7 @@ KERNELS = {
 }
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
-    gemm.strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
+    gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
     team.wait_for_all, team.function, team.bound,
 }  # fmt: skip
 
@@ -88,9 +92,11 @@ def every_kernel():
     """(factory, arguments) of every kernel there is, with slow marks as in `kernels.cases`."""
     for factory, all_arguments in KERNELS.items():
         if "real" not in inspect.signature(factory).parameters:
-            yield pytest.param(factory, (), id=factory.__name__)
+            for names in all_arguments:
+                yield pytest.param(factory, names, id="-".join((factory.__name__, *names)))
             continue
-        for case in cases(all_arguments):
+        different = DIFFERENT_OPTIMIZERS if factory is dense.dense_apply else None
+        for case in cases(all_arguments, different=different):
             names, real = case.values
             name = "-".join((factory.__name__, *names, real))
             yield pytest.param(factory, (*names, real), marks=case.marks, id=name)

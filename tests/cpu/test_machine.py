@@ -49,6 +49,22 @@ def test_lanes_and_panel():
     assert (wide.panel("float32"), narrow.panel("float64")) == (48, 6)
 
 
+@pytest.mark.parametrize(
+    ("n", "wide", "narrow"),
+    [(1, 4, 4), (4, 4, 4), (5, 8, 8), (8, 8, 8), (9, 16, 12), (16, 16, 16), (17, 32, 20)],
+)
+def test_columns(n, wide, narrow):
+    """Whole vectors, or one narrower vector where it holds the row."""
+    assert Machine(X86, "a", "b", 64, (8, 8, 8)).columns(n, "float32") == wide
+    assert Machine(X86, "a", "b", 16, (8, 6, 4)).columns(n, "float32") == narrow
+
+
+def test_tiles():
+    avx2 = Machine(X86, "a", "b", 32, (8, 6, 4))
+    assert avx2.tiles("float32") == ((8, 8, 8), (16, 8, 6), (24, 8, 4), (4, 4, 8))
+    assert avx2.tiles("float64") == ((4, 4, 8), (8, 4, 6), (12, 4, 4), (2, 2, 8))
+
+
 @pytest.fixture
 def fresh():
     this_machine.cache_clear()

@@ -28,6 +28,11 @@ def _softplus(x):
     return max(x, 0.0) + np.log1p(np.exp(-abs(x))) if x == x else x
 
 
+@njit
+def _cospi(x):
+    return np.sin(np.pi * (0.5 - abs(x - 2 * np.round(x / 2))))
+
+
 # name: (reference for float32, reference for float64, bound for float32 in ulp, bound for float64)
 FUNCTIONS = {
     "exp": (njit(lambda x: np.exp(x)), mpmath.exp, 1.01, 1.01),
@@ -37,7 +42,8 @@ FUNCTIONS = {
     "tanh": (njit(lambda x: np.tanh(x)), mpmath.tanh, 1.25, 1.2),
     "sigmoid": (_sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), 1.7, 1.7),
     "softplus": (_softplus, lambda x: mpmath.log1p(mpmath.exp(x)), 1.8, 1.8),
-    "erf": (njit(lambda x: math.erf(x)), mpmath.erf, 1.65, 1.6),
+    "erf": (njit(lambda x: math.erf(x)), mpmath.erf, 1.2, 1.2),
+    "cospi": (_cospi, mpmath.cospi, 1.2, 1.2),
     "sqrt": (njit(lambda x: np.sqrt(x)), mpmath.sqrt, 0.5001, 0.5001),
 }
 FLOATS = (np.float32, np.float64)
@@ -183,6 +189,10 @@ SPECIAL = [
     ("softplus", 1e30, 1e30),
     ("erf", 0.0, 0.0), ("erf", -0.0, -0.0), ("erf", INF, 1.0), ("erf", -INF, -1.0), ("erf", NAN, NAN),
     ("erf", 300.0, 1.0), ("erf", -300.0, -1.0),
+    ("cospi", 0.0, 1.0), ("cospi", -0.0, 1.0), ("cospi", 0.5, 0.0), ("cospi", -1.5, 0.0),
+    ("cospi", 1.0, -1.0), ("cospi", -2.0, 1.0), ("cospi", 2.0**22 - 0.5, 0.0), ("cospi", 2.0**23 + 1, -1.0),
+    ("cospi", 2.0**53, 1.0), ("cospi", 1e30, 1.0), ("cospi", INF, NAN), ("cospi", -INF, NAN),
+    ("cospi", NAN, NAN),
     ("sqrt", 0.0, 0.0), ("sqrt", -0.0, -0.0), ("sqrt", INF, INF), ("sqrt", -1.0, NAN), ("sqrt", NAN, NAN),
     ("sqrt", 2.0, math.sqrt(2)),
 ]  # fmt: skip

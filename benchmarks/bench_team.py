@@ -1,0 +1,40 @@
+"""fastbp/cpu/team.py: seconds of a barrier, and of starting and ending a team."""
+
+import numpy as np
+
+from fastbp.cpu import cache, step, team
+from fastbp.cpu.program import OPERATION, SECTION
+from fastbp.plan import available_cores
+
+from .operations import running
+from .timing import least, measured
+
+THREADS = [threads for threads in (2, 4, 8) if threads <= available_cores()] or [2]
+BARRIERS = 1000
+
+
+@measured(threads=THREADS)
+def time_barrier(threads):
+    """All of a team wait for each other, and nothing else happens."""
+    return (_seconds(threads, BARRIERS) - _seconds(threads, 0)) / BARRIERS
+
+
+@measured(threads=THREADS)
+def time_start_and_end(threads):
+    """What a call that takes a team pays for it."""
+    return _seconds(threads, 0)
+
+
+def _seconds(threads, barriers):
+    """The least seconds of a team that lives for so many barriers."""
+    with running([2, 2], 4, threads=threads) as plan:
+        operations = np.zeros(max(1, barriers), OPERATION)
+        operations["kernel"] = cache.address(team.barrier)
+        plan.set(program=operations.ctypes.data)
+        section = np.array([(0, barriers, 0)], SECTION)
+        run, addresses = team.function(cache.address(step.run_section)), plan.contexts["address"].tolist()
+        at = section.ctypes.data
+        return least(
+            lambda: team.Team(lambda context, _: run(context, at), addresses).start().wait(),
+            before=plan._reset,
+        )

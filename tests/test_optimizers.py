@@ -1,0 +1,200 @@
+"""Optimizers as a user meets them: settings, checks, settings of layers. Trajectories: test_pytorch.py."""
+
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp import schedules
+from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.optimizers import BY_NAME, as_optimizer
+from tests.samples import draw_inputs, draw_targets, make_network
+
+WITH_OPTIONS = [
+    fastbp.SGD(momentum=0.9),
+    fastbp.SGD(momentum=0.9, nesterov=True),
+    fastbp.Adam(amsgrad=True),
+    fastbp.RMSprop(momentum=0.9),
+    fastbp.RMSprop(centered=True),
+]
+
+
+def test_every_formula_can_be_had():
+    assert {o.formula for o in (*WITH_OPTIONS, *(cls() for cls in BY_NAME.values()))} == set(OPTIMIZERS)
+
+
+def test_every_optimizer_is_public_and_known_by_name():
+    for name, cls in BY_NAME.items():
+        assert getattr(fastbp, cls.__name__) is cls
+        assert as_optimizer(name) == cls()
+        assert name == cls.__name__.lower()
+        assert len(cls().settings) == len(OPTIMIZERS[cls().formula].settings)
+
+
+def test_is_a_value():
+    assert fastbp.AdamW(0.1) == fastbp.AdamW(0.1) != fastbp.AdamW(0.2)
+    assert hash(fastbp.Lion(layers={0: {}})) == hash(fastbp.Lion(layers={0: {}}))
+    assert fastbp.Adam() != fastbp.AdamW(weight_decay=0.0)
+    with pytest.raises(FrozenInstanceError):
+        fastbp.SGD().momentum = 0.5
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "text"),
+    [
+        (fastbp.SGD(), "SGD(learning_rate=0.01)"),
+        (fastbp.SGD(0.1, 0.9), "SGD(learning_rate=0.1, momentum=0.9)"),
+        (
+            fastbp.AdamW(0.1, decay_biases=False, schedule=schedules.Constant(warmup=3)),
+            "AdamW(learning_rate=0.1, decay_biases=False, "
+            "schedule=Constant(per='epoch', warmup=3, warmup_start=0.3333333333333333))",
+        ),
+    ],
+)
+def test_repr_is_what_one_would_write(optimizer, text):
+    assert repr(optimizer) == text
+    assert eval(text, vars(fastbp) | vars(schedules)) == optimizer
+
+
+def test_decay_is_coupled_or_not():
+    place = OPTIMIZERS["adam"].settings.index
+    for optimizer, coupled, decoupled in (
+        (fastbp.Adam(weight_decay=0.5), 0.5, 0.0),
+        (fastbp.AdamW(weight_decay=0.5), 0.0, 0.5),
+        (fastbp.NAdam(weight_decay=0.5, decoupled=True), 0.0, 0.5),
+        (fastbp.RAdam(weight_decay=0.5), 0.5, 0.0),
+    ):
+        settings = optimizer.settings
+        assert settings[place("weight_decay")] == coupled
+        assert settings[place("decoupled_decay")] == decoupled
+
+
+NUMBERS = {
+    "learning_rate": (0.0, -1.0, np.inf, "0.1", None),
+    "weight_decay": (-0.1, np.nan, "0.1"),
+    "momentum": (-0.1, "0.9"),
+    "epsilon": (0.0, -1e-8),
+    "alpha": (1.0, -0.1),
+    "rho": (1.0, -0.1),
+    "learning_rate_decay": (-1.0,),
+    "initial_accumulator_value": (-1.0,),
+    "momentum_decay": (-0.1,),
+    "betas": (0.9, (0.9,), (0.9, 1.0), (-0.1, 0.9)),
+    "amsgrad": (1,),
+    "centered": (0,),
+    "decoupled": (None,),
+    "decay_biases": (1,),
+    "schedule": (0.1, "cosine", schedules.Cosine),
+}
+
+
+@pytest.mark.parametrize("cls", BY_NAME.values())
+def test_refuses(cls):
+    for name, values in NUMBERS.items():
+        if name in cls.__dataclass_fields__:
+            for value in values:
+                with pytest.raises((TypeError, ValueError), match=name.replace("betas", "beta")):
+                    cls(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("layers", "error", "message"),
+    [
+        ([0.1], TypeError, "layers must be settings by layer"),
+        ({0: 0.1}, TypeError, r"layers\[0\] must be settings by name; got 0.1"),
+        ({0: {"learning_rat": 0.1}}, ValueError, "did you mean 'learning_rate'"),
+        ({0: {"schedule": None}}, ValueError, "unknown setting of layers"),
+        ({"a": {"momentum": -1}}, ValueError, r"layers\['a'\]: momentum must be a finite number at least 0"),
+        ({0: {"momentum": 0.0}}, ValueError, "would be 'sgd'"),
+        ({0: {"learning_rate": -1.0}}, ValueError, "above 0"),
+    ],
+)
+def test_refuses_settings_of_layers(layers, error, message):
+    with pytest.raises(error, match=message):
+        fastbp.SGD(0.1, momentum=0.9, layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("layers", "error", "message"),
+    [
+        ({"laier1": {}}, ValueError, "unknown layer 'laier1': did you mean 'layer1'"),
+        ({2: {}}, ValueError, "a key of layers must be an integer at least 0 and at most 1; got 2"),
+        ({1.0: {}}, TypeError, "a key of layers must be an integer"),
+        ({1: {}, "layer1": {}}, ValueError, "are the same layer"),
+    ],
+)
+def test_refuses_layers_that_are_not_there(layers, error, message):
+    net = make_network([3, 4, 2])
+    before = net.parameters.copy()
+    with pytest.raises(error, match=message):
+        fastbp.train(net, np.ones((5, 3)), np.ones((5, 2)), optimizer=fastbp.SGD(layers=layers))
+    assert np.array_equal(net.parameters, before)
+
+
+def test_settings_of_layers_are_few_rows():
+    names = ["a", "b", "c"]
+    assert fastbp.SGD(0.1).settings_of(names) == ([(0.1, 0.0)], ((0, 0),) * 3)
+    assert fastbp.SGD(0.1, decay_biases=False).settings_of(names)[1] == ((0, 0),) * 3
+    optimizer = fastbp.SGD(
+        0.1,
+        weight_decay=0.5,
+        decay_biases=False,
+        layers={"c": {"decay_biases": True}, 0: {"learning_rate": 0}},
+    )
+    rows, groups = optimizer.settings_of(names)
+    assert [(rows[W], rows[b]) for W, b in groups] == [
+        ((0.0, 0.5), (0.0, 0.0)), ((0.1, 0.5), (0.1, 0.0)), ((0.1, 0.5), (0.1, 0.5)),
+    ]  # fmt: skip
+    assert len(rows) == 4
+
+
+def trained(optimizer, *, sizes=(9, 20, 12, 3), rows=70, **how):
+    x, y = draw_inputs(rows, sizes[0]), draw_targets("mean_squared_error", rows, sizes[-1])
+    net = make_network(list(sizes), dtype="float64")
+    fastbp.train(net, x, y, **dict(epochs=3, batch_size=12, optimizer=optimizer, seed=1) | how)
+    return net
+
+
+def test_what_nobody_asked_for_changes_no_bit():
+    plain = trained(fastbp.SGD(0.1, weight_decay=0.2)).parameters.tobytes()
+    for layers in ({}, {0: {}}, {"layer1": {"learning_rate": 0.1, "weight_decay": 0.2}}):
+        assert trained(fastbp.SGD(0.1, weight_decay=0.2, layers=layers)).parameters.tobytes() == plain
+    assert (
+        trained(fastbp.SGD(0.1, weight_decay=0.2, schedule=schedules.Constant())).parameters.tobytes()
+        == plain
+    )
+
+
+@pytest.mark.parametrize("how", [dict(materialise=True), dict(threads=2), dict(threads=3)], ids=str)
+@pytest.mark.parametrize(
+    "training",
+    [dict(), dict(sizes=(4, 16, 7, 3), rows=600, batch_size=600), dict(sizes=(400, 50, 5, 3), batch_size=32)],
+    ids=["rows", "chunks", "columns"],
+)
+def test_settings_of_layers_depend_on_no_way_of_working(training, how):
+    optimizer = fastbp.SGD(
+        0.1, weight_decay=0.2, decay_biases=False, schedule=schedules.Cosine(per="step"),
+        layers={1: {"learning_rate": 0.05}, 2: {"weight_decay": 0.0}},
+    )  # fmt: skip
+    one = trained(optimizer, threads=1, **training)
+    assert trained(optimizer, **how, **training).parameters.tobytes() == one.parameters.tobytes()
+
+
+def test_a_frozen_layer_stays():
+    start = make_network([9, 20, 12, 3], dtype="float64")
+    net = trained(fastbp.AdamW(0.1, weight_decay=0.5, layers={"layer1": {"learning_rate": 0.0}}))
+    for before, after, stays in zip(start.layers, net.layers, (False, True, False)):
+        assert np.array_equal(before.W, after.W) == np.array_equal(before.b, after.b) == stays
+
+
+def test_no_schedule_and_no_layers_make_the_shortest_program():
+    from fastbp.plan import Plan
+
+    architecture = make_network([9, 20, 12, 3]).architecture
+    plain = Plan(architecture, "train", 5, optimizer="sgd")
+    grouped = Plan(architecture, "train", 5, optimizer="sgd", groups=((0, 1), (0, 1), (0, 0)))
+    scheduled = Plan(architecture, "train", 5, optimizer="sgd", schedule="cosine")
+    lengths = [len(plan._programs[0][0]) for plan in (plain, grouped, scheduled)]
+    assert lengths == [lengths[0], lengths[0] + 1, lengths[0] + 1]
+    assert not plain._programs[0][0]["bias_settings"].any()
