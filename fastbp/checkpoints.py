@@ -274,8 +274,8 @@ class Checkpoint:
                 continue
             if what == "schedule":
                 raise ValueError(
-                    f"{self._path} cannot be resumed: the schedule was laid out for another number of epochs; "
-                    "begin with total= in the schedule to be free to change it"
+                    f"{self._path} cannot be resumed: the schedule was laid out for another number of "
+                    "epochs; begin with total= in the schedule to be free to change it"
                 )
             name = what.replace("_", " ")
             told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
