@@ -189,7 +189,7 @@ def train(
     plan.set(
         x=x.ctypes.data, targets=y.ctypes.data, n_rows=n, order=order.ctypes.data if shuffle else 0,
         row_losses=row_losses.ctypes.data, shuffle=shuffle, seed=np.uint64(seed).astype(np.int64),
-        epoch=0, step=0,
+        epoch=0, step=0, careful=on_divergence == "raise",
     )  # fmt: skip
     training = Training(
         network, plan, rates, x, y, epochs=epochs, held_out=held_out, metrics=metrics, callbacks=callbacks,
@@ -369,11 +369,12 @@ class Training:
             run_in_team(plan, interrupts, lambda steps: bar.show(done * n + steps * plan.batch_size))
         elapsed = time.perf_counter() - start
         completed = int(plan.contexts[0]["epoch"]) - done
-        losses = (losses[:completed] / n).tolist()
+        losses = (losses / n).tolist()
         self._seconds_since_look += elapsed
-        if self._looks and not all(map(math.isfinite, losses)):
+        if self._looks and not all(map(math.isfinite, losses)):  # the epoch that it ended in included
             first = int(np.isfinite(losses).argmin())
-            raise self._divergence(f"the loss became {losses[first]}", done + first + 1)
+            raise self._divergence(f"the loss became {losses[first]}", done + first + 1, exactly=True)
+        losses = losses[:completed]
         self._collect(always=needed and completed > 0, interrupted=interrupts.asked)
         for loss in losses:
             self._record(loss, elapsed / completed)
@@ -415,11 +416,11 @@ class Training:
             self._seconds_since_look, self._seconds_of_look = 0.0, time.perf_counter() - start
         self._collected = True
 
-    def _divergence(self, what, epoch):
-        """The error that says so; ``self._first_step`` began the latest call."""
+    def _divergence(self, what, epoch, exactly=False):
+        """The error that says so: a loss ends the run after its step, weights are seen after the call."""
         per_epoch = -(-len(self._x) // self._plan.batch_size)
         last = int(self._plan.contexts[0]["step"])
-        first = max(self._first_step, (epoch - 1) * per_epoch + 1)
+        first = last if exactly else max(self._first_step, (epoch - 1) * per_epoch + 1)
         return DivergenceError(what, epoch, (first, min(last, epoch * per_epoch)), self.history)
 
 

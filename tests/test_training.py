@@ -495,6 +495,23 @@ def test_optimizer_by_name_has_its_defaults():
 # Divergence
 
 
+def step_of_divergence(rows, validation):
+    """The first step whose loss is not finite, found step by step."""
+    x, y = (100 * part for part in data(25))
+    if validation:
+        x, y, *_ = split(x, y, validation, 1)
+    trainer = fastbp.OnlineTrainer(
+        make_network([3, 4, 2], dtype="float64"), SGD(10.0), batch_size=5, on_divergence="continue"
+    )
+    for epoch in range(500):
+        order = np.arange(rows)
+        shuffle(order, 1, epoch)
+        for start in range(0, rows, 5):
+            batch = order[start : start + 5]
+            if not np.isfinite(trainer.step(x[batch], y[batch])):
+                return trainer.steps
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("validation", [None, 0.2])
 def test_divergence_is_an_error_that_names_epoch_and_step(threads, validation):
@@ -510,8 +527,8 @@ def test_divergence_is_an_error_that_names_epoch_and_step(threads, validation):
     assert f"in epoch {error.epoch} (" in str(error)
     assert np.isfinite(net.parameters).all()
     assert np.isfinite(error.history.loss).all()
-    first, last = error.steps
-    assert (error.epoch - 1) * steps < first <= last <= error.epoch * steps
+    assert error.steps == 2 * (step_of_divergence(25 if not validation else 20, validation),)
+    assert (error.epoch - 1) * steps < error.steps[0] <= error.epoch * steps
     if validation:  # each epoch is a call of its own: these are the weights from before the epoch
         assert len(error.history) == error.epoch - 1
         assert net.loss(100 * x, 100 * y) > 0
