@@ -121,7 +121,7 @@ def test_refuses(settings):
         fastbp.LBFGS(**settings)
 
 
-@pytest.mark.parametrize("option", [{"callbacks": fastbp.Callback()}, {"verbose": True}, {"metrics": ["r2"]}])
+@pytest.mark.parametrize("option", [{"callbacks": [print]}, {"verbose": True}, {"metrics": ["r2"]}])
 def test_what_scipy_does_not_know_is_refused(option):
     net = fastbp.Network([2, 1])
     with pytest.raises(ValueError, match="LBFGS is run by SciPy"):
