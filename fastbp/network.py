@@ -250,6 +250,51 @@ class Network:
         x, y = self.check_data(x, y)
         return {"loss": self._loss(x, y), **self._measure(metrics, x, y)}
 
+    def compiled(self, optimizer=None, *, batch_size=1):
+        """Functions for your own ``@numba.njit`` code: prediction and, with an optimizer, a step of training.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer, optional
+            What `step` trains with; a schedule of its must count steps.
+        batch_size : int
+            Most rows of a `step`.
+
+        Returns
+        -------
+        CompiledNetwork
+            ``predict_into(x, y)`` and ``step(x, y)``; neither allocates, and both may be called from compiled
+            code and from Python.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of bounds.
+
+        Notes
+        -----
+        Code that calls them cannot be cached by Numba, as they know memory of this process.
+
+        Examples
+        --------
+        >>> from numba import njit
+        >>> net = Network([2, 8, 1], activation="tanh", seed=0)
+        >>> predict_into = net.compiled().predict_into
+        >>> @njit
+        ... def follow(state, out, steps):
+        ...     for _ in range(steps):
+        ...         predict_into(state, out)
+        ...         state[0] += 0.1 * state[1]
+        ...         state[1] += 0.1 * out[0]
+        >>> state, out = np.ones(2), np.zeros(1)
+        >>> follow(state, out, 100)
+        >>> bool(np.isfinite(state).all())
+        True
+        """
+        from .compiled import compile_network
+
+        return compile_network(self, optimizer, batch_size)
+
     def save(self, path):
         """Write architecture and parameters to a ``.safetensors`` file; `fastbp.load` reads it.
 

@@ -10,7 +10,7 @@ from .interrupts import Interrupts, run_in_team
 from .network import Network
 from .optimizers import LBFGS, as_optimizer
 from .plan import Plan
-from .rates import Rates
+from .rates import single_steps
 from .training import SECONDS_INLINE, DivergenceError
 
 _FEW = 32  # so many numbers are summed faster than they are looked at one by one
@@ -86,7 +86,7 @@ class OnlineTrainer:
         self._row_losses = np.empty(self._batch_size, self._dtype)
         self._target = np.empty(self._n_out, self._dtype)
         self._class, self._largest = np.empty(1, np.int64), float(np.finfo(self._dtype).max)
-        self._rates, self._plan = _rates(self._optimizer, network), None
+        self._rates, self._plan = single_steps(self._optimizer, network), None
         self._make_plan("classes")
 
     def _make_plan(self, targets):
@@ -252,19 +252,6 @@ class OnlineTrainer:
     def take_parameters(self):
         """Go on from the weights that the network has now, after somebody wrote to them."""
         self._plan.pack(self.network.parameters)
-
-
-def _rates(optimizer, network):
-    """Learning rates of single steps: as if every step were an epoch."""
-    schedule = optimizer.schedule
-    if schedule is not None and (
-        getattr(schedule, "per", None) != "step" or getattr(schedule, "total", 0) is None
-    ):
-        raise ValueError(
-            'there are no epochs in online training, so a schedule needs per="step" and, where it has a '
-            f"length, total=; got {schedule!r}"
-        )
-    return Rates(optimizer, network, epochs=1, steps_per_epoch=1)
 
 
 def _all_finite(a):

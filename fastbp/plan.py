@@ -516,6 +516,16 @@ class Plan:
         for field, value in fields.items():
             self.contexts[field] = value
 
+    @property
+    def by_rows(self):
+        """The address of the section that runs by rows, for `step.run_section`."""
+        return self._sections[1:2].ctypes.data
+
+    @property
+    def unpacking(self):
+        """The address of the section that unpacks the parameters to the host's vector."""
+        return self._unpack
+
     def stage(self):
         """Where a staged plan's row of x (n_inputs,) goes, and a function that runs the program on it.
 
@@ -523,8 +533,7 @@ class Plan:
         """
         row = self._activations[: self.architecture.sizes[0] * self._size].view(self.architecture.dtype)
         self.set(rows=1, batch_rows=1)
-        by_rows = self._sections[1:2].ctypes.data
-        return row, team.bound(address(step.run_section), int(self.contexts[0]["address"]), by_rows)
+        return row, team.bound(address(step.run_section), int(self.contexts[0]["address"]), self.by_rows)
 
     def bound(self):
         """(run, unpack): the two without arguments, for the least overhead, where there is one thread.

@@ -77,3 +77,22 @@ class Rates:
             rates, best, bad_epochs, cooldown = state
             self.plateau.rates, self.plateau.best = list(rates), best
             self.plateau.bad_epochs, self.plateau.cooldown = bad_epochs, cooldown
+
+
+def single_steps(optimizer, network):
+    """Learning rates of a training without epochs: as if every step were one.
+
+    Raises
+    ------
+    ValueError
+        If the optimizer's schedule counts epochs, or takes its length from them.
+    """
+    schedule = optimizer.schedule
+    if schedule is not None and (
+        getattr(schedule, "per", None) != "step" or getattr(schedule, "total", 0) is None
+    ):
+        raise ValueError(
+            'there are no epochs in online training, so a schedule needs per="step" and, where it has a '
+            f"length, total=; got {schedule!r}"
+        )
+    return Rates(optimizer, network, epochs=1, steps_per_epoch=1)

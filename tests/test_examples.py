@@ -139,3 +139,10 @@ def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):
     assert names["probabilities"].shape == (359, 10)
     assert names["net"].evaluate(names["x_test"], names["y_test"])["accuracy"] > 0.96
     assert (tmp_path / "digits.safetensors").is_file()
+
+
+def test_control_loop():
+    before, during, after = load("control_loop")["balance"]()
+    assert abs(before).max() > 1, "untaught it falls"
+    assert abs(during[-1000:]).max() < 0.25
+    assert abs(after.reshape(-1, 1000)[:, -1]).max() < 0.02, "taught it stands, a second after each push"

@@ -21,7 +21,7 @@ FLOORS = [
     {"network"},
     {
         "storage", "gradient_check", "history", "interrupts", "plots", "callbacks", "progress", "tensorboard",
-        "checkpoints", "lbfgs", "rates", "training", "online", "learning_rate_range", "warmup",
+        "checkpoints", "compiled", "lbfgs", "rates", "training", "online", "learning_rate_range", "warmup",
     },
     {"cli", "estimators", "distributed"},
     {"__init__"},
@@ -36,7 +36,7 @@ FORBIDDEN = {
     ("cuda", "initializers"),
 }  # fmt: skip
 # Written where they are used, not at the top, so that the lower module loads without the upper one.
-LATE = {("network", "storage")}
+LATE = {("network", "storage"), ("network", "compiled")}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())
