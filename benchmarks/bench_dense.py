@@ -50,6 +50,7 @@ ELSEWHERE = {
     elementwise.scheduled_settings: "bench_update",
     step.run_epochs: "bench_step",
     step.run_section: "bench_predict",
+    elementwise.scheduled_settings: "bench_update",
     team.barrier: "bench_team",
 }
 SHAPES = {

@@ -1,34 +1,52 @@
 """Hand-derived neural-network training for small networks, at the speed of the silicon."""
 
-from . import datasets, schedules
+from . import datasets, metrics, schedules
+from .callbacks import Callback, CSVLogger, EarlyStopping
+from .checkpoints import Checkpoints
 from .formulas.activations import register_activation
 from .gradient_check import check_gradients
+from .history import History
 from .layers import Dense
+from .learning_rate_range import LearningRateRange, find_learning_rate
 from .losses import Loss
 from .network import Gradient, Network
-from .optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
+from .online import OnlineTrainer
+from .optimizers import LBFGS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
 from .storage import load
-from .training import History, train
+from .tensorboard import TensorBoardLogger
+from .training import DivergenceError, Training, train
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
+    "CSVLogger",
+    "Callback",
+    "Checkpoints",
     "Dense",
+    "DivergenceError",
+    "EarlyStopping",
     "Gradient",
     "History",
+    "LearningRateRange",
     "Lion",
     "Loss",
     "NAdam",
     "Network",
+    "OnlineTrainer",
     "RAdam",
     "RMSprop",
+    "TensorBoardLogger",
+    "Training",
     "check_gradients",
     "datasets",
+    "find_learning_rate",
     "load",
+    "metrics",
     "register_activation",
     "schedules",
     "train",

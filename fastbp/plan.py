@@ -19,6 +19,7 @@ from fastbp.cpu.program import CONTEXT, HALT, OPERATION, SECTION, SHARED, STEPS,
 from fastbp.formulas import activations
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.formulas.schedules import SCHEDULES
 
 # A batch of more rows than two of these, in a network with fewer parameters than a chunk has activations,
 # is summed in chunks: see `sums_in_chunks`. Results depend on this number.
@@ -224,7 +225,9 @@ class Plan:
         if self._chunked:
             return CHUNK_ROWS
         row_bytes = self._size * sum(self.architecture.sizes) * (2 if whole else 1)
-        most = max(24, min(480, BLOCK_BYTES // row_bytes // 24 * 24))  # 24: whole tiles of 3, 4, 6 and 8 rows
+        most = BLOCK_BYTES // row_bytes // 24 * 24  # 24: whole tiles of 3, 4, 6 and 8 rows
+        # A block of wide layers outgrows the cache anyway; fewer rows than 144 would fetch W more often.
+        most = max(144, min(480, most))
         share = -(-self.batch_size // self.threads)
         rows = -(-share // -(-share // most))  # equal blocks, none above `most`
         return -(-rows // 4) * 4  # whole vectors of even the narrowest layer: loops run to their end
@@ -236,9 +239,9 @@ class Plan:
             self._w.append(offset)
             offset = _aligned(offset + (n_in + 1) * self._columns(n_out) * self._size)
         self._arena_bytes = offset
-        states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
-        offset *= 1 + states + self._slots
-        self._slots_at = self._arena_bytes * (1 + states)
+        self._states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
+        offset *= 1 + self._states + self._slots
+        self._slots_at = self._arena_bytes * (1 + self._states)
         self._wt = []
         for n_in, n_out, wanted in zip(
             self.architecture.sizes, self.architecture.sizes[1:], self._transposed, strict=False
@@ -302,7 +305,9 @@ class Plan:
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
         self.shared = aligned_zeros(SHARED.itemsize)
         self.settings = np.zeros((1 + max(map(max, self._groups)), elementwise.ROOM))
-        self.schedule_settings = np.zeros(32)
+        self.schedule_settings = np.zeros(
+            3 + len(SCHEDULES[self._schedule].settings) if self._schedule else 0
+        )
         self.option = np.array([architecture.option], np.float64)
         zeros = self._keep(aligned_zeros(max(widest * self._size, 64)))
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
@@ -581,11 +586,10 @@ class Plan:
     def _columns(self, n):
         """Columns that n values of a row take.
 
-        Whole vectors even for a narrow layer where biases have settings of their own, or a layer has none and
-        zeros in their place: the update of W, which runs to whole vectors, must not reach them.
+        Whole vectors even for a narrow layer where the row behind W is not updated as W is, because there is
+        no b or b has settings of its own: the update of W, which runs to whole vectors, must not reach it.
         """
-        no_biases = self.task == "train" and not all(self.architecture.biases)
-        if no_biases or any(w != b for w, b in self._groups):
+        if any(w != b for w, b in self._groups) or not all(self.architecture.biases):
             return -(-n // self._lanes) * self._lanes
         return this_machine().columns(n, self.architecture.real)
 
@@ -606,6 +610,16 @@ class Plan:
         for field, value in fields.items():
             self.contexts[field] = value
 
+    @property
+    def by_rows(self):
+        """The address of the section that runs by rows, for `step.run_section`."""
+        return self._sections[1:2].ctypes.data
+
+    @property
+    def unpacking(self):
+        """The address of the section that unpacks the parameters to the host's vector."""
+        return self._unpack
+
     def stage(self):
         """Where a staged plan's row of x (n_inputs,) goes, and a function that runs the program on it.
 
@@ -613,8 +627,17 @@ class Plan:
         """
         row = self._activations[: self.architecture.sizes[0] * self._size].view(self.architecture.dtype)
         self.set(rows=1, batch_rows=1)
-        by_rows = self._sections[1:2].ctypes.data
-        return row, team.bound(address(step.run_section), int(self.contexts[0]["address"]), by_rows)
+        return row, team.bound(address(step.run_section), int(self.contexts[0]["address"]), self.by_rows)
+
+    def bound(self):
+        """(run, unpack): the two without arguments, for the least overhead, where there is one thread.
+
+        They return 0, or something else where a kernel raised. What `set` would set is in the arrays that
+        ``contexts`` has; `unpack` writes where the latest of its calls, or of `pack`, did.
+        """
+        context = int(self.contexts[0]["address"])
+        run = team.bound(address(step.run_epochs), context, 0)
+        return run, team.bound(address(step.run_section), context, self._unpack)
 
     def pack(self, parameters):
         """Copy the host's flat parameter vector into the panels."""
@@ -626,6 +649,29 @@ class Plan:
         """Copy what is left in the panels into a flat vector of the host: parameters, or their gradient."""
         self.set(host=vector.ctypes.data)
         self._run_section(int(self.contexts[0]["address"]), self._unpack)
+
+    def states(self):
+        """The optimizer's states: as many rows as it has, each laid out like the host's flat vector."""
+        states = np.empty((self._states, self.architecture.parameter_offsets()[-1]), self.architecture.dtype)
+        for index, vector in enumerate(states):
+            self._copy_state(index, vector, self._sections[-1])
+        return states
+
+    def set_states(self, states):
+        """Give the optimizer the states that `states` returned."""
+        for index, vector in enumerate(states):
+            self._copy_state(index, vector, self._sections[0])
+
+    def _copy_state(self, index, vector, section):
+        """Pack or unpack, as the section of the first thread does the weights, one of the states."""
+        operations = self._programs[0][0][section["first"] : section["last"]].copy()
+        operations["w"] += (1 + index) * self._arena_bytes
+        operations["wt"] = 0
+        context = self.contexts[:1].copy()
+        context["address"], context["program"] = context.ctypes.data, operations.ctypes.data
+        context["host"] = vector.ctypes.data
+        whole = np.array((0, len(operations), 0), SECTION)
+        self._run_section(int(context["address"][0]), whole.ctypes.data)
 
     def start(self):
         """Run epochs [epoch, last_epoch) in threads of their own; returns their `team.Team`."""

@@ -203,16 +203,41 @@ def test_validation_counts_by_sample_weights():
     assert history.validation_loss == [net.loss(x, y, sample_weight=weights)]
 
 
-def test_weighted_accuracy():
+def test_evaluation_weighs_the_loss():
     net = make_network([2, 2], loss="softmax_cross_entropy")
-    x = draw_inputs(6, 2)
-    y = net.predict(x).argmax(axis=1)
-    y[:2] = 1 - y[:2]
-    assert net.evaluate(x, y, sample_weight=[1, 1, 3, 1, 1, 1])["accuracy"] == pytest.approx(6 / 8)
-    net = make_network([2, 2], loss="binary_cross_entropy")
-    y = (net.predict(x) > 0.5).astype(float)
-    y[0, 0] = 1 - y[0, 0]
-    assert net.evaluate(x, y, sample_weight=[4, 0, 0, 0, 2, 2])["accuracy"] == pytest.approx(0.75)
+    x, y, weights = draw_inputs(6, 2), [0, 1, 0, 1, 1, 0], [1, 1, 3, 1, 1, 0]
+    found = net.evaluate(x, y, sample_weight=weights)
+    assert found["loss"] == net.loss(x, y, sample_weight=weights) != net.loss(x, y)
+    assert found["accuracy"] == net.evaluate(x, y)["accuracy"]
+
+
+def test_lbfgs_takes_weights():
+    pytest.importorskip("scipy")
+    x, y = draw_inputs(30, 3), draw_targets("mean_squared_error", 30, 2)
+    weights = np.arange(30) % 3
+    net, again = (make_network([3, 2], dtype="float64") for _ in range(2))
+    options = dict(optimizer=fastbp.LBFGS(), epochs=3)
+    history = fastbp.train(net, x, y, sample_weight=weights, **options)
+    twice = np.repeat(np.arange(30), weights)
+    fastbp.train(again, x[twice], y[twice], **options)
+    assert difference(net.parameters, again.parameters) < 1e-9
+    assert history.loss[-1] == pytest.approx(net.loss(x, y, sample_weight=weights), rel=1e-12)
+
+
+def test_resume_knows_weights_and_sampling(tmp_path):
+    x, y, weights = draw_inputs(30, 3), np.arange(30) % 7 // 5, draw_weights(30)
+    made, options = [], dict(sample_weight=weights, sampling="balanced", gradient_noise=0.1, input_noise=0.1)
+    for run in ((6,), (3, 6)):
+        net = make_network([3, 2], loss="softmax_cross_entropy")
+        for epochs in run:
+            resume = dict(resume=tmp_path) if epochs != run[0] else {}
+            checkpoints = fastbp.Checkpoints(tmp_path) if len(run) > 1 else None
+            history = fastbp.train(net, x, y, epochs=epochs, checkpoints=checkpoints, **options, **resume)
+        made.append((net.parameters.tobytes(), history.loss))
+    assert made[0] == made[1]
+    for other in (dict(sample_weight=None), dict(sampling=None), dict(gradient_noise=0.0)):
+        with pytest.raises(ValueError, match=r"weights|sampling|regularisation"):
+            fastbp.train(net, x, y, epochs=9, resume=tmp_path, **(options | other))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,30 @@ def test_weights_find_the_rare_class_and_bounds_help_on_new_rows():
     assert all(value < error["none"] for name, value in error.items() if name != "none")
 
 
+def test_every_optimizer_and_schedule_learns_the_digits():
+    lines = output("optimizers_and_schedules").splitlines()
+    accuracies = [float(line.split()[0]) for line in lines if not line.startswith("accuracy")]
+    assert len(accuracies) == 13 + (find_spec("scipy") is not None) + 9
+    assert min(accuracies) > 0.93
+
+
+def test_watch_and_resume():
+    text = output("watch_and_resume")
+    assert "stopped: validation_loss was not better in 8 epochs" in text
+    assert "the resumed network has the same bits: True" in text
+    assert "training diverged in epoch 1 " in text
+    accuracy = text.split("'accuracy': ")[1].split("}")[0]
+    assert float(accuracy) > 0.96
+
+
+def test_online_learning_follows_the_change():
+    errors = load("online_learning")["follow"]()
+    before, after, end = errors[8000:10000].mean(), errors[10000:10200].mean(), errors[-2000:].mean()
+    assert before < 0.005
+    assert after > 3 * before
+    assert end < 0.005
+
+
 def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):
     text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
@@ -124,3 +149,10 @@ def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):
     assert names["probabilities"].shape == (359, 10)
     assert names["net"].evaluate(names["x_test"], names["y_test"])["accuracy"] > 0.96
     assert (tmp_path / "digits.safetensors").is_file()
+
+
+def test_control_loop():
+    before, during, after = load("control_loop")["balance"]()
+    assert abs(before).max() > 1, "untaught it falls"
+    assert abs(during[-1000:]).max() < 0.25
+    assert abs(after.reshape(-1, 1000)[:, -1]).max() < 0.02, "taught it stands, a second after each push"

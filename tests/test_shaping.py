@@ -303,6 +303,29 @@ def test_layers_that_cannot_be(options, message):
         fastbp.Dense(3, **options)
 
 
+def test_what_lbfgs_does_not_take():
+    pytest.importorskip("scipy")
+    for net, options in (
+        (make(max_norm=1.0), {}),
+        (make(), dict(clip_norm=1.0)),
+        (make(), dict(input_noise=1.0)),
+    ):
+        with pytest.raises(ValueError, match="LBFGS takes no penalties, largest norms, clipping, noise or"):
+            fastbp.train(net, *data(), optimizer=fastbp.LBFGS(), **options)
+
+
+def test_online_and_compiled_steps_keep_to_the_layers():
+    nets = [make(penalties=PENALTIES, max_norm=0.9) for _ in range(3)]
+    x, y = data()
+    fastbp.train(nets[0], x, y, epochs=1, batch_size=1, shuffle=False)
+    online, step = fastbp.OnlineTrainer(nets[1]), nets[2].compiled("sgd").step
+    for each in zip(x, y):
+        online.step(*each)
+        step(*(array[None] for array in each))
+    assert (nets[0].parameters == nets[1].parameters).all()
+    assert (nets[0].parameters == nets[2].parameters).all()
+
+
 def test_a_file_keeps_what_shapes_training(tmp_path):
     net = make(penalties=PENALTIES, max_norm=2)
     net.save(tmp_path / "model.safetensors")

@@ -69,6 +69,7 @@ OPERATION = _record(
 #                                                    from: 0 the order that is there, 1 a shuffle, 2 draws
 #   by_class, class_starts, classes                  for draws: rows of the data by their class, where each
 #                                                    class begins and the last one ends, how many there are
+#   careful                                          whether a loss that is not finite ends the run
 #   not_finite                                       set to 1 by the check of the rows
 #   step, start, batch_rows                          this step, its first row in the order, its number of rows
 #   row, rows, slot, block                           this block: first row in the batch, rows, place in the
@@ -82,7 +83,7 @@ CONTEXT = _record(
     x targets order n_rows row_losses losses outputs weights row_scale clip
     batch_size block_rows whole chunk_rows
     epoch first_epoch last_epoch shuffle seed by_class class_starts classes
-    not_finite
+    careful not_finite
     step start batch_rows
     row rows slot block
     hyper bias_hyper option"""
