@@ -84,11 +84,11 @@ def test_interrupt_returns_the_last_iteration(monkeypatch):
 
     run, calls = lbfgs._run_over, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         calls.append(1)
         if len(calls) == 12:
             raise KeyboardInterrupt
-        return run(*arguments)
+        return run(*arguments, **options)
 
     monkeypatch.setattr(lbfgs, "_run_over", interrupted)
     x, y = draw_inputs(30, 4), draw_targets("mean_squared_error", 30, 3)
