@@ -3,7 +3,7 @@
 The layer that is measured is the second of two of equal size, so that it has a gradient of its inputs.
 """
 
-from fastbp.cpu import dense, elementwise, gather, gemm, loss, step, team
+from fastbp.cpu import dense, dropout, elementwise, gather, gemm, loss, step, team
 
 from .operations import kernels, operation_seconds, running
 from .timing import REALS, measured
@@ -38,6 +38,8 @@ ELSEWHERE = {
     step.run_epochs: "bench_step",
     step.run_section: "bench_predict",
     team.barrier: "bench_team",
+    dropout.dropout_forward: "bench_layers",
+    dropout.dropout_backward: "bench_layers",
 }
 LAYERS = {"64-64 batch 32": (64, 32), "784-784 batch 128": (784, 128)}
 

@@ -3,7 +3,7 @@
 from . import datasets, schedules
 from .formulas.activations import register_activation
 from .gradient_check import check_gradients
-from .layers import Dense
+from .layers import Dense, Dropout
 from .losses import Loss
 from .network import Gradient, Network
 from .optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
@@ -18,6 +18,7 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Dense",
+    "Dropout",
     "Gradient",
     "History",
     "Lion",

@@ -123,9 +123,8 @@ def check_gradients(network, x, y, *, step=STEP, tolerance=1e-6, at_most=1000):
 
     arrays = {}  # name -> (values that may be moved, what the backward pass says of them)
     for layer, d_layer in zip(twin.layers, gradient.layers, strict=True):
-        arrays[f"{layer.name}.W"] = layer.W, d_layer.W
-        if layer.b is not None:
-            arrays[f"{layer.name}.b"] = layer.b, d_layer.b
+        for name, values in layer.arrays.items():
+            arrays[f"{layer.name}.{name}"] = values, d_layer.arrays[name]
     arrays["inputs"] = x, gradient.inputs
 
     errors, worst, n_checked = {}, (-1.0,), 0

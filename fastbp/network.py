@@ -8,8 +8,9 @@ import numpy as np
 from . import validation
 from .formulas import activations
 from .initializers import INITIALIZERS
-from .layers import Dense
+from .layers import LAYERS, Dense, place
 from .losses import as_loss
+from .operations import operation_of
 from .plan import Architecture, Plan, aligned_zeros, automatic_threads
 from .random import fresh_seed
 
@@ -28,9 +29,9 @@ class Network:
 
     Parameters
     ----------
-    layers : sequence of int or of Dense
-        Sizes, the number of inputs first: ``[64, 32, 10]``; or layers, with the number of inputs given by
-        `inputs`.
+    layers : sequence of int or of layers
+        Sizes, the number of inputs first: ``[64, 32, 10]``; or layers (`Dense`, `Dropout`), with the number
+        of inputs given by `inputs`.
     inputs : int, optional
         Number of inputs, where `layers` are layers.
     activation : str
@@ -50,7 +51,7 @@ class Network:
     parameters : array (n_parameters,)
         All parameters, layer by layer, W in rows and then b. Writable; `layers` hold views into it.
     layers : tuple of Layer
-        With ``W (n_in, n_out)``, ``b (n_out,)``, ``activation``, ``n_in``, ``n_out``, ``name``.
+        With ``W (n_in, n_out)``, ``b (n_out,)``, ``activation``, ``n_in``, ``n_out``, ``name``, ``kind``.
     loss_function : Loss
     dtype : numpy.dtype
     seed : int
@@ -77,8 +78,8 @@ class Network:
         self._describe(described, n_inputs, as_loss(loss), validation.real_dtype(dtype))
         self.seed = fresh_seed() if seed is None else validation.seed(seed)
         stream = 0
-        for layer, description in zip(self.layers, described, strict=True):
-            for parameter in description.parameters(layer.n_in):
+        for layer, placed in zip(self.layers, self._placed, strict=True):
+            for parameter in placed.layer.parameters(placed.n_in):
                 shape = parameter.shape if len(parameter.shape) == 2 else (1, *parameter.shape)
                 values = INITIALIZERS[parameter.initializer](*shape, self.seed, stream)
                 getattr(layer, parameter.name)[:] = values.reshape(parameter.shape)
@@ -87,14 +88,15 @@ class Network:
     def _describe(self, described, n_inputs, loss, dtype):
         """Everything but the values of the parameters, which are zero."""
         self._loss_function, self._dtype, self._described = loss, dtype, tuple(described)
-        sizes = (n_inputs, *(layer.units for layer in described))
+        self._placed = placed = place(self._described, n_inputs)
         self._architecture = Architecture(
-            sizes,
-            tuple(layer.activation for layer in described),
-            tuple(layer.use_bias for layer in described),
+            (n_inputs, *(each.n_out for each in placed)),
+            tuple(each.layer.activation for each in placed),
+            tuple(each.layer.use_bias for each in placed),
             loss.name,
             loss.option,
             dtype.name,
+            tuple(map(operation_of, placed)),
         )
         n = self.architecture.parameter_offsets()[-1]
         self._parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
@@ -124,14 +126,14 @@ class Network:
     def _views(self, vector):
         """The layers, with their parameters (or gradients of them) as views into a flat vector."""
         layers, at = [], 0
-        for i, (description, n_in) in enumerate(zip(self._described, self.architecture.sizes, strict=False)):
-            arrays = {"b": None}
+        for name, description, n_in, n_out in self._placed:
+            arrays = {}
             for parameter in description.parameters(n_in):
                 size = int(np.prod(parameter.shape))
                 arrays[parameter.name] = vector[at : at + size].reshape(parameter.shape)
                 at += size
-            name = description.name or f"layer{i}"
-            layers.append(Layer(name, n_in, description.units, description.activation, **arrays))
+            kind = type(description).__name__
+            layers.append(Layer(name, n_in, n_out, description.activation, kind, **arrays))
         return tuple(layers)
 
     # What can be asked
@@ -257,9 +259,10 @@ class Network:
     def summary(self):
         """A table of the layers as text: outputs, activation, parameters."""
         rows = [("layer", "inputs", "outputs", "activation", "parameters")]
-        for layer in self.layers:
-            count = layer.W.size + (0 if layer.b is None else layer.b.size)
-            rows.append((layer.name, f"{layer.n_in:,}", f"{layer.n_out:,}", layer.activation, f"{count:,}"))
+        for layer, placed in zip(self.layers, self._placed, strict=True):
+            count = sum(array.size for array in layer.arrays.values())
+            what = layer.activation if layer.kind == "Dense" else placed.layer.label
+            rows.append((layer.name, f"{layer.n_in:,}", f"{layer.n_out:,}", what, f"{count:,}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(
@@ -277,13 +280,9 @@ class Network:
         return "\n".join(line.rstrip() for line in lines)
 
     def __repr__(self):
-        sizes = [str(self.architecture.sizes[0])]
-        for layer in self.layers:
-            sizes.append(
-                str(layer.n_out) + ("" if layer.activation == "identity" else f" {layer.activation}")
-            )
+        stages = [str(self.architecture.sizes[0]), *(layer.label for layer in self._described)]
         return (
-            f"Network({' → '.join(sizes)}, {self.loss_function.name}, "
+            f"Network({' → '.join(stages)}, {self.loss_function.name}, "
             f"{self.parameters.size:,} parameters, {self.dtype.name})"
         )
 
@@ -373,7 +372,10 @@ class Layer(NamedTuple):
     name : str
     n_in, n_out : int
     activation : str
-    W : array (n_in, n_out)
+        Of a dense layer; "identity" of any other.
+    kind : str
+        "Dense" or "Dropout".
+    W : array (n_in, n_out) or None
     b : array (n_out,) or None
     """
 
@@ -381,8 +383,15 @@ class Layer(NamedTuple):
     n_in: int
     n_out: int
     activation: str
-    W: np.ndarray
-    b: np.ndarray | None
+    kind: str = "Dense"
+    W: np.ndarray | None = None
+    b: np.ndarray | None = None
+
+    @property
+    def arrays(self):
+        """The layer's parameters by name, in their order in the flat vector: those that are there."""
+        named = {name: getattr(self, name) for name in ("W", "b")}
+        return {name: array for name, array in named.items() if array is not None}
 
 
 class Gradient(NamedTuple):
@@ -451,17 +460,19 @@ def _describe_layers(layers, inputs, activation, output_activation):
         layers = list(layers)
     except TypeError:
         raise TypeError(f"layers must be sizes such as [64, 32, 10] or layers; got {layers!r}") from None
-    if any(isinstance(layer, Dense) for layer in layers):
+    kinds = tuple(LAYERS.values())
+    if any(isinstance(layer, kinds) for layer in layers):
         for i, layer in enumerate(layers):
-            if not isinstance(layer, Dense):
+            if not isinstance(layer, kinds):
                 raise TypeError(f"layers must all be sizes or all be layers; layer {i} is {layer!r}")
         if inputs is None:
             raise ValueError("a network of layers needs inputs=, the number of its inputs")
-        names = [layer.name or f"layer{i}" for i, layer in enumerate(layers)]
+        inputs = validation.positive_integer("inputs", inputs)
+        names = [placed.name for placed in place(layers, inputs)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"names of layers must differ; {name!r} is used {names.count(name)} times")
-        return layers, validation.positive_integer("inputs", inputs)
+        return layers, inputs
     if inputs is not None:
         raise ValueError("inputs= goes with layers; among sizes the number of inputs is the first")
     if len(layers) < 2:

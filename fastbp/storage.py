@@ -1,12 +1,13 @@
 """Networks on disk: safetensors, with the architecture as JSON in the metadata. No pickle.
 
-Tensors are called "layer.W" and "layer.b"; the metadata has one entry, "fastbp", which `_description` writes
-and `_read_description` checks. The same network gives the same bytes.
+Tensors are called "layer.W", "layer.b" and so on; the metadata has one entry, "fastbp", which `_description`
+writes and `_read_description` checks. The same network gives the same bytes.
 """
 
 import json
 import os
 import secrets
+from dataclasses import fields
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -14,7 +15,7 @@ from safetensors.numpy import save as to_bytes
 
 from . import validation
 from .formulas.activations import ACTIVATIONS
-from .layers import Dense
+from .layers import LAYERS, place
 from .losses import Loss
 from .network import Network
 
@@ -23,7 +24,6 @@ FORMAT_VERSION = 1
 
 _METADATA_KEY = "fastbp"
 _DTYPES = {"F32": "float32", "F64": "float64"}
-_LAYER_FIELDS = ("units", "activation", "use_bias", "kernel_initializer", "bias_initializer", "name")
 
 
 def save(network, path):
@@ -45,12 +45,10 @@ def save(network, path):
     """
     tensors = {}
     for layer in network.layers:
-        for name in ("W", "b"):
-            values = getattr(layer, name)
+        for name, values in layer.arrays.items():
             if f"{layer.name}.{name}" in tensors:
                 raise ValueError(f"layers must have different names to be saved; two are {layer.name!r}")
-            if values is not None:
-                tensors[f"{layer.name}.{name}"] = np.ascontiguousarray(values)
+            tensors[f"{layer.name}.{name}"] = np.ascontiguousarray(values)
     content = to_bytes(tensors, {_METADATA_KEY: json.dumps(_description(network), ensure_ascii=False)})
 
     path = os.path.realpath(os.fsdecode(path))
@@ -122,10 +120,7 @@ def _description(network):
         "format_version": FORMAT_VERSION,
         "library_version": __version__,
         "inputs": network.architecture.sizes[0],
-        "layers": [
-            {"type": "Dense", **{field: getattr(layer, field) for field in _LAYER_FIELDS}}
-            for layer in network._described
-        ],
+        "layers": [_fields_of(layer) for layer in network._described],
         "loss": {"name": loss.name, "option": option},
         "dtype": network.dtype.name,
         "seed": network.seed,
@@ -159,17 +154,27 @@ def _read_description(text):
     return described, inputs, loss, dtype, seed
 
 
-def _layer(fields):
-    kind = validation.known_name("type of layer", fields.pop("type"), ("Dense",))
-    if set(fields) != set(_LAYER_FIELDS):
-        raise ValueError(f"a {kind} layer must have {', '.join(_LAYER_FIELDS)}; got {', '.join(fields)}")
-    activation = fields["activation"]
+def _fields_of(layer):
+    """What the metadata says of a layer: its type, and what its constructor takes."""
+    return {"type": type(layer).__name__, **{name: getattr(layer, name) for name in _names_of(type(layer))}}
+
+
+def _names_of(kind):
+    return [field.name for field in fields(kind)]
+
+
+def _layer(found):
+    kind = LAYERS[validation.known_name("type of layer", found.pop("type"), LAYERS)]
+    names = _names_of(kind)
+    if set(found) != set(names):
+        raise ValueError(f"a {kind.__name__} layer must have {', '.join(names)}; got {', '.join(found)}")
+    activation = found.get("activation")
     if isinstance(activation, str) and activation not in ACTIVATIONS:
         raise _Unfit(
             f"needs the activation {activation!r}, which is not known here: if it is one of your own, "
             f"call fastbp.register_activation({activation!r}, …) before loading"
         )
-    return Dense(**fields)
+    return kind(**found)
 
 
 def _network(file):
@@ -179,11 +184,11 @@ def _network(file):
         raise _Unfit("is a safetensors file, but not one that fastbp wrote")
     described, inputs, loss, dtype, seed = _read_description(text)
 
-    expected, n_in = {}, inputs
-    for i, layer in enumerate(described):
-        for parameter in layer.parameters(n_in):
-            expected[f"{layer.name or f'layer{i}'}.{parameter.name}"] = parameter.shape
-        n_in = layer.n_outputs(n_in)
+    expected = {
+        f"{name}.{parameter.name}": parameter.shape
+        for name, layer, n_in, _ in place(described, inputs)
+        for parameter in layer.parameters(n_in)
+    }
     missing, extra = sorted(expected.keys() - set(file.keys())), sorted(set(file.keys()) - expected.keys())
     if missing or extra:
         raise _Unfit(f"lacks {', '.join(missing)}" if missing else f"has also {', '.join(extra)}")
@@ -201,8 +206,6 @@ def _network(file):
     if len({layer.name for layer in network.layers}) < len(network.layers):
         raise _Unfit("does not describe a network: two layers have the same name")
     for layer in network.layers:
-        for name in ("W", "b"):
-            values = getattr(layer, name)
-            if values is not None:
-                values[:] = file.get_tensor(f"{layer.name}.{name}")
+        for name, values in layer.arrays.items():
+            values[:] = file.get_tensor(f"{layer.name}.{name}")
     return network

@@ -17,6 +17,7 @@ PACKAGE = Path(fastbp.__file__).parent
 FLOORS = [
     {"formulas", "random", "validation"},
     {"cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets"},
+    {"operations"},
     {"plan"},
     {"network"},
     {"storage", "gradient_check", "training", "warmup"},

@@ -72,7 +72,9 @@ def test_every_kernel_and_every_row_is_asked_for(asked_for):
         "dense_update": set(OPTIMIZERS),
         "dense_apply": set(OPTIMIZERS),
     }
-    assert {each[1] for each in asked if each[0] == "scheduled_settings"} == set(SCHEDULES)  # in float64 always
+    assert {each[1] for each in asked if each[0] == "scheduled_settings"} == set(
+        SCHEDULES
+    )  # in float64 always
     for factory, expected in rows.items():
         for real in warmup.REALS:
             assert {each[1] for each in asked if each[0] == factory and each[-1] == real} == expected
@@ -86,7 +88,7 @@ def test_shapes_are_those_that_plans_treat_differently(asked_for):
     ways = set()
     for _, arguments, options in warmup.requests("float32"):
         plan = fastbp.plan.Plan(*arguments, **options)
-        ways.add("by columns" if plan._split else "in chunks" if plan._chunked else any(plan._packed))
+        ways.add("by columns" if plan._split else "in chunks" if plan.chunked else any(plan._packed))
     assert ways == {"by columns", "in chunks", True, False}
 
 

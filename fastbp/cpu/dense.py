@@ -13,7 +13,8 @@ from fastbp.cpu.elementwise import copy_elements, update_loop
 from fastbp.cpu.gemm import place_of_panel, width_of_panel
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import array, call, part, transpose_square
+from fastbp.cpu.simd import call, part, transpose_square
+from fastbp.cpu.slots import slots_in_use, sum_of_slots
 
 # Rows of W whose gradient is computed, applied and transposed while it is in the first-level cache.
 ROW_BLOCK = 96
@@ -195,13 +196,13 @@ def dense_update(optimizer, real):
 
 def dense_apply(optimizer, real):
     """The update from gradient slots that are there: added in the order of the blocks, then applied."""
-    apply, (total, _), size = _apply(optimizer, real), _sum_of_slots(real), REAL[real](0).itemsize
+    apply, (total, _), size = _apply(optimizer, real), sum_of_slots(real), REAL[real](0).itemsize
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
         written = rows + 1 if row + rows == op.n_in and op.use_bias != 0 else rows
         first = op.slots + _place(op, row, column, width) * size
-        total(written * width, first, op.slot_bytes, _slots_in_use(ctx), ctx.scratch)
+        total(written * width, first, op.slot_bytes, slots_in_use(ctx), ctx.scratch)
         apply(op, ctx, row, rows, column, width, written)
 
     @part
@@ -238,35 +239,6 @@ def _apply(optimizer, real):
 def _place(op, row, column, width):
     """Where W[row, column] lies among the packed elements of a layer, for the first column of a panel."""
     return column * (op.n_in + 1) + row * width
-
-
-@part
-def _slots_in_use(ctx):
-    return (ctx.batch_rows + ctx.chunk_rows - 1) // ctx.chunk_rows
-
-
-def _sum_of_slots(real):
-    """Functions that add gradient slots in their order: into other memory, or into the first slot."""
-    dtype, copy = REAL[real], copy_elements(real)
-
-    @part
-    def total(n, first, slot_bytes, slots, target):
-        copy(n, first, target)
-        for slot in range(1, slots):
-            add(n, first + slot * slot_bytes, target)
-
-    @part
-    def total_in_place(n, first, slot_bytes, slots):
-        for slot in range(1, slots):
-            add(n, first + slot * slot_bytes, first)
-
-    @part
-    def add(n, source, target):
-        source, target = array(source, n, dtype), array(target, n, dtype)
-        for i in range(n):
-            target[i] += source[i]
-
-    return total, total_in_place
 
 
 def _transpose(real):
@@ -336,9 +308,9 @@ def dense_unpack(real):
 
 def dense_total(real):
     """The gradient slots of all blocks, added in their order, into the first of them."""
-    _, total_in_place = _sum_of_slots(real)
+    _, total_in_place = sum_of_slots(real)
 
     def dense_total(op, ctx):
-        total_in_place((op.n_in + 1) * op.columns, op.slots, op.slot_bytes, _slots_in_use(ctx))
+        total_in_place((op.n_in + 1) * op.columns, op.slots, op.slot_bytes, slots_in_use(ctx))
 
     return kernel(dense_total)

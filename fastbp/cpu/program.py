@@ -33,6 +33,12 @@ def _record(text):
 #   settings, bias_settings  the optimizer's float64 settings for W, and for b (0: the same)
 #   schedule, scheduled      settings of a schedule; this thread's copy of `settings` as it makes them
 #   momentum                 where the momentum lies in that copy
+#   use_scale, statistics    of a normalisation: whether there is a gamma; whether running statistics follow
+#                            in the host's vector
+#   numbers, purpose         a layer's float64 settings; what its random draws are for
+#   kept                     what a normalisation keeps for its backward: 1 / deviation of each row, or mean
+#                            and 1 / deviation of each column
+#   skip, dskip, skip_row    what a residual layer adds to its input x, the gradient of that, and its rows
 #   m, n, k, a, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
 OPERATION = _record(
     """kernel address
@@ -41,6 +47,7 @@ OPERATION = _record(
     w wt arena_bytes slots slot_bytes host host_row
     packed_x packed_dz first_row last_row first_column last_column
     settings bias_settings schedule scheduled momentum
+    use_scale statistics numbers purpose kept skip dskip skip_row
     m n k a a_row a_step one b b_panel b_step c0 c c_row"""
 )
 

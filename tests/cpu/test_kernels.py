@@ -7,7 +7,7 @@ import sys
 import pytest
 from llvmlite import binding as llvm
 
-from fastbp.cpu import cache, dense, elementwise, gather, gemm, loss, step, team
+from fastbp.cpu import cache, dense, dropout, elementwise, gather, gemm, loss, step, team
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -40,6 +40,8 @@ KERNELS = {
     dense.dense_pack: [()],
     dense.dense_unpack: [()],
     dense.dense_total: [()],
+    dropout.dropout_forward: [()],
+    dropout.dropout_backward: [()],
     elementwise.activation_forward: [(name,) for name in _activations],
     elementwise.activation_backward: [(name,) for name in _activations],
     elementwise.optimizer_prepare: [(name,) for name in OPTIMIZERS],
@@ -58,7 +60,7 @@ PARTS = {
 
 
 def test_every_kernel_is_in_the_list():
-    modules = (dense, elementwise, gather, gemm, loss, step, team)
+    modules = (dense, dropout, elementwise, gather, gemm, loss, step, team)
     found = {
         function
         for module in modules
