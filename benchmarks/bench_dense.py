@@ -3,8 +3,9 @@
 The layer that is measured is the second of two of equal size, so that it has a gradient of its inputs.
 """
 
-from fastbp.cpu import dense, dropout, elementwise, gather, gemm, loss, step, team
+from fastbp.cpu import dense, elementwise, gather, gemm, loss, scale_shift, step, team
 
+from . import bench_layers
 from .operations import kernels, operation_seconds, running
 from .timing import REALS, measured
 
@@ -38,8 +39,8 @@ ELSEWHERE = {
     step.run_epochs: "bench_step",
     step.run_section: "bench_predict",
     team.barrier: "bench_team",
-    dropout.dropout_forward: "bench_layers",
-    dropout.dropout_backward: "bench_layers",
+    **dict.fromkeys(bench_layers.PLANS, "bench_layers"),
+    scale_shift.scale_shift_total: "bench_layers",
 }
 LAYERS = {"64-64 batch 32": (64, 32), "784-784 batch 128": (784, 128)}
 

@@ -3,7 +3,7 @@
 from . import datasets, schedules
 from .formulas.activations import register_activation
 from .gradient_check import check_gradients
-from .layers import Dense, Dropout
+from .layers import BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .losses import Loss
 from .network import Gradient, Network
 from .optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
@@ -17,16 +17,19 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "BatchNorm",
     "Dense",
     "Dropout",
     "Gradient",
     "History",
+    "LayerNorm",
     "Lion",
     "Loss",
     "NAdam",
     "Network",
     "RAdam",
     "RMSprop",
+    "Residual",
     "check_gradients",
     "datasets",
     "load",

@@ -30,8 +30,9 @@ class Network:
     Parameters
     ----------
     layers : sequence of int or of layers
-        Sizes, the number of inputs first: ``[64, 32, 10]``; or layers (`Dense`, `Dropout`), with the number
-        of inputs given by `inputs`.
+        Sizes, the number of inputs first: ``[64, 32, 10]``; or layers (`Dense`, `Dropout`, `LayerNorm`,
+        `BatchNorm`, `Residual`), with the
+        number of inputs given by `inputs`.
     inputs : int, optional
         Number of inputs, where `layers` are layers.
     activation : str
@@ -91,8 +92,8 @@ class Network:
         self._placed = placed = place(self._described, n_inputs)
         self._architecture = Architecture(
             (n_inputs, *(each.n_out for each in placed)),
-            tuple(each.layer.activation for each in placed),
-            tuple(each.layer.use_bias for each in placed),
+            tuple(getattr(each.layer, "activation", "identity") for each in placed),
+            tuple(getattr(each.layer, "use_bias", True) for each in placed),
             loss.name,
             loss.option,
             dtype.name,
@@ -126,14 +127,15 @@ class Network:
     def _views(self, vector):
         """The layers, with their parameters (or gradients of them) as views into a flat vector."""
         layers, at = [], 0
-        for name, description, n_in, n_out in self._placed:
+        for name, description, n_in, n_out, _ in self._placed:
             arrays = {}
             for parameter in description.parameters(n_in):
                 size = int(np.prod(parameter.shape))
                 arrays[parameter.name] = vector[at : at + size].reshape(parameter.shape)
                 at += size
             kind = type(description).__name__
-            layers.append(Layer(name, n_in, n_out, description.activation, kind, **arrays))
+            activation = getattr(description, "activation", "identity")
+            layers.append(Layer(name, n_in, n_out, activation, kind, **arrays))
         return tuple(layers)
 
     # What can be asked
@@ -189,18 +191,21 @@ class Network:
         """
         return self._loss(*self.check_data(x, y))
 
-    def gradient(self, x, y):
+    def gradient(self, x, y, *, batch_statistics=False):
         """Mean loss over rows of data, and its gradient.
 
         Parameters
         ----------
         x, y : see `loss`
+        batch_statistics : bool
+            Whether `BatchNorm` layers use mean and variance of these rows, as in training, rather than the
+            running ones, as elsewhere.
 
         Returns
         -------
         loss : float
         gradient : Gradient
-            ``parameters`` (flat), ``layers[i].W`` and ``.b`` (views into it), ``inputs`` (n, n_inputs).
+            ``parameters`` (flat), ``layers[i].W``, ``.b`` … (views into it), ``inputs`` (n, n_inputs).
 
         Raises
         ------
@@ -211,7 +216,10 @@ class Network:
         n = len(x)
         threads = automatic_threads(self.architecture.multiply_adds(n))
         flat, d_inputs = np.empty_like(self.parameters), np.empty_like(x)
-        with self._plan("gradient", n, threads, targets=_kind_of(y), inputs=True) as plan:
+        options = dict(targets=_kind_of(y), inputs=True)
+        if validation.boolean("batch_statistics", batch_statistics):
+            options["batch_statistics"] = True
+        with self._plan("gradient", n, threads, **options) as plan:
             losses = _run_over(plan, self, x, y, outputs=d_inputs)
             plan.unpack(flat)
         return float(losses[0] / n), Gradient(flat, self._views(flat), d_inputs)
@@ -262,6 +270,8 @@ class Network:
         for layer, placed in zip(self.layers, self._placed, strict=True):
             count = sum(array.size for array in layer.arrays.values())
             what = layer.activation if layer.kind == "Dense" else placed.layer.label
+            if layer.kind == "Residual":
+                what = "x + f(x)"
             rows.append((layer.name, f"{layer.n_in:,}", f"{layer.n_out:,}", what, f"{count:,}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -374,9 +384,13 @@ class Layer(NamedTuple):
     activation : str
         Of a dense layer; "identity" of any other.
     kind : str
-        "Dense" or "Dropout".
+        "Dense", "Dropout", "LayerNorm", "BatchNorm", or "Residual": its sum, behind its layers.
     W : array (n_in, n_out) or None
     b : array (n_out,) or None
+    gamma, beta : array (n_out,) or None
+        Scale and shift of a normalisation.
+    mean, variance : array (n_out,) or None
+        Running statistics of a batch normalisation.
     """
 
     name: str
@@ -384,13 +398,25 @@ class Layer(NamedTuple):
     n_out: int
     activation: str
     kind: str = "Dense"
+    gamma: np.ndarray | None = None
+    beta: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    variance: np.ndarray | None = None
     W: np.ndarray | None = None
     b: np.ndarray | None = None
 
     @property
     def arrays(self):
-        """The layer's parameters by name, in their order in the flat vector: those that are there."""
-        named = {name: getattr(self, name) for name in ("W", "b")}
+        """The layer's arrays by name, in their order in the flat vector: those that are there."""
+        return self.learnt | self._named("mean", "variance")
+
+    @property
+    def learnt(self):
+        """Those of its arrays that training learns, by name; not the running statistics."""
+        return self._named("W", "b", "gamma", "beta")
+
+    def _named(self, *names):
+        named = {name: getattr(self, name) for name in names}
         return {name: array for name, array in named.items() if array is not None}
 
 

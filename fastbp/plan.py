@@ -95,6 +95,8 @@ def sums_in_chunks(architecture, batch_size):
     Chunks let a small network's large batch stay in cache and be shared between threads. The answer changes
     the order of the sums, so it depends on the network and the batch alone, never on threads or machine.
     """
+    if any(operation.needs_all_rows for operation in architecture.operations):
+        return False
     return batch_size >= 2 * CHUNK_ROWS and architecture.parameter_offsets()[-1] <= CHUNK_ROWS * sum(
         architecture.sizes
     )
@@ -152,6 +154,8 @@ class Plan:
         For "gradient": compute the gradient of the inputs too.
     unpacked : bool
         For "predict" and "logits": read the host's parameters where they are, without packing.
+    batch_statistics : bool
+        For "gradient": let batch normalisation use the statistics of these rows, as training does.
     staged : bool
         For "predict" and "logits" of one row: the caller writes it where `stage` says.
     """
@@ -159,11 +163,12 @@ class Plan:
     def __init__(
         self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes",
         materialise=False, inputs=False, unpacked=False, staged=False, groups=None, schedule=None,
+        batch_statistics=False,
     ):  # fmt: skip
         self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
         self.optimizer, self.targets, self.unpacked, self.staged = optimizer, targets, unpacked, staged
         self._groups, self._schedule = groups or ((0, 0),) * architecture.n_layers, schedule
-        self._kept = []
+        self.batch_statistics, self._kept = task == "train" or batch_statistics, []
         real, self._size = architecture.real, architecture.dtype.itemsize
         self._lanes, self._panel = this_machine().lanes(real), this_machine().panel(real)
         backward = task in ("train", "gradient")
@@ -183,6 +188,7 @@ class Plan:
         workspace_rows = batch_size if whole else min(batch_size, self.block_rows)
         shared_workspace = self._workspace(workspace_rows)
         self._build_contexts(whole)
+        self._kept_columns = list(self._keep_columns())
         self._numbers = [
             self._keep(np.array((*o.numbers(), 0.0))).ctypes.data for o in architecture.operations
         ]
@@ -214,9 +220,11 @@ class Plan:
 
     def _first_product(self):
         """The layer that reads the data, if that is a dense one and nothing else reads them; else None."""
+        firsts = [o.first for o in self.architecture.operations if o.first is not None]
         for layer, operation in enumerate(self.architecture.operations):
             if not operation.passes(self):
-                return layer if self.architecture.is_dense(layer) else None
+                others = any(0 <= each <= layer for each in firsts)
+                return layer if self.architecture.is_dense(layer) and not others else None
         return None
 
     # Memory
@@ -225,7 +233,8 @@ class Plan:
         """Gradient slots: one per chunk, or one where a gradient is wanted in memory, else none."""
         if self.chunked:
             return -(-self.batch_size // CHUNK_ROWS)
-        return 1 if backward and (materialise or self.task == "gradient") else 0
+        all_rows = any(operation.needs_all_rows for operation in self.architecture.operations)
+        return 1 if backward and (materialise or self.task == "gradient" or all_rows) else 0
 
     def _choose_block_rows(self, whole):
         if self.chunked:
@@ -258,7 +267,7 @@ class Plan:
         self._wt = [0 if at is None else base + at for at in self._wt]
         self._slots_at += base
 
-    def _row_bytes(self, layer):
+    def row_bytes(self, layer):
         """Bytes from row to row of a layer's inputs (of the outputs, for the number of layers).
 
         Whole vectors, sixteens for logits whose rows are summed; no multiple of 4096, which would put all
@@ -272,38 +281,49 @@ class Plan:
         return row + 64 if row % 4096 == 0 else row
 
     def _workspace(self, rows):
-        """Addresses of the activations: for each size a buffer for z, for y, for the gradient.
+        """Addresses of the activations: for each size a buffer for z, y, the gradient, a number of each row.
 
         A layer that passes its input on has the buffers of its input.
         """
         need = [self._buffers_needed(rows, layer) for layer in range(self.architecture.n_layers + 1)]
         self._activations = memory = self._keep(clean_workspace(sum(map(sum, need))))
         buffers, at = [], memory.ctypes.data
-        for y_bytes, z_bytes, gradient_bytes in need:
-            y, z, dz = at, at + y_bytes, at + y_bytes + z_bytes
-            if y_bytes:
-                buffers.append((z if z_bytes else y, y, dz))
+        for sizes in need:
+            y, z, dz, kept, at = itertools.accumulate((at, *sizes))
+            if y < z:
+                buffers.append((z if z < dz else y, y, dz, kept))
             else:
                 buffers.append((buffers[-1][1], *buffers[-1][1:]))
-            at += y_bytes + z_bytes + gradient_bytes
         return buffers
 
     def _buffers_needed(self, rows, layer):
-        """Bytes for y, z and the gradient of a layer's inputs (of the outputs, for the number of layers)."""
-        keeps_z = False
+        """Bytes for y, z, the gradient and a number of each row of a layer's inputs (of the outputs, for the
+        number of layers).
+        """
+        keeps_z = keeps_rows = False
         if layer > 0:
             operation = self.architecture.operations[layer - 1]
             if operation.passes(self):
-                return 0, 0, 0
+                return 0, 0, 0, 0
             activation = activations.ACTIVATIONS[self.architecture.activations[layer - 1]]
-            keeps_z = operation.keeps or activation.keeps == "z"
-        each = _aligned(rows * self._row_bytes(layer))
-        return each, each * keeps_z, each
+            keeps_z, keeps_rows = operation.keeps or activation.keeps == "z", operation.keeps_rows
+        each = _aligned(rows * self.row_bytes(layer))
+        return each, each * keeps_z, each, _aligned(rows * self._size) * keeps_rows
+
+    def _keep_columns(self):
+        """Memory for what operations keep of each column, the same for all threads."""
+        for operation, n in zip(self.architecture.operations, self.architecture.sizes[1:], strict=True):
+            n_bytes = operation.keeps_columns * self.whole_vectors(n) * self._size
+            yield self._keep(clean_workspace(n_bytes)).ctypes.data if n_bytes else 0
+
+    def kept_columns(self, layer):
+        """Where a layer keeps its numbers of each column."""
+        return self._kept_columns[layer]
 
     def _own_inputs(self, rows):
         """Addresses like those of `_workspace`, for a thread's own copy of the inputs."""
-        x = self._keep(clean_workspace(rows * self._row_bytes(0))).ctypes.data
-        return x, x, 0
+        x = self._keep(clean_workspace(rows * self.row_bytes(0))).ctypes.data
+        return x, x, 0, 0
 
     def _keep(self, array):
         self._kept.append(array)
@@ -316,7 +336,8 @@ class Plan:
         widest = max(map(self.columns, architecture.sizes))
         sixteens = -(-max(architecture.sizes) // 16) * 16
         loss_scratch = max((self.block_rows + 1) * (sixteens + 3), 2 * max(loss.AT_ONCE, sixteens))
-        scratch = _aligned(self._size * max((dense.ROW_BLOCK + 1) * self._panel, widest, loss_scratch))
+        vectors = 2 * self.whole_vectors(widest)  # gradients of a scale and a shift
+        scratch = _aligned(self._size * max((dense.ROW_BLOCK + 1) * self._panel, vectors, loss_scratch))
         memory = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).reshape(threads, -1)
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
         self.shared = aligned_zeros(SHARED.itemsize)
@@ -397,8 +418,11 @@ class Plan:
             operation = self.architecture.operations[layer]
             if not operation.passes(self):
                 operation.backward(program, layer)
+            for behind, other in enumerate(self.architecture.operations):
+                if other.first == layer and self.wants_dx(layer):
+                    other.rejoin(program, behind)
         if inputs:
-            dx, row = program.workspace[0][2], self._row_bytes(0)
+            dx, row = program.workspace[0][2], self.row_bytes(0)
             program.emit(loss.copy_outputs, y=dx, z_row=row, n_out=self.architecture.sizes[0])
 
     def _emit_phase_two(self, program, materialise):
@@ -459,16 +483,16 @@ class Plan:
         known = dict(
             n_in=n_in, n_out=n_out, x_columns=self.columns(n_in), columns=self.columns(n_out),
             use_bias=architecture.biases[layer],
-            x=workspace[layer][1], dx=workspace[layer][2], x_row=self._row_bytes(layer),
+            x=workspace[layer][1], dx=workspace[layer][2], x_row=self.row_bytes(layer),
             z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2],
-            z_row=self._row_bytes(layer + 1),
+            z_row=self.row_bytes(layer + 1),
             w=self._w[layer], wt=self._wt[layer], arena_bytes=self._arena_bytes,
             slots=self._slot(self._w[layer]), slot_bytes=self._arena_bytes,
             host=self._size * architecture.parameter_offsets()[layer], host_row=self._size * n_out,
             numbers=self._numbers[layer],
-            **self._share(layer, thread),
-            **architecture.operations[layer].fields(self, layer, workspace),
         )  # fmt: skip
+        known |= self._share(layer, thread)
+        known |= architecture.operations[layer].fields(self, layer, workspace)
         if part is not None:
             known |= self._part(known, part, thread)
         for field, value in known.items():
@@ -556,8 +580,12 @@ class Plan:
         runs to whole vectors, must not reach them.
         """
         if any(w != b for w, b in self._groups):
-            return -(-n // self._lanes) * self._lanes
+            return self.whole_vectors(n)
         return this_machine().columns(n, self.architecture.real)
+
+    def whole_vectors(self, n):
+        """Elements that n take in whole machine vectors."""
+        return -(-n // self._lanes) * self._lanes
 
     def _connect(self):
         """Tell each operation and each context where it lies."""
@@ -655,6 +683,15 @@ class Program:
         """A thread's part of a layer that threads share by columns; None of any other."""
         return self.thread if len(self.plan.parts(layer)) > 1 else None
 
+    def emit_for_all_rows(self, factory, layer):
+        """Add an operation by columns that needs what all threads did, and they what it does."""
+        if len(self.operations) > self._section_start():
+            self.end_section(by_rows=True)
+        self.wait()
+        self.emit(factory, layer=layer)
+        self.wait()
+        self.end_section(by_rows=False)
+
     def wait(self):
         """Add a barrier, where there is somebody to wait for."""
         if self.plan.threads > 1:
@@ -662,8 +699,10 @@ class Program:
 
     def end_section(self, by_rows):
         """Let all since the last section be one."""
-        first = self.sections[-1][1] if self.sections else 0
-        self.sections.append((first, len(self.operations), by_rows))
+        self.sections.append((self._section_start(), len(self.operations), by_rows))
+
+    def _section_start(self):
+        return self.sections[-1][1] if self.sections else 0
 
 
 def _users_own(name):

@@ -15,7 +15,7 @@ from safetensors.numpy import save as to_bytes
 
 from . import validation
 from .formulas.activations import ACTIVATIONS
-from .layers import LAYERS, place
+from .layers import LAYERS, Residual, place
 from .losses import Loss
 from .network import Network
 
@@ -144,6 +144,7 @@ def _read_description(text):
         loss = Loss(description["loss"]["name"], **description["loss"]["option"])
         dtype = validation.real_dtype(description["dtype"])
         inputs = validation.positive_integer("inputs", description["inputs"])
+        place(described, inputs)
         seed = validation.seed(description["seed"])
         if not described:
             raise ValueError("it has no layer")
@@ -156,7 +157,10 @@ def _read_description(text):
 
 def _fields_of(layer):
     """What the metadata says of a layer: its type, and what its constructor takes."""
-    return {"type": type(layer).__name__, **{name: getattr(layer, name) for name in _names_of(type(layer))}}
+    found = {"type": type(layer).__name__, **{name: getattr(layer, name) for name in _names_of(type(layer))}}
+    if isinstance(layer, Residual):
+        found["layers"] = [_fields_of(each) for each in layer.layers]
+    return found
 
 
 def _names_of(kind):
@@ -168,6 +172,8 @@ def _layer(found):
     names = _names_of(kind)
     if set(found) != set(names):
         raise ValueError(f"a {kind.__name__} layer must have {', '.join(names)}; got {', '.join(found)}")
+    if kind is Residual:
+        found["layers"] = [_layer(dict(each)) for each in found["layers"]]
     activation = found.get("activation")
     if isinstance(activation, str) and activation not in ACTIVATIONS:
         raise _Unfit(
@@ -186,7 +192,7 @@ def _network(file):
 
     expected = {
         f"{name}.{parameter.name}": parameter.shape
-        for name, layer, n_in, _ in place(described, inputs)
+        for name, layer, n_in, *_ in place(described, inputs)
         for parameter in layer.parameters(n_in)
     }
     missing, extra = sorted(expected.keys() - set(file.keys())), sorted(set(file.keys()) - expected.keys())

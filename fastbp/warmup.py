@@ -19,7 +19,7 @@ from .formulas.activations import ACTIVATIONS
 from .formulas.losses import LOSSES
 from .formulas.optimizers import OPTIMIZERS
 from .formulas.schedules import SCHEDULES
-from .operations import Dense, Dropout
+from .operations import BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .plan import CHUNK_ROWS, Architecture, Plan
 
 REALS = ("float32", "float64")
@@ -31,7 +31,7 @@ SHAPES = [((3, 5, 2), 4), ((3, 5, 2), 4 * CHUNK_ROWS), ((512, 128, 2), 4), ((256
 
 
 # One of each kind of layer that is not dense.
-OPERATIONS = [Dropout()]
+OPERATIONS = [Dropout(), LayerNorm(), BatchNorm(), Residual(first=1)]
 
 
 class Warmed(NamedTuple):
@@ -100,8 +100,13 @@ def layer_requests(real):
             (Dense(), operation, Dense()),
         )  # fmt: skip
         what = f"{type(operation).__name__} {real}"
-        for task, options in [("train", {"optimizer": "momentum"})]:
-            yield what, (architecture, task, 4, 1), options
+        optimizers = OPTIMIZERS if operation.learns else ["momentum"]
+        for optimizer, rows, materialise in itertools.product(optimizers, (4, 4 * CHUNK_ROWS), (False, True)):
+            options = dict(optimizer=optimizer, materialise=materialise)
+            yield what, (architecture, "train", rows, 1), options
+        yield what, (architecture, "gradient", 4, 1), {"batch_statistics": True}
+        for rows in (4, 4 * CHUNK_ROWS):
+            yield what, (architecture, "gradient", rows, 1), {}
 
 
 def warm_up(reals=REALS, progress=True):

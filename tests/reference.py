@@ -629,8 +629,8 @@ def train(layers, batches, loss, optimizer="sgd", option=0.0, **settings):
     return layers, losses
 
 
-# Networks of any layers. A layer here is a function: of x it gives y and a function back(dy) -> (dx, gradients
-# of its parameters, in their order). ``stack`` is a list of those.
+# Networks of any layers. A layer here is a function: of x it gives y and a function back(dy) -> (dx,
+# gradients of its parameters, in their order). ``stack`` is a list of those.
 
 
 def dense_layer(W, b, activation):

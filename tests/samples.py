@@ -91,7 +91,7 @@ def read_only(a):
 def stack_of(net, *, parameters=None, draws=None):
     """A network of any layers as `tests.reference` takes it.
 
-    parameters : a flat vector in place of the network's; draws : (seed, epoch, step, rows) of a training step,
+    parameters : a flat vector in place of the network's; draws : (seed, epoch, step, rows) of a step,
     or None outside training.
     """
     vector = (net.parameters if parameters is None else parameters).astype(np.float64)
@@ -125,7 +125,8 @@ def train_by_reference(net, x, y, *, epochs, batch_size, rate, seed):
     return vector
 
 
-# Networks of layers of every kind, for tests of the bits: layers, number of inputs, loss, rows, batch size.
+# Networks of layers of every kind, for tests of the bits.
+# name: layers, number of inputs, loss, rows, batch size
 LAYERED = {
     "dropout": (
         [fastbp.Dropout(0.2), fastbp.Dense(19, "tanh"), fastbp.Dropout(0.5), fastbp.Dense(33, "gelu"),
