@@ -38,6 +38,7 @@ ELSEWHERE = {
     loss.copy_outputs: "bench_loss",
     step.run_epochs: "bench_step",
     step.run_section: "bench_predict",
+    elementwise.scheduled_settings: "bench_update",
     team.barrier: "bench_team",
     **dict.fromkeys(bench_layers.PLANS, "bench_layers"),
     scale_shift.scale_shift_total: "bench_layers",

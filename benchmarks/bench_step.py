@@ -17,10 +17,17 @@ NETWORKS = {case.name: case for case in CASES}
 ROWS = 8192  # of an epoch; a full batch has as many as it has
 THREADS = [threads for threads in (1, 2, 4, 8) if threads <= (os.cpu_count() or 1)]
 
-# One for each row of the optimizers' table.
-OPTIMIZERS = {name: make(learning_rate=1e-4) for name, make in BY_NAME.items()} | {
+# One for each row of the optimizers' table, and what is more work than a row by itself.
+OPTIMIZERS = {
+    name: make(learning_rate=1e-4) for name, make in BY_NAME.items() if make is not fastbp.LBFGS
+} | {
     "momentum": fastbp.SGD(1e-4, momentum=0.9),
     "nesterov": fastbp.SGD(1e-4, momentum=0.9, nesterov=True),
+    "amsgrad": fastbp.Adam(1e-4, amsgrad=True),
+    "rmsprop_momentum": fastbp.RMSprop(1e-4, momentum=0.9),
+    "rmsprop_centered": fastbp.RMSprop(1e-4, centered=True),
+    "momentum, biases apart": fastbp.SGD(1e-4, momentum=0.9, weight_decay=1e-4, decay_biases=False),
+    "momentum, cosine": fastbp.SGD(1e-4, momentum=0.9, schedule=fastbp.schedules.Cosine(per="step")),
 }
 for _name in optimizers.OPTIMIZERS:
     if _name not in {each.formula for each in OPTIMIZERS.values()}:

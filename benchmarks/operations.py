@@ -89,6 +89,7 @@ def running(
     )
     settings = [SETTINGS.get(name, 0.1) for name in OPTIMIZERS[optimizer].settings]
     plan.settings[0, : len(settings)] = settings
+    plan.schedule_settings[3:] = 3.0  # a schedule's own, behind those of warming up: that would come first
     plan.set(n_rows=batch, last_epoch=1, **{name: array.ctypes.data for name, array in arrays.items()})
     plan.pack(network.parameters)
     plan.run()

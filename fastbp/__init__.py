@@ -6,11 +6,12 @@ from .gradient_check import check_gradients
 from .layers import BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .losses import Loss
 from .network import Gradient, Network
-from .optimizers import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
+from .optimizers import LBFGS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
 from .storage import load
 from .training import History, train
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",

@@ -19,6 +19,7 @@ from fastbp.cpu.program import CONTEXT, HALT, OPERATION, SECTION, SHARED, STEPS,
 from fastbp.formulas import activations
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.formulas.schedules import SCHEDULES
 from fastbp.operations import Dense, Operation
 
 # A batch of more rows than two of these, in a network with fewer parameters than a chunk has activations,
@@ -240,7 +241,9 @@ class Plan:
         if self.chunked:
             return CHUNK_ROWS
         row_bytes = self._size * sum(self.architecture.sizes) * (2 if whole else 1)
-        most = max(24, min(480, BLOCK_BYTES // row_bytes // 24 * 24))  # 24: whole tiles of 3, 4, 6 and 8 rows
+        most = BLOCK_BYTES // row_bytes // 24 * 24  # 24: whole tiles of 3, 4, 6 and 8 rows
+        # A block of wide layers outgrows the cache anyway; fewer rows than 144 would fetch W more often.
+        most = max(144, min(480, most))
         share = -(-self.batch_size // self.threads)
         rows = -(-share // -(-share // most))  # equal blocks, none above `most`
         return -(-rows // 4) * 4  # whole vectors of even the narrowest layer: loops run to their end
@@ -342,7 +345,9 @@ class Plan:
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
         self.shared = aligned_zeros(SHARED.itemsize)
         self.settings = np.zeros((1 + max(map(max, self._groups)), elementwise.ROOM))
-        self.schedule_settings = np.zeros(32)
+        self.schedule_settings = np.zeros(
+            3 + len(SCHEDULES[self._schedule].settings) if self._schedule else 0
+        )
         self.option = np.array([architecture.option], np.float64)
         zeros = self._keep(aligned_zeros(max(widest * self._size, 64)))
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
@@ -576,10 +581,10 @@ class Plan:
     def columns(self, n):
         """Columns that n values of a row take.
 
-        Whole vectors even for a narrow layer where biases have settings of their own: the update of W, which
-        runs to whole vectors, must not reach them.
+        Whole vectors even for a narrow layer where the row behind W is not updated as W is, because there is
+        no b or b has settings of its own: the update of W, which runs to whole vectors, must not reach it.
         """
-        if any(w != b for w, b in self._groups):
+        if any(w != b for w, b in self._groups) or not all(self.architecture.biases):
             return self.whole_vectors(n)
         return this_machine().columns(n, self.architecture.real)
 

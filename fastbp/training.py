@@ -11,10 +11,10 @@ from tqdm.auto import tqdm
 
 from . import validation as checks
 from .datasets import split
+from .lbfgs import minimizer, train_whole_batch
 from .network import Network
-from .optimizers import as_optimizer
+from .optimizers import LBFGS, Rates, as_optimizer
 from .plan import Plan, automatic_threads
-from .schedules import ReduceOnPlateau
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -79,7 +79,10 @@ def train(
     batch_size : int or None
         Rows per step; None, or more than there are, means all of them. A shorter last batch is trained on,
         and averaged over its own size.
-    optimizer : str, SGD or Adam
+    optimizer : str or optimizer
+        A name, such as "adam" for its defaults, or one of `SGD`, `Adam`, `AdamW`, `Adamax`, `NAdam`, `RAdam`,
+        `RMSprop`, `Adagrad`, `Adadelta`, `Lion`, `LBFGS`. It may bring a schedule of its learning rate, see
+        ``fastbp.schedules``, and settings of single layers.
     shuffle : bool
         Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number.
     validation : float or (x, y), optional
@@ -122,6 +125,9 @@ def train(
         raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
     epochs = checks.positive_integer("epochs", epochs)
     optimizer = as_optimizer(optimizer)
+    whole_batch = isinstance(optimizer, LBFGS)
+    if whole_batch:
+        minimizer()  # says so where it is missing
     shuffle = checks.boolean("shuffle", shuffle)
     materialise = checks.boolean("materialise", materialise)
     seed = network.seed if seed is None else checks.seed(seed)
@@ -132,11 +138,16 @@ def train(
     x, y = network.check_data(x, y)
     x, y, held_out = _hold_out(network, x, y, validation, seed)
     n = len(x)
-    batch_size = n if batch_size is None else min(n, checks.positive_integer("batch_size", batch_size))
+    batch_size = (
+        n if batch_size is None or whole_batch else min(n, checks.positive_integer("batch_size", batch_size))
+    )
     work = network.architecture.multiply_adds(batch_size)
     threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
 
-    rates = _Rates(optimizer, network, epochs, -(-n // batch_size))
+    if whole_batch:
+        history, bar = History(threads=threads), _Progress(progress, epochs, n)
+        return train_whole_batch(network, optimizer, x, y, held_out, epochs, history, bar)
+    rates = Rates(optimizer, [layer.name for layer in network.layers], epochs, -(-n // batch_size))
     plan = Plan(
         network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
         materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
@@ -192,33 +203,10 @@ def _run(network, plan, history, epochs, n, held_out, bar, rates):
                 plan.unpack(network.parameters)
                 history.validation_loss.append(network._loss(*held_out))
             if rates.plateau and completed:
-                rates.adapt(plan, history)
+                rates.adapt(plan, (history.validation_loss or history.loss)[-1])
             bar.show(done * n, history)
             seconds = max(elapsed / at_once, 1e-9)
         history.interrupted = interrupts.asked
-
-
-class _Rates:
-    """What an optimizer asks of a plan: settings of each layer, and how the learning rate changes."""
-
-    def __init__(self, optimizer, network, epochs, steps_per_epoch):
-        self._rows, groups = optimizer.settings_of([layer.name for layer in network.layers])
-        self.options, self._schedule, self.plateau = dict(groups=groups), (), None
-        if isinstance(optimizer.schedule, ReduceOnPlateau):
-            self.plateau = optimizer.schedule.follow([row[0] for row in self._rows])
-        elif optimizer.schedule is not None:
-            self.options["schedule"] = optimizer.schedule.formula
-            self._schedule = optimizer.schedule.settings(epochs, steps_per_epoch)
-
-    def set(self, plan):
-        """Write the settings where the plan's program reads them."""
-        plan.settings[:, : len(self._rows[0])] = self._rows
-        plan.schedule_settings[: len(self._schedule)] = self._schedule
-
-    def adapt(self, plan, history):
-        """After an epoch: let the learning rates fall if it was on a plateau."""
-        losses = history.validation_loss or history.loss
-        plan.settings[:, 0] = self.plateau.next_rates(losses[-1])
 
 
 def _run_in_team(plan, interrupts, bar, rows_before):

@@ -13,6 +13,7 @@ import pytest
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.formulas.schedules import SCHEDULES
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 if not FOLDER.is_dir():
@@ -50,6 +51,10 @@ def test_every_row_has_a_benchmark(module, benchmark, rows):
     chosen, reals = found(module)[benchmark].params[0], found(module)[benchmark].params[-1]
     assert rows <= set(chosen)
     assert reals == ["float32", "float64"]
+
+
+def test_every_schedule_has_a_benchmark():
+    assert set(found("bench_update")["time_schedule"].params[0]) == set(SCHEDULES)
 
 
 def test_every_loss_has_a_benchmark():

@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,13 @@ def test_step_by_step_shows_every_step():
     for name in ("W1", "b1", "W2", "b2"):
         numbers = [part.split(f"    {name} ")[1].split("\n")[0].split()[-1] for part in (update, step)]
         assert numbers[0] == numbers[1], "NumPy's update and fastbp's"
+
+
+def test_every_optimizer_and_schedule_learns_the_digits():
+    lines = output("optimizers_and_schedules").splitlines()
+    accuracies = [float(line.split()[0]) for line in lines if not line.startswith("accuracy")]
+    assert len(accuracies) == 13 + (find_spec("scipy") is not None) + 9
+    assert min(accuracies) > 0.93
 
 
 def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):

@@ -20,7 +20,7 @@ FLOORS = [
     {"operations"},
     {"plan"},
     {"network"},
-    {"storage", "gradient_check", "training", "warmup"},
+    {"storage", "gradient_check", "lbfgs", "training", "warmup"},
     {"cli", "estimators", "distributed", "plots"},
     {"__init__"},
     {"__main__"},

@@ -4,12 +4,15 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fastbp
 from fastbp import schedules
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.optimizers import BY_NAME, as_optimizer
 from tests.samples import draw_inputs, draw_targets, make_network
+from tests.test_architectures import drawn
 
 WITH_OPTIONS = [
     fastbp.SGD(momentum=0.9),
@@ -19,9 +22,11 @@ WITH_OPTIONS = [
     fastbp.RMSprop(centered=True),
 ]
 
+IN_THE_STEP = {name: cls for name, cls in BY_NAME.items() if cls is not fastbp.LBFGS}
+
 
 def test_every_formula_can_be_had():
-    assert {o.formula for o in (*WITH_OPTIONS, *(cls() for cls in BY_NAME.values()))} == set(OPTIMIZERS)
+    assert {o.formula for o in (*WITH_OPTIONS, *(cls() for cls in IN_THE_STEP.values()))} == set(OPTIMIZERS)
 
 
 def test_every_optimizer_is_public_and_known_by_name():
@@ -29,6 +34,7 @@ def test_every_optimizer_is_public_and_known_by_name():
         assert getattr(fastbp, cls.__name__) is cls
         assert as_optimizer(name) == cls()
         assert name == cls.__name__.lower()
+    for cls in IN_THE_STEP.values():
         assert len(cls().settings) == len(OPTIMIZERS[cls().formula].settings)
 
 
@@ -55,6 +61,13 @@ def test_is_a_value():
 def test_repr_is_what_one_would_write(optimizer, text):
     assert repr(optimizer) == text
     assert eval(text, vars(fastbp) | vars(schedules)) == optimizer
+
+
+def test_settings_of_layers_are_ours():
+    layers = {0: {"learning_rate": 0.5}}
+    optimizer = fastbp.SGD(0.1, layers=layers)
+    layers[0]["learning_rate"] = -1.0
+    assert optimizer.layers == {0: {"learning_rate": 0.5}}
 
 
 def test_decay_is_coupled_or_not():
@@ -89,7 +102,7 @@ NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("cls", BY_NAME.values())
+@pytest.mark.parametrize("cls", IN_THE_STEP.values())
 def test_refuses(cls):
     for name, values in NUMBERS.items():
         if name in cls.__dataclass_fields__:
@@ -179,6 +192,59 @@ def test_settings_of_layers_depend_on_no_way_of_working(training, how):
     )  # fmt: skip
     one = trained(optimizer, threads=1, **training)
     assert trained(optimizer, **how, **training).parameters.tobytes() == one.parameters.tobytes()
+
+
+@st.composite
+def an_optimizer(draw, classes):
+    """Any optimizer with any schedule, for a network of three layers."""
+    cls = draw(st.sampled_from(classes))
+    a_share = st.floats(0.1, 1.0)
+    settings = dict(weight_decay=draw(st.sampled_from([0.0, 0.2])), decay_biases=draw(st.booleans()))
+    if cls is fastbp.SGD:
+        settings["momentum"] = draw(st.sampled_from([0.0, 0.9]))
+    if issubclass(cls, fastbp.Adam):
+        settings["amsgrad"] = draw(st.booleans())
+    places = draw(st.sets(st.integers(0, 2)))
+    settings["layers"] = {place: {"learning_rate": 0.02 * draw(a_share)} for place in places}
+    per, warmup = draw(st.sampled_from(["epoch", "step"])), draw(st.integers(0, 2))
+    settings["schedule"] = draw(
+        st.sampled_from([
+            None, schedules.Step(2, 0.7, per=per, warmup=warmup), schedules.Cosine(per=per, warmup=warmup),
+            schedules.Polynomial(power=1.7, per=per), schedules.OneCycle(per=per, momentum=None),
+            schedules.ReduceOnPlateau(patience=0, factor=0.5),
+        ])
+    )  # fmt: skip
+    return cls(0.02, **settings)
+
+
+def same_bits_any_way(optimizer, sizes, rows, batch_size, threads, materialise):
+    training = dict(sizes=(*sizes, 3), rows=rows, batch_size=batch_size)
+    one = trained(optimizer, threads=1, **training)
+    other = trained(optimizer, threads=threads, materialise=materialise, **training)
+    assert other.parameters.tobytes() == one.parameters.tobytes()
+    assert np.isfinite(one.parameters).all()
+
+
+any_way = dict(
+    sizes=st.lists(st.integers(1, 60), min_size=3, max_size=3),
+    rows=st.integers(1, 80),
+    batch_size=st.integers(1, 40),
+    threads=st.integers(1, 3),
+    materialise=st.booleans(),
+)
+
+
+@drawn(30)
+@given(optimizer=an_optimizer([fastbp.SGD, fastbp.Adam, fastbp.AdamW]), **any_way)
+def test_same_bits_any_way(optimizer, **how):
+    same_bits_any_way(optimizer, **how)
+
+
+@pytest.mark.slow
+@drawn(300)
+@given(optimizer=an_optimizer(list(IN_THE_STEP.values())), **any_way)
+def test_same_bits_any_way_of_every_optimizer(optimizer, **how):
+    same_bits_any_way(optimizer, **how)
 
 
 def test_a_frozen_layer_stays():

@@ -60,7 +60,7 @@ def test_blocks_cover_the_batch(sizes, batch_size, threads):
     if sums_in_chunks(made.architecture, batch_size):
         assert made.block_rows == CHUNK_ROWS
     else:
-        assert made.block_rows < max(24, -(-batch_size // threads)) + 4
+        assert made.block_rows < -(-batch_size // threads) + 4
     assert made.block_rows % 4 == 0, "loops of the narrowest layers run into the next block"
 
 

@@ -74,9 +74,8 @@ def test_every_kernel_and_every_row_is_asked_for(asked_for):
         "scale_shift_update": set(OPTIMIZERS),
         "scale_shift_apply": set(OPTIMIZERS),
     }
-    assert {each[1] for each in asked if each[0] == "scheduled_settings"} == set(
-        SCHEDULES
-    )  # in float64 always
+    schedules = {each[1] for each in asked if each[0] == "scheduled_settings"}
+    assert schedules == set(SCHEDULES)  # in float64, whatever the type
     for factory, expected in rows.items():
         for real in warmup.REALS:
             assert {each[1] for each in asked if each[0] == factory and each[-1] == real} == expected

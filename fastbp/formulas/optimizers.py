@@ -136,7 +136,7 @@ def adamax(w, dw, m, u, hyper):
 #     m̂ = μₜ₊₁ / (1 − Πₜ₊₁) · m + (1 − μₜ) / (1 − Πₜ) · d
 #     w = w − learning_rate · m̂ / (√v̂ + ε)               m, v, v̂ as in Adam
 # Π is a function of t alone, so that nothing need be kept to go on later: once it is below 2⁻⁶⁰, after 60
-# factors with the usual settings, 1 − Π is 1, and no more factors are needed.
+# factors with the usual settings, 1 − Π is 1; and once 0.96^(t · momentum_decay) is below 2⁻⁵⁴, μ is β₁.
 LOG_OF_0_96 = -0.040821994520255166
 
 
@@ -147,10 +147,11 @@ def nadam_hyper(settings, step):
     mu = beta1 * (1.0 - 0.5 * exp(slowness * step))
     next_mu = beta1 * (1.0 - 0.5 * exp(slowness * (step + 1)))
     product, power, decay, t = 1.0, 1.0, exp(slowness), 0
-    while t < step and product > 2.0**-60:
+    while t < step and product > 2.0**-60 and power > 2.0**-54:
         power *= decay
         product *= beta1 * (1.0 - 0.5 * power)
         t += 1
+    product *= integer_power(beta1, step - t)
     m_size = learning_rate * next_mu / (1.0 - product * next_mu)
     d_size = learning_rate * (1.0 - mu) / (1.0 - product)
     shrink = learning_rate * decoupled_decay

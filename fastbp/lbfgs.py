@@ -1,0 +1,101 @@
+"""Training with L-BFGS: SciPy decides where to go, compiled code says what loss and gradient are there."""
+
+import time
+
+import numpy as np
+
+from .network import _kind_of, _run_over
+
+
+def minimizer():
+    """SciPy's minimize.
+
+    Raises
+    ------
+    ImportError
+        If SciPy is not installed.
+    """
+    try:
+        from scipy.optimize import minimize
+    except ImportError:
+        raise ImportError("fastbp.LBFGS needs SciPy: pip install fastbp[scipy]") from None
+    return minimize
+
+
+def train_whole_batch(network, optimizer, x, y, held_out, epochs, history, bar):
+    """Iterations of L-BFGS on all rows: changes the network's parameters, fills the history.
+
+    Parameters
+    ----------
+    network : Network
+    optimizer : LBFGS
+    x, y : arrays in the form that kernels take
+    held_out : (x, y) or None
+        Rows to validate on.
+    epochs : int
+        The most iterations.
+    history : History
+        Its `threads` says how many to use. One value for each iteration; the loss is that after it.
+    bar : object with ``show(rows, history)``
+
+    Raises
+    ------
+    ValueError
+        If the network has a `BatchNorm` layer.
+    """
+    if any(layer.kind == "BatchNorm" for layer in network.layers):
+        raise ValueError(
+            "L-BFGS cannot train BatchNorm: its statistics move from step to step; LayerNorm can be"
+        )
+    minimize, dtype, n = minimizer(), network.dtype, len(x)
+    decay = _decay(network, optimizer)
+    gradient, best = np.empty_like(network.parameters), network.parameters.copy()
+    started = time.perf_counter()
+
+    def loss_and_gradient(vector):
+        network.parameters[:] = vector
+        loss = float(_run_over(plan, network, x, y)[0] / n)
+        plan.unpack(gradient)
+        total = loss + 0.5 * float(decay @ (vector * vector))
+        return total, gradient.astype(np.float64) + decay * vector
+
+    def after_iteration(intermediate_result):
+        nonlocal started
+        vector = intermediate_result.x
+        best[:] = network.parameters[:] = vector
+        elapsed = time.perf_counter() - started
+        history.loss.append(float(intermediate_result.fun - 0.5 * decay @ (vector * vector)))
+        history.seconds.append(elapsed)
+        history.samples_per_second.append(n / elapsed)
+        if held_out:
+            history.validation_loss.append(network._loss(*held_out))
+        bar.show(len(history) * n, history)
+        started = time.perf_counter()
+
+    options = dict(
+        maxiter=epochs, maxfun=2**31 - 1, maxcor=optimizer.memory, maxls=optimizer.line_search,
+        gtol=optimizer.gradient_tolerance, ftol=optimizer.loss_tolerance,
+    )  # fmt: skip
+    try:
+        with network._plan("gradient", n, history.threads, targets=_kind_of(y)) as plan:
+            minimize(
+                loss_and_gradient, network.parameters.astype(np.float64), jac=True, method="L-BFGS-B",
+                callback=after_iteration, options=options,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        history.interrupted = True
+    finally:
+        network.parameters[:] = best.astype(dtype)
+        bar.close()
+    return history
+
+
+def _decay(network, optimizer):
+    """The weight decay of each parameter, float64 (n_parameters,)."""
+    decay = np.full(network.parameters.size, float(optimizer.weight_decay))
+    if not optimizer.decay_biases:
+        for layer in network._views(decay):
+            for name, values in layer.learnt.items():
+                if name != "W":
+                    values[:] = 0.0
+    return decay

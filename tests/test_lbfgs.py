@@ -1,0 +1,121 @@
+"""L-BFGS: where it ends, what it tells, what it needs."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import fastbp
+from tests.samples import draw_inputs, draw_targets, make_network
+
+pytest.importorskip("scipy")
+
+
+def regression(decay=0.0, decay_biases=True, dtype="float64", **how):
+    """A linear fit, and the exact one: minimise mean((x·W + b − y)²) + decay/2 · |w|²."""
+    x, y = draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2)
+    net = make_network([3, 2], dtype=dtype)
+    optimizer = fastbp.LBFGS(weight_decay=decay, decay_biases=decay_biases, loss_tolerance=0.0)
+    history = fastbp.train(net, x, y, epochs=200, optimizer=optimizer, **how)
+    ones = np.column_stack([x, np.ones(40)])
+    penalty = decay * np.diag([1.0, 1.0, 1.0, float(decay_biases)])
+    exact = np.linalg.solve(ones.T @ ones * 2 / y.size + penalty, ones.T @ y * 2 / y.size)
+    return net, history, exact
+
+
+@pytest.mark.parametrize(("decay", "decay_biases"), [(0.0, True), (0.3, True), (0.3, False)])
+def test_a_linear_fit_is_exact(decay, decay_biases):
+    net, history, exact = regression(decay, decay_biases)
+    np.testing.assert_allclose(np.vstack([net.layers[0].W, net.layers[0].b]), exact, atol=1e-5)
+    assert 3 <= len(history) < 40
+    x, y = draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2)
+    assert history.loss[-1] == pytest.approx(net.loss(x, y), rel=1e-12)
+    assert len(history.seconds) == len(history.samples_per_second) == len(history)
+
+
+def test_float32():
+    net, _, exact = regression(dtype="float32")
+    np.testing.assert_allclose(np.vstack([net.layers[0].W, net.layers[0].b]), exact, atol=2e-3)
+
+
+@pytest.mark.parametrize("loss", ["mean_squared_error", "softmax_cross_entropy"])
+def test_follows_scipy_on_the_reference(loss):
+    from scipy.optimize import minimize
+
+    from tests import reference
+    from tests.samples import flat, reference_layers
+
+    x, y = draw_inputs(30, 4), draw_targets(loss, 30, 3)
+    net, start = (make_network([4, 6, 3], "tanh", loss, dtype="float64") for _ in range(2))
+    option = net.loss_function.option
+
+    def loss_and_gradient(vector):
+        start.parameters[:] = vector
+        value, gradients, _ = reference.gradient(reference_layers(start), x, y, loss, option)
+        return value, flat(gradients)
+
+    expected = minimize(
+        loss_and_gradient, start.parameters.copy(), jac=True, method="L-BFGS-B", options=dict(maxiter=10)
+    )
+    history = fastbp.train(net, x, y, epochs=10, optimizer="lbfgs")
+    assert len(history) == 10
+    np.testing.assert_allclose(net.parameters, expected.x, rtol=1e-9, atol=1e-10)
+    assert history.loss == sorted(history.loss, reverse=True)
+
+
+def test_validation_and_threads():
+    net, history, _ = regression(validation=(draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2)))
+    np.testing.assert_allclose(history.validation_loss, history.loss, rtol=1e-12)
+    two, _, _ = regression(threads=2)
+    assert two.parameters.tobytes() == net.parameters.tobytes()
+
+
+def test_ends_where_the_gradient_vanishes():
+    x = draw_inputs(20, 3)
+    net = make_network([3, 2], dtype="float64")
+    before = net.parameters.copy()
+    history = fastbp.train(net, x, net.predict(x), epochs=5, optimizer=fastbp.LBFGS())
+    assert len(history) == 0
+    assert np.array_equal(net.parameters, before)
+
+
+def test_interrupt_returns_the_last_iteration(monkeypatch):
+    from fastbp import lbfgs
+
+    run, calls = lbfgs._run_over, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return run(*arguments)
+
+    monkeypatch.setattr(lbfgs, "_run_over", interrupted)
+    x, y = draw_inputs(30, 4), draw_targets("mean_squared_error", 30, 3)
+    net = make_network([4, 6, 3], dtype="float64")
+    history = fastbp.train(net, x, y, epochs=100, optimizer=fastbp.LBFGS())
+    assert history.interrupted
+    assert 1 <= len(history) < 12
+    assert history.loss[-1] == pytest.approx(net.loss(x, y), rel=1e-12)
+
+
+def test_without_scipy_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    net = make_network([3, 2])
+    before = net.parameters.copy()
+    with pytest.raises(ImportError, match=r"fastbp.LBFGS needs SciPy: pip install fastbp\[scipy\]"):
+        fastbp.train(net, np.ones((5, 3)), np.ones((5, 2)), optimizer="lbfgs")
+    assert np.array_equal(net.parameters, before)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(memory=0), dict(gradient_tolerance=-1), dict(loss_tolerance=np.nan), dict(line_search=0.5),
+        dict(weight_decay=-1), dict(decay_biases=1),
+    ],
+)  # fmt: skip
+def test_refuses(settings):
+    (name,) = settings
+    with pytest.raises((TypeError, ValueError), match=name):
+        fastbp.LBFGS(**settings)
