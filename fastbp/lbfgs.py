@@ -45,7 +45,7 @@ def train_whole_batch(network, optimizer, x, y, held_out, epochs, history, bar):
     """
     if any(layer.kind == "BatchNorm" for layer in network.layers):
         raise ValueError(
-            "L-BFGS cannot train BatchNorm: its statistics move from step to step; LayerNorm can be"
+            "LBFGS cannot train BatchNorm, whose statistics move while it looks; LayerNorm it can"
         )
     minimize, dtype, n = minimizer(), network.dtype, len(x)
     decay = _decay(network, optimizer)

@@ -695,3 +695,69 @@ def stack_gradient(stack, x, t, loss, option=0.0):
         d, of_layer = back(d)
         gradients = of_layer + gradients
     return value(x, t, option), np.concatenate([np.ravel(g) for g in gradients] or [np.empty(0)]), d
+
+
+def layer_norm_layer(gamma, beta, epsilon):
+    """gamma, beta (n,) or None."""
+
+    def run(x):
+        m, v = x.mean(axis=1, keepdims=True), x.var(axis=1, keepdims=True)
+        r = 1 / np.sqrt(v + epsilon)
+        normalized = (x - m) * r
+        return normalize_ends(normalized, r, gamma, beta, axis=1)
+
+    return run
+
+
+def batch_norm_layer(gamma, beta, mean, variance, epsilon, momentum, training):
+    """gamma, beta (n,) or None; mean, variance (n,) are the running ones, moved in training."""
+
+    def run(x):
+        if not training:
+            r = 1 / np.sqrt(variance + epsilon)
+            y, back = normalize_ends((x - mean) * r, r, gamma, beta, axis=None)
+        else:
+            m, v = x.mean(axis=0), x.var(axis=0)
+            r = 1 / np.sqrt(v + epsilon)
+            y, back = normalize_ends((x - m) * r, r, gamma, beta, axis=0)
+            if len(x) > 1:
+                mean[:] = (1 - momentum) * mean + momentum * m
+                variance[:] = (1 - momentum) * variance + momentum * x.var(axis=0, ddof=1)
+        nothing = np.zeros_like(mean)
+        return y, lambda dy: (back(dy)[0], [*back(dy)[1], nothing, nothing])
+
+    return run
+
+
+def normalize_ends(normalized, r, gamma, beta, axis):
+    """y and back of what was normalised along an axis (None: by constants)."""
+    scale, shift = 1 if gamma is None else gamma, 0 if beta is None else beta
+
+    def back(dy):
+        d = dy * scale
+        if axis is not None:
+            means = [each.mean(axis=axis, keepdims=True) for each in (d, d * normalized)]
+            d = d - means[0] - normalized * means[1]
+        dgamma, dbeta = (dy * normalized).sum(axis=0), dy.sum(axis=0)
+        return d * r, [*([] if gamma is None else [dgamma]), *([] if beta is None else [dbeta])]
+
+    return normalized * scale + shift, back
+
+
+def residual_layer(stack):
+    def run(x):
+        backs, y = [], x
+        for layer in stack:
+            y, back = layer(y)
+            backs.append(back)
+
+        def back(dy):
+            d, gradients = dy, []
+            for one in reversed(backs):
+                d, of_layer = one(d)
+                gradients = of_layer + gradients
+            return dy + d, gradients
+
+        return x + y, back
+
+    return run
