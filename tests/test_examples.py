@@ -111,6 +111,14 @@ def test_every_optimizer_and_schedule_learns_the_digits():
     assert min(accuracies) > 0.93
 
 
+def test_every_kind_of_layer_learns_the_digits():
+    text = output("layers")
+    lines = [line for line in text.splitlines() if "accuracy on other digits" in line]
+    assert len(lines) == len(load("layers")["NETWORKS"])
+    assert min(float(line.split()[-1]) for line in lines) > 0.85
+    assert "batch norm" in text.split("running mean")[0]
+
+
 def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):
     text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]

@@ -284,26 +284,24 @@ def flat_of(module):
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "options"),
-    [
-        (fastbp.SGD, "SGD", dict(momentum=0.9, weight_decay=0.05)),
-        (fastbp.AdamW, "AdamW", dict(weight_decay=0.3)),
-    ],
+    ("ours", "options"),
+    [(fastbp.SGD, dict(momentum=0.9, weight_decay=0.05)), (fastbp.AdamW, dict(weight_decay=0.3))],
 )
-def test_normalisations_and_residuals_after_a_hundred_steps(ours, theirs, options):
+def test_normalisations_and_residuals_after_a_hundred_steps(ours, options):
     D, x = fastbp.Dense, draw_inputs(ROWS, 4)
     y = draw_targets("softmax_cross_entropy", ROWS, 3)
-    layers = [
-        fastbp.BatchNorm(1e-3, 0.2), D(6, "tanh"), fastbp.LayerNorm(),
-        fastbp.Residual([D(8, "tanh"), fastbp.BatchNorm(), fastbp.Residual([D(8, "tanh"), fastbp.LayerNorm(0.1)]),
-                         D(6)]), fastbp.BatchNorm(), D(3),
-    ]  # fmt: skip
+    # No BatchNorm right behind a sum or product: the gradient of the bias there is nothing but rounding
+    # errors, which AdamW would magnify.
+    inner = fastbp.Residual([D(8, "tanh"), fastbp.LayerNorm(0.1)])
+    block = fastbp.Residual([D(8, "tanh"), fastbp.BatchNorm(), inner, D(6)])
+    layers = [fastbp.BatchNorm(1e-3, 0.2), D(6, "tanh"), fastbp.LayerNorm(), block, D(6, "tanh")]
+    layers += [fastbp.BatchNorm(), D(3)]
     net = fastbp.Network(layers, inputs=4, loss="softmax_cross_entropy", dtype="float64", seed=0)
     net.parameters[:] += 0.1 * np.random.default_rng(2).uniform(-1, 1, net.parameters.size)
     module = torch_module(net)
     assert np.array_equal(flat_of(module), net.parameters)
     inputs, labels = torch.tensor(x), torch.tensor(y)
-    optimizer = getattr(torch.optim, theirs)(module.parameters(), lr=RATE, **options)
+    optimizer = getattr(torch.optim, ours.__name__)(module.parameters(), lr=RATE, **options)
     for step in range(100):
         rows = slice(BATCH * step % ROWS, BATCH * step % ROWS + BATCH)
         optimizer.zero_grad()
