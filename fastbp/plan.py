@@ -29,6 +29,9 @@ CHUNK_ROWS = 128
 # Bytes of activations that a block of rows may fill: half of a small second-level cache.
 BLOCK_BYTES = 192 * 1024
 
+# A row of the program of which nothing is known.
+_NOTHING_KNOWN = dict.fromkeys(OPERATION.names, 0)
+
 # Kernels that are the same for float32 and float64.
 _WITHOUT_TYPE = (team.barrier, elementwise.scheduled_settings)
 
@@ -184,6 +187,7 @@ class Plan:
         self.in_order = self._first_product() if reads_data else None
         self.block_rows = self._choose_block_rows(whole)
 
+        self._offsets = architecture.parameter_offsets()
         self._lay_out_parameters()
         self._plan_packing(backward and not self.chunked)
         workspace_rows = batch_size if whole else min(batch_size, self.block_rows)
@@ -481,11 +485,10 @@ class Plan:
         program.end_section(by_rows=False)
 
     def operation(self, layer, thread, workspace, part=None):
-        """A row of the program with all that is known of a layer, or of one part of its columns."""
+        """The fields of a row of the program: all that is known of a layer, or of one part of its columns."""
         architecture = self.architecture
         n_in, n_out = architecture.sizes[layer : layer + 2]
-        operation = np.zeros((), OPERATION)
-        known = dict(
+        known = _NOTHING_KNOWN | dict(
             n_in=n_in, n_out=n_out, x_columns=self.columns(n_in), columns=self.columns(n_out),
             use_bias=architecture.biases[layer],
             x=workspace[layer][1], dx=workspace[layer][2], x_row=self.row_bytes(layer),
@@ -493,16 +496,14 @@ class Plan:
             z_row=self.row_bytes(layer + 1),
             w=self._w[layer], wt=self._wt[layer], arena_bytes=self._arena_bytes,
             slots=self._slot(self._w[layer]), slot_bytes=self._arena_bytes,
-            host=self._size * architecture.parameter_offsets()[layer], host_row=self._size * n_out,
+            host=self._size * self._offsets[layer], host_row=self._size * n_out,
             numbers=self._numbers[layer],
         )  # fmt: skip
         known |= self._share(layer, thread)
         known |= architecture.operations[layer].fields(self, layer, workspace)
         if part is not None:
             known |= self._part(known, part, thread)
-        for field, value in known.items():
-            operation[field] = value
-        return operation
+        return known
 
     def _part(self, known, part, thread):
         """What differs for one part of a layer's columns, as if they were a layer of their own."""
@@ -674,9 +675,7 @@ class Program:
         operation = self.plan.operation(layer, self.thread, self.workspace, part)
         real = () if factory in _WITHOUT_TYPE else (self.plan.architecture.real,)
         operation["kernel"] = address(factory, *arguments, *real, own=own)
-        for field, value in fields.items():
-            operation[field] = value
-        self.operations.append(operation)
+        self.operations.append(tuple((operation | fields).values()))
 
     def emit_activation(self, factory, layer, part=None):
         """Add a pass of a layer's activation; the identity has none."""
