@@ -1,14 +1,20 @@
 """Hand-derived neural-network training for small networks, at the speed of the silicon."""
 
-from . import datasets, schedules
+from . import datasets, metrics, schedules
+from .callbacks import Callback, CSVLogger, EarlyStopping
+from .checkpoints import Checkpoints
 from .formulas.activations import register_activation
 from .gradient_check import check_gradients
+from .history import History
 from .layers import BatchNorm, Dense, Dropout, LayerNorm, Residual
+from .learning_rate_range import LearningRateRange, find_learning_rate
 from .losses import Loss
 from .network import Gradient, Network
+from .online import OnlineTrainer
 from .optimizers import LBFGS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
 from .storage import load
-from .training import History, train
+from .tensorboard import TensorBoardLogger
+from .training import DivergenceError, Training, train
 
 __all__ = [
     "LBFGS",
@@ -19,21 +25,32 @@ __all__ = [
     "AdamW",
     "Adamax",
     "BatchNorm",
+    "CSVLogger",
+    "Callback",
+    "Checkpoints",
     "Dense",
+    "DivergenceError",
     "Dropout",
+    "EarlyStopping",
     "Gradient",
     "History",
     "LayerNorm",
+    "LearningRateRange",
     "Lion",
     "Loss",
     "NAdam",
     "Network",
+    "OnlineTrainer",
     "RAdam",
     "RMSprop",
     "Residual",
+    "TensorBoardLogger",
+    "Training",
     "check_gradients",
     "datasets",
+    "find_learning_rate",
     "load",
+    "metrics",
     "register_activation",
     "schedules",
     "train",

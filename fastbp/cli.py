@@ -16,7 +16,7 @@ from .layers import Dense
 from .losses import Loss
 from .network import Network
 from .optimizers import SGD
-from .training import train
+from .training import DivergenceError, train
 from .warmup import REALS, warm_up
 
 # A column of integers with so many different values at most is taken for classes.
@@ -386,17 +386,18 @@ def _train(task, output, options):
         notice.silence()
 
     rate = getattr(options, "learning_rate", RATE_OF_CLASSES if task.classes else RATE_OF_NUMBERS)
-    history = train(
-        network,
-        (x - shift) / scale,
-        y if task.classes else (y - y_shift) / y_scale,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        optimizer=SGD(rate, options.momentum, weight_decay=options.weight_decay),
-        threads=getattr(options, "threads", None),
-        progress=not quiet,
-    )
-    if not np.isfinite(network.parameters).all():
+    try:
+        history = train(
+            network,
+            (x - shift) / scale,
+            y if task.classes else (y - y_shift) / y_scale,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            optimizer=SGD(rate, options.momentum, weight_decay=options.weight_decay),
+            threads=getattr(options, "threads", None),
+            progress=not quiet,
+        )
+    except DivergenceError:
         print("fastbp: training diverged, nothing was saved: give a lower --learning-rate", file=sys.stderr)
         return 1
     if task.standardise:

@@ -10,6 +10,7 @@ from .formulas import activations
 from .initializers import INITIALIZERS
 from .layers import LAYERS, Dense, place
 from .losses import as_loss
+from .metrics import as_metrics, measure
 from .operations import operation_of
 from .plan import Architecture, Plan, aligned_zeros, automatic_threads
 from .random import fresh_seed
@@ -224,29 +225,85 @@ class Network:
             plan.unpack(flat)
         return float(losses[0] / n), Gradient(flat, self._views(flat), d_inputs)
 
-    def evaluate(self, x, y):
+    def evaluate(self, x, y, metrics=None):
         """How well the network does on rows of data.
 
         Parameters
         ----------
         x, y : see `loss`
+        metrics : sequence of str or callable, optional
+            Names in ``fastbp.metrics.METRICS``, "top_3_accuracy" and the like, or functions (targets,
+            predictions) -> float, which are given the targets as kernels take them and the predictions
+            (n, n_outputs). By default accuracy where the targets are classes, signs or zeros and ones: the
+            share of rows (of outputs, where each is a yes or no of its own) that are predicted right.
 
         Returns
         -------
         dict
-            ``loss``, and ``accuracy`` where the targets are classes, signs or zeros and ones: the share of
-            rows (of outputs, where each is a yes or no of its own) that are predicted right.
+            ``loss``, and each metric under its name.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `loss`, or if a metric is not known or cannot measure the targets of the network's loss.
+
+        Examples
+        --------
+        >>> net = Network([2, 3, 1], seed=0)
+        >>> sorted(net.evaluate([[0, 1], [1, 0]], [1, 0], metrics=["r2", "mean_absolute_error"]))
+        ['loss', 'mean_absolute_error', 'r2']
         """
-        x, y = self.check_data(x, y)
-        result = {"loss": self._loss(x, y)}
         kind = self.loss_function.formula.targets
-        if kind == "classes":
-            labels = y if y.ndim == 1 else y.argmax(axis=1)
-            result["accuracy"] = float((self._outputs("logits", x).argmax(axis=1) == labels).mean())
-        elif kind in ("binary", "sign"):
-            middle = 0.5 if kind == "binary" else 0.0
-            result["accuracy"] = float(((self._outputs("logits", x) > 0) == (y > middle)).mean())
-        return result
+        if metrics is None:
+            metrics = ["accuracy"] if kind in ("classes", "binary", "sign") else []
+        metrics = as_metrics(metrics, self.loss_function.formula)
+        x, y = self.check_data(x, y)
+        return {"loss": self._loss(x, y), **self._measure(metrics, x, y)}
+
+    def compiled(self, optimizer=None, *, batch_size=1):
+        """Functions for your own ``@numba.njit`` code: prediction and, with an optimizer, a step of training.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer, optional
+            What `step` trains with; a schedule of its must count steps.
+        batch_size : int
+            Most rows of a `step`.
+
+        Returns
+        -------
+        CompiledNetwork
+            ``predict_into(x, y)`` and ``step(x, y)``; neither allocates, and both may be called from compiled
+            code and from Python.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind or out of bounds.
+
+        Notes
+        -----
+        Code that calls them cannot be cached by Numba, as they know memory of this process.
+
+        Examples
+        --------
+        >>> from numba import njit
+        >>> net = Network([2, 8, 1], activation="tanh", seed=0)
+        >>> predict_into = net.compiled().predict_into
+        >>> @njit
+        ... def follow(state, out, steps):
+        ...     for _ in range(steps):
+        ...         predict_into(state, out)
+        ...         state[0] += 0.1 * state[1]
+        ...         state[1] += 0.1 * out[0]
+        >>> state, out = np.ones(2), np.zeros(1)
+        >>> follow(state, out, 100)
+        >>> bool(np.isfinite(state).all())
+        True
+        """
+        from .compiled import compile_network
+
+        return compile_network(self, optimizer, batch_size)
 
     def save(self, path):
         """Write architecture and parameters to a ``.safetensors`` file; `fastbp.load` reads it.
@@ -346,6 +403,12 @@ class Network:
             plan.set(batch_size=len(x))
             losses = _run_over(plan, self, x, y)
         return float(losses[0] / len(x))
+
+    def _measure(self, metrics, x, y):
+        """Values of metrics, a dict, on rows and targets that were checked."""
+        if not metrics:
+            return {}
+        return measure(metrics, self.loss_function.formula, y, self._outputs("predict", x))
 
     def _plan(self, task, rows, threads, **options):
         """A plan, taken out of those kept while in use, so that threads of the caller do not share one."""

@@ -613,43 +613,6 @@ BY_NAME = {
 }
 
 
-class Rates:
-    """What an optimizer asks of a training's plan: settings of each layer, and how learning rates change.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-    names : sequence of str
-        Of the layers.
-    epochs, steps_per_epoch : int
-
-    Attributes
-    ----------
-    options : dict
-        What `Plan` is to be told.
-    plateau : Plateau or None
-        If there is one, learning rates are to be adapted after every epoch.
-    """
-
-    def __init__(self, optimizer, names, epochs, steps_per_epoch):
-        self._rows, groups = optimizer.settings_of(names)
-        self.options, self._schedule, self.plateau = dict(groups=groups), (), None
-        if isinstance(optimizer.schedule, ReduceOnPlateau):
-            self.plateau = optimizer.schedule.follow([row[0] for row in self._rows])
-        elif optimizer.schedule is not None:
-            self.options["schedule"] = optimizer.schedule.formula
-            self._schedule = optimizer.schedule.settings(epochs, steps_per_epoch)
-
-    def set(self, plan):
-        """Write the settings where the plan's program reads them."""
-        plan.settings[:, : len(self._rows[0])] = self._rows
-        plan.schedule_settings[: len(self._schedule)] = self._schedule
-
-    def adapt(self, plan, measured):
-        """After an epoch that ended with this measurement: let learning rates fall if it was on a plateau."""
-        plan.settings[:, 0] = self.plateau.next_rates(measured)
-
-
 def as_optimizer(optimizer):
     """The optimizer that a name or an optimizer means.
 

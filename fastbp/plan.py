@@ -259,9 +259,9 @@ class Plan:
             self._w.append(offset)
             offset = _aligned(offset + operation.arena_elements(self, layer) * self._size)
         self._arena_bytes = offset
-        states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
-        offset *= 1 + states + self._slots
-        self._slots_at = self._arena_bytes * (1 + states)
+        self._states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
+        offset *= 1 + self._states + self._slots
+        self._slots_at = self._arena_bytes * (1 + self._states)
         self._wt = []
         for n_in, n_out, wanted in zip(
             self.architecture.sizes, self.architecture.sizes[1:], self._transposed, strict=False
@@ -610,6 +610,16 @@ class Plan:
         for field, value in fields.items():
             self.contexts[field] = value
 
+    @property
+    def by_rows(self):
+        """The address of the section that runs by rows, for `step.run_section`."""
+        return self._sections[1:2].ctypes.data
+
+    @property
+    def unpacking(self):
+        """The address of the section that unpacks the parameters to the host's vector."""
+        return self._unpack
+
     def stage(self):
         """Where a staged plan's row of x (n_inputs,) goes, and a function that runs the program on it.
 
@@ -617,8 +627,17 @@ class Plan:
         """
         row = self._activations[: self.architecture.sizes[0] * self._size].view(self.architecture.dtype)
         self.set(rows=1, batch_rows=1)
-        by_rows = self._sections[1:2].ctypes.data
-        return row, team.bound(address(step.run_section), int(self.contexts[0]["address"]), by_rows)
+        return row, team.bound(address(step.run_section), int(self.contexts[0]["address"]), self.by_rows)
+
+    def bound(self):
+        """(run, unpack): the two without arguments, for the least overhead, where there is one thread.
+
+        They return 0, or something else where a kernel raised. What `set` would set is in the arrays that
+        ``contexts`` has; `unpack` writes where the latest of its calls, or of `pack`, did.
+        """
+        context = int(self.contexts[0]["address"])
+        run = team.bound(address(step.run_epochs), context, 0)
+        return run, team.bound(address(step.run_section), context, self._unpack)
 
     def pack(self, parameters):
         """Copy the host's flat parameter vector into the panels."""
@@ -630,6 +649,29 @@ class Plan:
         """Copy what is left in the panels into a flat vector of the host: parameters, or their gradient."""
         self.set(host=vector.ctypes.data)
         self._run_section(int(self.contexts[0]["address"]), self._unpack)
+
+    def states(self):
+        """The optimizer's states: as many rows as it has, each laid out like the host's flat vector."""
+        states = np.empty((self._states, self.architecture.parameter_offsets()[-1]), self.architecture.dtype)
+        for index, vector in enumerate(states):
+            self._copy_state(index, vector, self._sections[-1])
+        return states
+
+    def set_states(self, states):
+        """Give the optimizer the states that `states` returned."""
+        for index, vector in enumerate(states):
+            self._copy_state(index, vector, self._sections[0])
+
+    def _copy_state(self, index, vector, section):
+        """Pack or unpack, as the section of the first thread does the weights, one of the states."""
+        operations = self._programs[0][0][section["first"] : section["last"]].copy()
+        operations["w"] += (1 + index) * self._arena_bytes
+        operations["wt"] = 0
+        context = self.contexts[:1].copy()
+        context["address"], context["program"] = context.ctypes.data, operations.ctypes.data
+        context["host"] = vector.ctypes.data
+        whole = np.array((0, len(operations), 0), SECTION)
+        self._run_section(int(context["address"][0]), whole.ctypes.data)
 
     def start(self):
         """Run epochs [epoch, last_epoch) in threads of their own; returns their `team.Team`."""

@@ -1,9 +1,11 @@
 """Networks on disk: safetensors, with the architecture as JSON in the metadata. No pickle.
 
-Tensors are called "layer.W", "layer.b" and so on; the metadata has one entry, "fastbp", which `_description`
-writes and `_read_description` checks. The same network gives the same bytes.
+Tensors are called "layer.W", "layer.b" …; the metadata's entry "fastbp" is what `_description` writes and
+`_read_description` checks. The same network gives the same bytes. A checkpoint is such a file with more in
+it: tensors "training.…" and the metadata's entry "fastbp.training", which belong to ``checkpoints.py``.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -22,7 +24,9 @@ from .network import Network
 # Goes up when a file changes so that older versions of fastbp would misread it.
 FORMAT_VERSION = 1
 
-_METADATA_KEY = "fastbp"
+NETWORK_KEY = "fastbp"
+TRAINING_KEY = "fastbp.training"
+TRAINING_PREFIX = "training."
 _DTYPES = {"F32": "float32", "F64": "float64"}
 
 
@@ -43,14 +47,22 @@ def save(network, path):
     OSError
         If the file cannot be written; an older file of that name stays as it was.
     """
+    write_whole(path, to_bytes(tensors_of(network.layers), {NETWORK_KEY: describe(network)}))
+
+
+def tensors_of(layers):
+    """The arrays of layers under the names that a file gives them."""
     tensors = {}
-    for layer in network.layers:
+    for layer in layers:
         for name, values in layer.arrays.items():
             if f"{layer.name}.{name}" in tensors:
                 raise ValueError(f"layers must have different names to be saved; two are {layer.name!r}")
             tensors[f"{layer.name}.{name}"] = np.ascontiguousarray(values)
-    content = to_bytes(tensors, {_METADATA_KEY: json.dumps(_description(network), ensure_ascii=False)})
+    return tensors
 
+
+def write_whole(path, content):
+    """Write a file under another name beside it, and rename it when all of it is on the disk."""
     path = os.path.realpath(os.fsdecode(path))
     temporary = f"{path}.{secrets.token_hex(8)}.tmp"
     try:
@@ -63,6 +75,17 @@ def save(network, path):
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
+
+
+def same_file(path, other, content):
+    """Give a file that has this content another name too; where that cannot be, write it again."""
+    temporary = f"{other}.{secrets.token_hex(8)}.tmp"
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without links
+        write_whole(other, content)
+    else:
+        os.replace(temporary, other)
 
 
 def load(path):
@@ -94,24 +117,35 @@ def load(path):
     ...     load(path)
     Network(2 → 3 tanh → 1, mean_squared_error, 13 parameters, float32)
     """
+    with opened(path) as file:
+        return network_of(file)
+
+
+@contextlib.contextmanager
+def opened(path):
+    """A safetensors file, open for reading; errors are sentences that begin with its name."""
     path = os.fsdecode(path)
     with open(path, "rb"):  # says why a file cannot be read better than what follows
         pass
     try:
         with safe_open(path, framework="numpy") as file:
-            return _network(file)
+            yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
-    except _Unfit as error:
+    except Unfit as error:
         raise ValueError(f"{path} {error}") from None
 
 
-class _Unfit(Exception):
+class Unfit(Exception):
     """Why a file is not one that can be loaded, in words that follow its name."""
 
 
+def describe(network):
+    """What the metadata says of a network: JSON."""
+    return json.dumps(_description(network), ensure_ascii=False)
+
+
 def _description(network):
-    """What the metadata says of a network."""
     from . import __version__
 
     loss = network.loss_function
@@ -133,9 +167,9 @@ def _read_description(text):
         description = json.loads(text)
         version = validation.integer("format_version", description["format_version"], at_least=1)
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _Unfit("does not describe a network: its metadata is damaged") from None
+        raise Unfit("does not describe a network: its metadata is damaged") from None
     if version > FORMAT_VERSION:
-        raise _Unfit(
+        raise Unfit(
             f"was written by a newer fastbp, {description.get('library_version')}: "
             f"its format is version {version}, and this fastbp reads up to {FORMAT_VERSION}"
         )
@@ -149,9 +183,9 @@ def _read_description(text):
         if not described:
             raise ValueError("it has no layer")
     except KeyError as error:
-        raise _Unfit(f"does not describe a network: its metadata lacks {error}") from None
+        raise Unfit(f"does not describe a network: its metadata lacks {error}") from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise _Unfit(f"does not describe a network: {error}") from None
+        raise Unfit(f"does not describe a network: {error}") from None
     return described, inputs, loss, dtype, seed
 
 
@@ -176,18 +210,18 @@ def _layer(found):
         found["layers"] = [_layer(dict(each)) for each in found["layers"]]
     activation = found.get("activation")
     if isinstance(activation, str) and activation not in ACTIVATIONS:
-        raise _Unfit(
+        raise Unfit(
             f"needs the activation {activation!r}, which is not known here: if it is one of your own, "
             f"call fastbp.register_activation({activation!r}, …) before loading"
         )
     return kind(**found)
 
 
-def _network(file):
+def network_of(file):
     """The network in an open file; shapes are compared before any memory is asked for."""
-    text = (file.metadata() or {}).get(_METADATA_KEY)
+    text = (file.metadata() or {}).get(NETWORK_KEY)
     if text is None:
-        raise _Unfit("is a safetensors file, but not one that fastbp wrote")
+        raise Unfit("is a safetensors file, but not one that fastbp wrote")
     described, inputs, loss, dtype, seed = _read_description(text)
 
     expected = {
@@ -195,13 +229,16 @@ def _network(file):
         for name, layer, n_in, *_ in place(described, inputs)
         for parameter in layer.parameters(n_in)
     }
-    missing, extra = sorted(expected.keys() - set(file.keys())), sorted(set(file.keys()) - expected.keys())
+    found = set(file.keys())
+    if TRAINING_KEY in file.metadata():
+        found = {name for name in found if not name.startswith(TRAINING_PREFIX) or name in expected}
+    missing, extra = sorted(expected.keys() - found), sorted(found - expected.keys())
     if missing or extra:
-        raise _Unfit(f"lacks {', '.join(missing)}" if missing else f"has also {', '.join(extra)}")
+        raise Unfit(f"lacks {', '.join(missing)}" if missing else f"has also {', '.join(extra)}")
     for name, shape in expected.items():
         tensor = file.get_slice(name)
         if tuple(tensor.get_shape()) != shape or _DTYPES.get(tensor.get_dtype()) != dtype.name:
-            raise _Unfit(
+            raise Unfit(
                 f"has {name} of shape {tuple(tensor.get_shape())} and type "
                 f"{_DTYPES.get(tensor.get_dtype(), tensor.get_dtype())}; expected {shape} and {dtype.name}"
             )
@@ -210,7 +247,7 @@ def _network(file):
     network._describe(described, inputs, loss, dtype)
     network.seed = seed
     if len({layer.name for layer in network.layers}) < len(network.layers):
-        raise _Unfit("does not describe a network: two layers have the same name")
+        raise Unfit("does not describe a network: two layers have the same name")
     for layer in network.layers:
         for name, values in layer.arrays.items():
             values[:] = file.get_tensor(f"{layer.name}.{name}")

@@ -1,20 +1,23 @@
 """train(): epochs of compiled steps, and what happens between them."""
 
-import signal
-import sys
-import threading
+import math
 import time
-from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from . import validation as checks
+from .callbacks import EarlyStopping, as_callbacks
+from .checkpoints import Checkpoints, fingerprint, read_checkpoint
 from .datasets import split
+from .history import History
+from .interrupts import Interrupts, run_in_team
 from .lbfgs import minimizer, train_whole_batch
+from .metrics import as_metrics
 from .network import Network
-from .optimizers import LBFGS, Rates, as_optimizer
+from .optimizers import LBFGS, as_optimizer
 from .plan import Plan, automatic_threads
+from .progress import Bar, Table
+from .rates import Rates
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -23,47 +26,41 @@ SECONDS_PER_CALL = 0.05
 # A call expected to be shorter runs in the calling thread; starting a thread costs 0.1 ms.
 SECONDS_INLINE = 0.005
 
-# Training shorter than this shows no progress bar unless asked to.
-SECONDS_WITHOUT_PROGRESS = 2.0
+# Weights are looked at after a call, whether they are finite; if a look takes long, only so much of the time
+# as this goes into looks.
+SHARE_OF_LOOKS = 0.02
 
-_POLL_SECONDS = 0.05
 
-
-@dataclass
-class History:
-    """What happened in training: one value per whole epoch.
+class DivergenceError(ArithmeticError):
+    """The loss or the weights became infinite or NaN.
 
     Attributes
     ----------
-    loss : list of float
-        Mean loss over the epoch's rows, each as it was when the row's batch came.
-    validation_loss : list of float
-        Mean loss on the validation rows after the epoch; empty without validation.
-    seconds : list of float
-        Time of the epoch, without validation. Epochs so short that several ran in one compiled call share
-        its time equally.
-    samples_per_second : list of float
-    interrupted : bool
-        Whether Ctrl-C ended training; the parameters are those of the last whole step.
-    threads : int
-        How many threads trained.
+    epoch : int or None
+        Counted from 1; the first one that was seen to be bad. None for `OnlineTrainer`.
+    steps : (int, int)
+        The first and the last step in question, counted from 1.
+    history : History or None
+        Of the epochs before; the network has the weights from before too.
     """
 
-    loss: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    samples_per_second: list[float] = field(default_factory=list)
-    interrupted: bool = False
-    threads: int = 1
-
-    def __len__(self):
-        """Whole epochs."""
-        return len(self.loss)
+    def __init__(self, what, epoch, steps, history):
+        self.epoch, self.steps, self.history = epoch, steps, history
+        first, last = steps
+        place = f"step {first}" if first == last else f"steps {first} to {last}"
+        if epoch is not None:
+            place = f"epoch {epoch} ({place})"
+        super().__init__(
+            f"training diverged in {place}: {what}; the network keeps the weights from "
+            "before. Usual causes: a learning rate that is too high, inputs or targets far from the size of "
+            '1, a loss that does not fit the targets; on_divergence="continue" goes on all the same'
+        )
 
 
 def train(
-    network, x, y, *, epochs=10, batch_size=32, optimizer="sgd", shuffle=True, validation=None, seed=None,
-    threads=None, progress="auto", device="cpu", materialise=False,
+    network, x, y, *, epochs=10, batch_size=32, optimizer="sgd", shuffle=True, validation=None, metrics=(),
+    early_stopping=None, callbacks=(), checkpoints=None, resume=None, on_divergence="raise", seed=None,
+    threads=None, progress="auto", verbose=False, device="cpu", materialise=False,
 ):  # fmt: skip
     """Train a network.
 
@@ -75,7 +72,7 @@ def train(
     y : array-like
         Targets of the network's loss, see `Network.loss`.
     epochs : int
-        Passes over the rows.
+        Passes over the rows; where training is resumed, those of before included.
     batch_size : int or None
         Rows per step; None, or more than there are, means all of them. A shorter last batch is trained on,
         and averaged over its own size.
@@ -87,13 +84,29 @@ def train(
         Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number.
     validation : float or (x, y), optional
         Rows to measure the loss on after each epoch: a share of the rows, drawn by `seed` and not trained on,
-        or rows and targets of their own.
+        or rows and targets of their own. A share copies the rows; arrays larger than memory want the pair.
+    metrics : sequence of str or callable
+        What else to measure on the validation rows, see `Network.evaluate`.
+    early_stopping : EarlyStopping, optional
+        Ends training that no longer gets better, and gives back the best weights.
+    callbacks : sequence of Callback or callable
+        Called between epochs, in their order. A function is called with the `Training` after each epoch.
+    checkpoints : Checkpoints, optional
+        Where and how often to write what `resume` needs.
+    resume : str or path, optional
+        A checkpoint, or a folder of checkpoints, whose newest is taken. Training goes on from there to the
+        very bits that it would have reached without the interruption. The network takes its weights from
+        it; data, batch size, optimizer and network must be those of before, threads need not.
+    on_divergence : {"raise", "continue"}
+        What to do when the loss or the weights become infinite or NaN.
     seed : int, optional
-        Where orders come from; the network's own seed by default.
+        Where orders come from; the network's own seed by default, or that of the checkpoint.
     threads : int, optional
         By default as many as the work of a step is worth. The trained bits do not depend on it.
     progress : bool or "auto"
         Whether to show a progress bar; "auto" does in a terminal or notebook if training takes seconds.
+    verbose : bool or int
+        Whether to write a table to standard output, for logs: a line for every epoch, or every so many.
     device : {"cpu"}
     materialise : bool
         Write each step's gradients to memory before the update. The same bits, slower; for comparison.
@@ -105,12 +118,21 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of bounds, or data do not fit the network; nothing is
-        changed then.
+        If an argument is of the wrong kind or out of bounds, data do not fit the network, or a checkpoint
+        is of another training; nothing is changed then.
+    DivergenceError
+        If the loss or the weights became infinite or NaN. The network has the weights from before the
+        epoch, or before the compiled call where short epochs are run several in a call; from a few epochs
+        before where a call is too short for a look at the weights.
+    OSError
+        If a checkpoint cannot be read or written.
 
     Notes
     -----
     Ctrl-C ends training after the current step and returns the history so far.
+
+    Training a network again goes on from its weights, but is a training of its own: the optimizer's state
+    starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.
 
     Examples
     --------
@@ -126,28 +148,38 @@ def train(
     epochs = checks.positive_integer("epochs", epochs)
     optimizer = as_optimizer(optimizer)
     whole_batch = isinstance(optimizer, LBFGS)
-    if whole_batch:
-        minimizer()  # says so where it is missing
     shuffle = checks.boolean("shuffle", shuffle)
     materialise = checks.boolean("materialise", materialise)
-    seed = network.seed if seed is None else checks.seed(seed)
+    metrics = as_metrics(metrics, network.loss_function.formula)
+    callbacks = _all_callbacks(early_stopping, callbacks, checkpoints, verbose)
+    if whole_batch:
+        minimizer()  # says so where it is missing
+        if callbacks or metrics or resume is not None:
+            raise ValueError(
+                "LBFGS is run by SciPy: it takes no callbacks, metrics, early stopping, table or checkpoints"
+            )
+    checks.known_name("on_divergence", on_divergence, ("raise", "continue"))
     if progress != "auto":
         progress = checks.boolean("progress", progress)
     if checks.known_name("device", device, ("cpu", "cuda")) == "cuda":
         raise ValueError('device "cuda" is not there yet; "cpu" is')
+    checkpoint = None if resume is None else read_checkpoint(resume, network)
+    seed = checks.seed(seed) if seed is not None else checkpoint.seed if checkpoint else network.seed
     x, y = network.check_data(x, y)
     x, y, held_out = _hold_out(network, x, y, validation, seed)
+    if metrics and not held_out:
+        raise ValueError("metrics are measured on validation rows; give validation=")
     n = len(x)
-    batch_size = (
-        n if batch_size is None or whole_batch else min(n, checks.positive_integer("batch_size", batch_size))
-    )
+    if batch_size is None or whole_batch:
+        batch_size = n
+    batch_size = min(n, checks.positive_integer("batch_size", batch_size))
     work = network.architecture.multiply_adds(batch_size)
     threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
 
     if whole_batch:
-        history, bar = History(threads=threads), _Progress(progress, epochs, n)
+        history, bar = History(threads=threads), Bar(progress, epochs, n)
         return train_whole_batch(network, optimizer, x, y, held_out, epochs, history, bar)
-    rates = Rates(optimizer, [layer.name for layer in network.layers], epochs, -(-n // batch_size))
+    rates = Rates(optimizer, network, epochs, -(-n // batch_size))
     plan = Plan(
         network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
         materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
@@ -157,98 +189,239 @@ def train(
     plan.set(
         x=x.ctypes.data, targets=y.ctypes.data, n_rows=n, order=order.ctypes.data if shuffle else 0,
         row_losses=row_losses.ctypes.data, shuffle=shuffle, seed=np.uint64(seed).astype(np.int64),
-        epoch=0, step=0,
+        epoch=0, step=0, careful=on_divergence == "raise",
     )  # fmt: skip
-    plan.pack(network.parameters)
-    history = History(threads=threads)
-    bar = _Progress(progress, epochs, n)
-    try:
-        _run(network, plan, history, epochs, n, held_out, bar, rates)
-    finally:
-        plan.unpack(network.parameters)
-        bar.close()
-    return history
+    training = Training(
+        network, plan, rates, x, y, epochs=epochs, held_out=held_out, metrics=metrics, callbacks=callbacks,
+        identity=dict(seed=seed, shuffle=shuffle, batch_size=batch_size, optimizer=optimizer),
+        looks=on_divergence == "raise",
+    )  # fmt: skip
+    training._run(checkpoint, progress)
+    return training.history
 
 
-def _run(network, plan, history, epochs, n, held_out, bar, rates):
-    """Epochs in calls of about SECONDS_PER_CALL; fills the history."""
-    steps_per_epoch = -(-n // plan.batch_size)
-    # A guess for the first call, on the slow side: 2e9 multiply-adds a second and 1 µs a step.
-    seconds = network.architecture.multiply_adds(n) / 2e9 + steps_per_epoch * 1e-6
-    done = 0
-    with _Interrupts(plan) as interrupts:
-        while done < epochs and not interrupts.asked:
-            at_once = (
-                1
-                if held_out or rates.plateau
-                else max(1, min(epochs - done, int(SECONDS_PER_CALL / seconds)))
-            )
-            if not done:
-                at_once = min(at_once, max(1, int(SECONDS_INLINE / seconds)))
-            losses = np.zeros(at_once)
-            plan.set(first_epoch=done, last_epoch=done + at_once, losses=losses.ctypes.data)
-            start = time.perf_counter()
-            if plan.threads == 1 and at_once * seconds < SECONDS_INLINE:
-                plan.run()
-            else:
-                _run_in_team(plan, interrupts, bar, done * n)
-            elapsed = time.perf_counter() - start
-            completed = int(plan.contexts[0]["epoch"]) - done
-            for loss in losses[:completed]:
-                history.loss.append(float(loss / n))
-                history.seconds.append(elapsed / completed)
-                history.samples_per_second.append(n * completed / elapsed)
-            done += completed
-            if held_out and completed:
-                plan.unpack(network.parameters)
-                history.validation_loss.append(network._loss(*held_out))
-            if rates.plateau and completed:
-                rates.adapt(plan, (history.validation_loss or history.loss)[-1])
-            bar.show(done * n, history)
-            seconds = max(elapsed / at_once, 1e-9)
-        history.interrupted = interrupts.asked
+def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):
+    """Callbacks in the order in which they are called: checkpoints last, as they keep the state of others."""
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+        raise TypeError(f"early_stopping must be a fastbp.EarlyStopping; got {early_stopping!r}")
+    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
+        raise TypeError(f"checkpoints must be a fastbp.Checkpoints; got {checkpoints!r}")
+    every = int(verbose) if isinstance(verbose, (bool, np.bool_)) else verbose
+    every = every and checks.integer("verbose", every, at_least=1)
+    table = [Table(every)] if every else []
+    first = [] if early_stopping is None else [early_stopping]
+    return [*first, *as_callbacks(callbacks), *table, *([] if checkpoints is None else [checkpoints])]
 
 
-def _run_in_team(plan, interrupts, bar, rows_before):
-    """One call in threads of its own, while this one draws progress."""
-    team = plan.start()
-    try:
-        while not team.wait(_POLL_SECONDS):
-            if interrupts.asked:
-                plan.stop()
-            bar.show(rows_before + plan.steps_done * plan.batch_size)
-    except KeyboardInterrupt:
-        plan.stop()
-        team.wait()
-        raise
+class Training:
+    """A training while it runs: what callbacks are given.
 
-
-class _Interrupts:
-    """While it is open, Ctrl-C asks the plan to stop after its step; a second one raises KeyboardInterrupt.
-
-    Python could raise the first one too, but anywhere: between a call and the record of what it did.
-    Handlers belong to the main thread, and one that is not Python's own is the caller's business.
+    Attributes
+    ----------
+    network : Network
+        As it is after the epoch, for callbacks that need it, see `Callback.next_epoch`. To be read only.
+    history : History
+        With the epoch's own numbers.
+    epochs : int
+        How many there are to be.
+    validates : bool
+        Whether there are validation rows.
+    metric_names : list of str
+    failed : bool
+        Whether training ended by an error.
+    resumed : bool
+        Whether it goes on from a checkpoint.
     """
 
-    def __init__(self, plan):
-        self._plan, self._installed, self.asked = plan, False, False
+    def __init__(self, network, plan, rates, x, y, *, epochs, held_out, metrics, callbacks, identity, looks):
+        self.network, self.epochs, self.failed = network, epochs, False
+        self.history = History(threads=plan.threads)
+        self.validates, self.metric_names = held_out is not None, [metric.name for metric in metrics]
+        self.history.metrics.update({name: [] for name in self.metric_names})
+        self._plan, self._rates, self._x, self._y = plan, rates, x, y
+        self._held_out, self._metrics = held_out, metrics
+        self._callbacks, self._identity, self._looks = callbacks, identity, looks
+        self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
+        self._started, self.resumed = [], False
 
-    def __enter__(self):
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
-        return self
+    # For callbacks
 
-    def __exit__(self, *exception):
-        if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+    @property
+    def epoch(self):
+        """Whole epochs done, those of before a resume included."""
+        return len(self.history.loss)
 
-    def _handle(self, number, frame):
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        self._plan.stop()
+    @property
+    def learning_rate(self):
+        """The optimizer's, as its schedule has it at the end of the latest epoch.
+
+        May be set for the epochs to come: that of each layer changes by the same factor, and a compiled
+        schedule begins from it.
+        """
+        return self._rates.at_end_of(self._plan, self.epoch)
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self._rates.change(self._plan, checks.real_number("learning_rate", value, above=0))
+
+    @property
+    def at_an_end(self):
+        """Whether the optimizer is where the history is, rather than some epochs or steps ahead."""
+        context, steps = self._plan.contexts[0], -(-len(self._x) // self._plan.batch_size)
+        return context["epoch"] == self.epoch and context["step"] == self.epoch * steps
+
+    def identity(self):
+        """What must be the same where a training is resumed, by name: a dict of JSON values."""
+        held_out = None if self._held_out is None else fingerprint(*self._held_out)
+        return self._identity | {
+            "optimizer": repr(self._identity["optimizer"]), "number of rows": len(self._x),
+            "data": fingerprint(self._x, self._y), "validation rows": held_out, "metrics": self.metric_names,
+            "schedule": list(self._rates.schedule_settings),
+        }  # fmt: skip
+
+    def set_parameters(self, values):
+        """Go on from other weights, (n_parameters,); writing to the network would not reach the training."""
+        self.network.parameters[:] = values
+        self._plan.pack(self.network.parameters)
+
+    def collect(self):
+        """Bring the weights to the network now, for a callback that did not ask for them beforehand."""
+        self._collect(always=True)
+
+    def stop(self, reason="a callback asked for it"):
+        """End training after this epoch."""
+        self.history.stopped = reason
+
+    # The run
+
+    def _run(self, checkpoint, progress):
+        """All epochs; whatever happens, the network has whole weights then and callbacks know the end."""
+        plan, network, self.resumed = self._plan, self.network, checkpoint is not None
+        if self.resumed:
+            checkpoint.check(self)
+            checkpoint.restore_history(self)
+        bar = Bar(progress, self.epochs, len(self._x), self.epoch)
+        self._guess_seconds()
+        try:
+            with Interrupts(plan) as interrupts:
+                for callback in self._callbacks:
+                    self._started.append(callback)
+                    callback.start(self)
+                if self.resumed:
+                    checkpoint.restore(self)
+                plan.pack(network.parameters)
+                while self.epoch < self.epochs and not interrupts.asked and not self.history.stopped:
+                    self._call(interrupts, bar)
+                self._collect(always=True, interrupted=interrupts.asked)
+                self.history.interrupted = interrupts.asked
+        except BaseException as error:
+            self.failed = True
+            if not isinstance(error, DivergenceError) and not self._collected:
+                plan.unpack(network.parameters)
+            raise
+        finally:
+            bar.close()
+            self._end()
+
+    def _end(self):
+        """Tell every callback, whatever the others do."""
+        errors = []
+        for callback in self._started:
+            try:
+                callback.end(self)
+            except Exception as error:
+                errors.append(error)
+        if errors and not self.failed:
+            raise errors[0]
+
+    def _guess_seconds(self):
+        """Seconds of an epoch, before there was one: 2e9 multiply-adds a second and 1 µs a step, slowly."""
+        n = len(self._x)
+        steps = -(-n // self._plan.batch_size)
+        self._epoch_seconds = self.network.architecture.multiply_adds(n) / 2e9 + steps * 1e-6
+        self._guessed = True
+
+    def _epochs_at_once(self):
+        """(how many epochs to run in the next call, whether the network is needed after it)."""
+        done = self.epoch
+        at_once = max(1, min(self.epochs - done, int(SECONDS_PER_CALL / self._epoch_seconds)))
+        if self._guessed:
+            at_once = min(at_once, max(1, int(SECONDS_INLINE / self._epoch_seconds)))
+        due = [callback.next_epoch(done) for callback in self._callbacks]
+        due = min((epoch for epoch in due if epoch is not None), default=None)
+        if self.validates or self._rates.plateau:
+            due = done + 1
+        if due is not None:
+            at_once = min(at_once, due - done)
+        return at_once, due == done + at_once
+
+    def _call(self, interrupts, bar):
+        """One compiled call, and what follows it."""
+        plan, n, done = self._plan, len(self._x), self.epoch
+        at_once, needed = self._epochs_at_once()
+        losses = np.zeros(at_once)
+        plan.set(first_epoch=done, last_epoch=done + at_once, losses=losses.ctypes.data)
+        self._first_step, self._collected = int(plan.contexts[0]["step"]) + 1, False
+        start = time.perf_counter()
+        if plan.threads == 1 and at_once * self._epoch_seconds < SECONDS_INLINE:
+            plan.run()
+        else:
+            run_in_team(plan, interrupts, lambda steps: bar.show(done * n + steps * plan.batch_size))
+        elapsed = time.perf_counter() - start
+        completed = int(plan.contexts[0]["epoch"]) - done
+        losses = (losses / n).tolist()
+        self._seconds_since_look += elapsed
+        if self._looks and not all(map(math.isfinite, losses)):  # the epoch that it ended in included
+            first = int(np.isfinite(losses).argmin())
+            raise self._divergence(f"the loss became {losses[first]}", done + first + 1, exactly=True)
+        losses = losses[:completed]
+        self._collect(always=needed and completed > 0, interrupted=interrupts.asked)
+        for loss in losses:
+            self._record(loss, elapsed / completed)
+        bar.show((done + completed) * n, self.history)
+        self._epoch_seconds, self._guessed = max(elapsed / at_once, 1e-9), False
+
+    def _record(self, loss, seconds):
+        """An epoch's row of the history, and its callbacks."""
+        history = self.history
+        history.loss.append(loss)
+        history.seconds.append(seconds)
+        history.samples_per_second.append(len(self._x) / seconds)
+        history.learning_rate.append(self.learning_rate)
+        if self.validates:
+            history.validation_loss.append(self.network._loss(*self._held_out))
+            for name, value in self.network._measure(self._metrics, *self._held_out).items():
+                history.metrics[name].append(value)
+        if self._rates.plateau:
+            self._rates.adapt(self._plan, history)
+        for callback in self._callbacks:
+            callback.epoch(self)
+
+    def _collect(self, always, interrupted=False):
+        """Bring the weights from the panels to the network, if they are finite, and if it is time to look."""
+        if self._collected or not (
+            always or (self._looks and self._seconds_since_look * SHARE_OF_LOOKS >= self._seconds_of_look)
+        ):
+            return
+        if not self._looks:
+            self._plan.unpack(self.network.parameters)
+        else:
+            start = time.perf_counter()
+            found = np.empty_like(self.network.parameters)
+            self._plan.unpack(found)
+            if not checks.all_finite(found) and not interrupted:
+                epoch = int(self._plan.contexts[0]["epoch"])
+                raise self._divergence("a weight became infinite or NaN", epoch)
+            self.network.parameters[:] = found
+            self._seconds_since_look, self._seconds_of_look = 0.0, time.perf_counter() - start
+        self._collected = True
+
+    def _divergence(self, what, epoch, exactly=False):
+        """The error that says so: a loss ends the run after its step, weights are seen after the call."""
+        per_epoch = -(-len(self._x) // self._plan.batch_size)
+        last = int(self._plan.contexts[0]["step"])
+        first = last if exactly else max(self._first_step, (epoch - 1) * per_epoch + 1)
+        return DivergenceError(what, epoch, (first, min(last, epoch * per_epoch)), self.history)
 
 
 def _hold_out(network, x, y, validation, seed):
@@ -266,33 +439,3 @@ def _hold_out(network, x, y, validation, seed):
         x, y, checks.real_number("validation", validation, above=0, below=1), seed
     )
     return first_x, first_y, second
-
-
-class _Progress:
-    """A tqdm bar over rows that appears when it is worth it."""
-
-    def __init__(self, wanted, epochs, n):
-        self._wanted = sys.stderr.isatty() if wanted == "auto" else wanted
-        self._delay = SECONDS_WITHOUT_PROGRESS if wanted == "auto" else 0.0
-        self._start, self._total, self._epochs, self._n = time.perf_counter(), epochs * n, epochs, n
-        self._bar = None
-
-    def show(self, rows, history=None):
-        if not self._wanted:
-            return
-        if self._bar is None:
-            if time.perf_counter() - self._start < self._delay:
-                return
-            self._bar = tqdm(
-                total=self._total, unit=" rows", unit_scale=True, desc="training", mininterval=0.1
-            )
-        if history is not None and len(history):
-            shown = {"epoch": f"{len(history)}/{self._epochs}", "loss": f"{history.loss[-1]:.4g}"}
-            if history.validation_loss:
-                shown["validation"] = f"{history.validation_loss[-1]:.4g}"
-            self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(min(rows, self._total) - self._bar.n)
-
-    def close(self):
-        if self._bar is not None:
-            self._bar.close()

@@ -79,15 +79,18 @@ def integer(name, value, *, at_least=None, at_most=None):
     ValueError
         If it is out of bounds.
     """
-    wanted = f"{name} must be an integer" + _bounds(at_least=at_least, at_most=at_most)
+
+    def wanted():
+        return f"{name} must be an integer" + _bounds(at_least=at_least, at_most=at_most)
+
     if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{wanted}; got {value}")
+        raise TypeError(f"{wanted()}; got {value}")
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{wanted}; got {_describe(value)}") from None
+        raise TypeError(f"{wanted()}; got {_describe(value)}") from None
     if (at_least is not None and number < at_least) or (at_most is not None and number > at_most):
-        raise ValueError(f"{wanted}; got {number}")
+        raise ValueError(f"{wanted()}; got {number}")
     return number
 
 
@@ -129,10 +132,13 @@ def real_number(name, value, *, at_least=None, above=None, at_most=None, below=N
     ...
     ValueError: learning_rate must be a finite number above 0; got -0.1
     """
-    bounds = _bounds(at_least=at_least, above=above, at_most=at_most, below=below)
-    wanted = f"{name} must be a finite number{bounds}"
+
+    def wanted():
+        bounds = _bounds(at_least=at_least, above=above, at_most=at_most, below=below)
+        return f"{name} must be a finite number{bounds}"
+
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{wanted}; got {_describe(value)}")
+        raise TypeError(f"{wanted()}; got {_describe(value)}")
     try:
         number = float(value)
     except OverflowError:
@@ -145,7 +151,7 @@ def real_number(name, value, *, at_least=None, above=None, at_most=None, below=N
         and (below is None or number < below)
     )
     if not inside:
-        raise ValueError(f"{wanted}; got {_describe(value)}")
+        raise ValueError(f"{wanted()}; got {_describe(value)}")
     return number
 
 
@@ -245,8 +251,8 @@ def inputs(x, n_inputs, dtype, *, row=False):
     Parameters
     ----------
     x : array-like (n, n_inputs)
-        Real numbers, integers or booleans in any layout: an array, a frame, a list of lists. An array (n,) is
-        taken as (n, 1) where `n_inputs` is 1.
+        Real numbers, integers or booleans in any layout: an array, a frame, a list of lists, a sparse matrix
+        or array of SciPy, which becomes dense. An array (n,) is taken as (n, 1) where `n_inputs` is 1.
     n_inputs : int
     dtype : numpy.dtype
         The network's, float32 or float64.
@@ -256,7 +262,8 @@ def inputs(x, n_inputs, dtype, *, row=False):
     Returns
     -------
     array (n, n_inputs) of dtype
-        C-contiguous, aligned, writeable, in native byte order; `x` itself if it is all that already.
+        C-contiguous, aligned, in native byte order; `x` itself, or a view of it, if it is all that already,
+        as a memory-mapped array may be.
 
     Raises
     ------
@@ -276,7 +283,7 @@ def inputs(x, n_inputs, dtype, *, row=False):
     ...
     ValueError: x must be finite; row 1, column 1 is nan
     """
-    a = _numbers("x", x)
+    a = _dense("x", x, dtype) if _is_sparse(x) else _numbers("x", x)
     if a.ndim == 1 and n_inputs == 1:
         a = a.reshape(-1, 1)
     elif row and a.shape == (n_inputs,):
@@ -325,8 +332,7 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     Returns
     -------
     array (n_rows, n_outputs) of dtype, or int64 array (n_rows,) of classes
-        C-contiguous, aligned, writeable, in native byte order; `y` itself, or a view of it, if it is all that
-        already.
+        C-contiguous, aligned, in native byte order; `y` itself, or a view of it, if it is all that already.
 
     Raises
     ------
@@ -346,6 +352,7 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     ValueError: y must hold classes from 0 to 2; row 2 is 3
     """
     classes = loss.targets == "classes"
+    y = y.toarray() if _is_sparse(y) else y
     a = _numbers("y", y, f"integer classes from 0 to {n_outputs - 1}" if classes else "real numbers")
     if a.ndim == 0 or len(a) != n_rows:
         raise ValueError(f"y must have as many rows as x, {n_rows}; got shape {a.shape}")
@@ -400,6 +407,23 @@ def _probabilities(p):
     return p
 
 
+def _is_sparse(values):
+    """Whether it is a sparse matrix or array of SciPy, which this does not import."""
+    return type(values).__module__.startswith("scipy.sparse")
+
+
+def _dense(name, sparse, dtype):
+    """Rows of a sparse matrix -> array of dtype, some rows at a time, so that no second one is needed."""
+    if sparse.ndim != 2 or sparse.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be a table of real numbers; got a sparse one of {sparse.dtype}")
+    rows, out = sparse.tocsr(), np.empty(sparse.shape, dtype)
+    step = max(1, _BLOCK // max(1, sparse.shape[1]))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for start in range(0, len(out), step):
+            out[start : start + step] = rows[start : start + step].toarray()
+    return out
+
+
 def _numbers(name, values, wanted="real numbers"):
     """Anything array-like -> an array of booleans, integers or floats, without a copy where it is one."""
     if type(values) is np.ndarray and values.dtype.kind in "biuf":
@@ -430,6 +454,16 @@ def _numbers(name, values, wanted="real numbers"):
     return out
 
 
+def all_finite(a):
+    """Whether a contiguous array holds finite numbers only."""
+    flat = a.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = np.isfinite(flat[start : start + _BLOCK])
+        if np.count_nonzero(block) < block.size:
+            return False
+    return True
+
+
 def _finite(name, a, dtype):
     """Give `a` the form that kernels take, or refuse its first element that is not finite in `dtype`."""
     out = _in_kernel_form(a, dtype)
@@ -447,8 +481,8 @@ def _finite(name, a, dtype):
 
 
 def _in_kernel_form(a, dtype):
-    """C-contiguous, aligned, writeable, native: another layout is another type to Numba, compiled anew."""
-    if a.dtype == dtype and a.flags.carray:
+    """C-contiguous, aligned, native: kernels read by address, and write to nothing of the user's."""
+    if a.dtype == dtype and a.flags.c_contiguous and a.flags.aligned:
         return a
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return np.array(a, dtype=dtype, order="C")

@@ -14,6 +14,7 @@ from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.formulas.schedules import SCHEDULES
+from fastbp.metrics import METRICS
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 if not FOLDER.is_dir():
@@ -55,6 +56,10 @@ def test_every_row_has_a_benchmark(module, benchmark, rows):
 
 def test_every_schedule_has_a_benchmark():
     assert set(found("bench_update")["time_schedule"].params[0]) == set(SCHEDULES)
+
+
+def test_every_metric_has_a_benchmark():
+    assert set(found("bench_trainer")["time_metric"].params[0]) == set(METRICS)
 
 
 def test_every_loss_has_a_benchmark():

@@ -119,6 +119,23 @@ def test_every_kind_of_layer_learns_the_digits():
     assert "batch norm" in text.split("running mean")[0]
 
 
+def test_watch_and_resume():
+    text = output("watch_and_resume")
+    assert "stopped: validation_loss was not better in 8 epochs" in text
+    assert "the resumed network has the same bits: True" in text
+    assert "training diverged in epoch 1 " in text
+    accuracy = text.split("'accuracy': ")[1].split("}")[0]
+    assert float(accuracy) > 0.96
+
+
+def test_online_learning_follows_the_change():
+    errors = load("online_learning")["follow"]()
+    before, after, end = errors[8000:10000].mean(), errors[10000:10200].mean(), errors[-2000:].mean()
+    assert before < 0.005
+    assert after > 3 * before
+    assert end < 0.005
+
+
 def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):
     text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]
@@ -130,3 +147,10 @@ def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):
     assert names["probabilities"].shape == (359, 10)
     assert names["net"].evaluate(names["x_test"], names["y_test"])["accuracy"] > 0.96
     assert (tmp_path / "digits.safetensors").is_file()
+
+
+def test_control_loop():
+    before, during, after = load("control_loop")["balance"]()
+    assert abs(before).max() > 1, "untaught it falls"
+    assert abs(during[-1000:]).max() < 0.25
+    assert abs(after.reshape(-1, 1000)[:, -1]).max() < 0.02, "taught it stands, a second after each push"

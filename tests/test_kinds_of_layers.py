@@ -225,3 +225,34 @@ def test_a_network_without_these_layers_has_the_same_program():
     ]
     assert programs[0] == programs[1]
     assert len(programs[0]) == 15
+
+
+@pytest.mark.parametrize("name", ["dropout", "batch norm", "residual", "layer norm in chunks"])
+def test_resumed_to_the_bit(name, tmp_path):
+    how = dict(optimizer=fastbp.Adam(0.01), seed=5)
+    whole, x, y, batch_size = make_layered(name)
+    fastbp.train(whole, x, y, epochs=4, batch_size=batch_size, **how)
+    cut, again = make_layered(name)[0], make_layered(name)[0]
+    checkpoints = fastbp.Checkpoints(tmp_path, every=3)
+    fastbp.train(cut, x, y, epochs=3, batch_size=batch_size, checkpoints=checkpoints, **how)
+    fastbp.train(again, x, y, epochs=4, batch_size=batch_size, resume=tmp_path, threads=2, **how)
+    assert np.array_equal(again.parameters, whole.parameters)
+    assert not np.array_equal(cut.parameters, whole.parameters)
+
+
+def test_steps_of_ones_own_are_those_of_training():
+    for name in ("dropout", "residual"):
+        optimizer = fastbp.SGD(0.01, momentum=0.9)
+        (net, x, y, n), (online, *_), (compiled, *_) = (make_layered(name) for _ in range(3))
+        x, y = x[: 2 * n], y[: 2 * n]
+        fastbp.train(net, x, y, epochs=1, batch_size=n, optimizer=optimizer, shuffle=False)
+        trainer = fastbp.OnlineTrainer(online, optimizer, batch_size=n)
+        step = compiled.compiled(optimizer, batch_size=n).step
+        for rows in (slice(n), slice(n, 2 * n)):
+            trainer.step(x[rows], y[rows])
+            step(x[rows], y[rows])
+        assert np.array_equal(online.parameters, net.parameters)
+        assert np.array_equal(compiled.parameters, net.parameters)
+        row = np.empty(net.layers[-1].n_out)
+        compiled.compiled().predict_into(x[0], row)
+        assert np.array_equal(row, net.predict(x[0]))

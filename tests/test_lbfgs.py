@@ -119,3 +119,10 @@ def test_refuses(settings):
     (name,) = settings
     with pytest.raises((TypeError, ValueError), match=name):
         fastbp.LBFGS(**settings)
+
+
+@pytest.mark.parametrize("option", [{"callbacks": [print]}, {"verbose": True}, {"metrics": ["r2"]}])
+def test_what_scipy_does_not_know_is_refused(option):
+    net = fastbp.Network([2, 1])
+    with pytest.raises(ValueError, match="LBFGS is run by SciPy"):
+        fastbp.train(net, [[0, 1], [1, 0]], [1, 0], optimizer="lbfgs", **option)

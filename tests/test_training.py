@@ -13,9 +13,9 @@ import pytest
 from numba import njit
 
 import fastbp
-from fastbp import SGD, random, training
+from fastbp import SGD, EarlyStopping, interrupts, progress, random, training
 from fastbp.datasets import split
-from fastbp.training import History
+from fastbp.history import History
 from tests import reference
 from tests.samples import batches, difference, draw_inputs, draw_targets, flat, make_network, reference_layers
 
@@ -219,12 +219,34 @@ def test_short_training_is_silent(progress, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_progress_shows_in_a_terminal_and_in_a_notebook(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert not progress.somebody_watches()
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    assert progress.somebody_watches()
+    monkeypatch.delitem(sys.modules, "ipykernel")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert progress.somebody_watches()
+
+
+def test_progress_of_a_resumed_training_starts_where_it_was(tmp_path, capfd):
+    x, y = data(23)
+    trained(x, y, epochs=3, checkpoints=fastbp.Checkpoints(tmp_path, every=3))
+    trained(x, y, epochs=4, resume=tmp_path, progress=True)
+    shown = capfd.readouterr().err
+    assert "| 69.0/92.0 [" in shown
+    assert "epoch=4/4" in shown
+
+
 def test_progress_with_validation_and_threads(capfd, monkeypatch):
-    monkeypatch.setattr(training, "_POLL_SECONDS", 0.0005)
+    monkeypatch.setattr(interrupts, "_POLL_SECONDS", 0.0005)
     x, y = data(2000)
-    trained(x, y, epochs=30, batch_size=5, progress=True, threads=2, validation=0.1)
+    trained(x, y, epochs=30, batch_size=5, progress=True, threads=2, validation=0.1, metrics=["r2"])
     shown = capfd.readouterr().err
     assert "validation=" in shown
+    assert "r2=" in shown
+    assert "rows/s" in shown
     assert "epoch=30/30" in shown
 
 
@@ -393,6 +415,20 @@ BAD_SETTINGS = [
     (dict(threads="2"), TypeError, "threads must be .* got '2'"),
     (dict(progress="yes"), TypeError, "progress must be True or False"),
     (dict(progress=None), TypeError, "progress must be True or False"),
+    (dict(metrics=["r2"]), ValueError, "metrics are measured on validation rows; give validation="),
+    (dict(metrics=["f1"], validation=0.5), ValueError, "the metric 'f1' is of classes"),
+    (dict(metrics="r2"), TypeError, "metrics must be a list"),
+    (dict(early_stopping=5), TypeError, "early_stopping must be a fastbp.EarlyStopping; got 5"),
+    (dict(early_stopping=EarlyStopping(monitor="r2")), ValueError, "'r2' is not measured here.*give valid"),
+    (dict(callbacks=print), TypeError, "callbacks must be a list"),
+    (dict(callbacks=[3]), TypeError, "callbacks must be functions or of fastbp.Callback; got 3"),
+    (dict(callbacks=[EarlyStopping]), TypeError, "callbacks must be functions or of fastbp.Callback"),
+    (dict(checkpoints="runs"), TypeError, "checkpoints must be a fastbp.Checkpoints"),
+    (dict(resume=3), TypeError, "resume must be the path"),
+    (dict(resume="nowhere"), FileNotFoundError, "nowhere"),
+    (dict(on_divergence="ignore"), ValueError, "unknown on_divergence 'ignore'"),
+    (dict(verbose=-1), ValueError, "verbose must be"),
+    (dict(verbose="yes"), TypeError, "verbose must be"),
     (dict(device="gpu"), ValueError, "unknown device 'gpu'"),
     (dict(device=0), TypeError, "device must be a name"),
     (dict(materialise=None), TypeError, "materialise must be True or False"),
@@ -456,8 +492,105 @@ def test_optimizer_by_name_has_its_defaults():
     )
 
 
-def test_a_training_that_diverges_ends_in_infinity_not_in_an_error():
+# Divergence
+
+
+def step_of_divergence(rows, validation):
+    """The first step whose loss is not finite, found step by step."""
+    x, y = (100 * part for part in data(25))
+    if validation:
+        x, y, *_ = split(x, y, validation, 1)
+    trainer = fastbp.OnlineTrainer(
+        make_network([3, 4, 2], dtype="float64"), SGD(10.0), batch_size=5, on_divergence="continue"
+    )
+    for epoch in range(500):
+        order = np.arange(rows)
+        shuffle(order, 1, epoch)
+        for start in range(0, rows, 5):
+            batch = order[start : start + 5]
+            if not np.isfinite(trainer.step(x[batch], y[batch])):
+                return trainer.steps
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("validation", [None, 0.2])
+def test_divergence_is_an_error_that_names_epoch_and_step(threads, validation):
+    x, y = data(25)
+    net = make_network([3, 4, 2], dtype="float64")
+    how = dict(epochs=500, batch_size=5, optimizer=SGD(10.0), threads=threads, validation=validation)
+    steps = 4 if validation else 5
+    with pytest.raises(fastbp.DivergenceError, match="learning rate that is too high") as caught:
+        fastbp.train(net, 100 * x, 100 * y, **how)
+    error = caught.value
+    assert isinstance(error, ArithmeticError)
+    assert "\n" not in str(error)
+    assert f"in epoch {error.epoch} (" in str(error)
+    assert np.isfinite(net.parameters).all()
+    assert np.isfinite(error.history.loss).all()
+    assert error.steps == 2 * (step_of_divergence(25 if not validation else 20, validation),)
+    assert (error.epoch - 1) * steps < error.steps[0] <= error.epoch * steps
+    if validation:  # each epoch is a call of its own: these are the weights from before the epoch
+        assert len(error.history) == error.epoch - 1
+        assert net.loss(100 * x, 100 * y) > 0
+        again = make_network([3, 4, 2], dtype="float64")
+        fastbp.train(again, 100 * x, 100 * y, **how | dict(epochs=error.epoch - 1))
+        assert again.parameters.tobytes() == net.parameters.tobytes()
+
+
+def test_weights_that_overflow_in_the_last_step_are_seen():
+    net = fastbp.Network([1, 1], dtype="float32", seed=0)
+    before = net.parameters.copy()
+    with pytest.raises(fastbp.DivergenceError, match=r"epoch 1 \(step 1\): a weight became infinite"):
+        fastbp.train(net, [[1e5]], [[1.0]], epochs=1, optimizer=SGD(1e38))
+    assert np.array_equal(net.parameters, before)
+
+
+def test_a_loss_that_overflows_is_seen_where_weights_do_not():
+    net = fastbp.Network([1, 1], dtype="float32", seed=0)
+    before = net.parameters.copy()
+    with pytest.raises(fastbp.DivergenceError, match=r"epoch 1 \(step 1\): the loss became inf"):
+        fastbp.train(net, [[1.0]], [[1e30]], epochs=1, optimizer=SGD(1e-37))
+    assert np.array_equal(net.parameters, before)
+
+
+def test_divergence_may_be_gone_through():
     x, y = data(23)
-    _, history = trained(100 * x, 100 * y, epochs=200, optimizer=SGD(10.0))
+    _, history = trained(100 * x, 100 * y, epochs=200, optimizer=SGD(10.0), on_divergence="continue")
     assert len(history) == 200
     assert not np.isfinite(history.loss[-1])
+
+
+def test_looks_at_the_weights_that_are_rare_change_no_bit(monkeypatch):
+    x, y = data(23)
+    often = bits(x, y, epochs=50, batch_size=5, optimizer=SGD(0.1, momentum=0.9))
+    monkeypatch.setattr(training, "SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(training, "SHARE_OF_LOOKS", 1e-9)
+    assert bits(x, y, epochs=50, batch_size=5, optimizer=SGD(0.1, momentum=0.9)) == often
+
+
+# Metrics
+
+
+def test_metrics_of_each_epoch():
+    x, y = data(60, loss="softmax_cross_entropy")
+    held = x[40:], y[40:]
+
+    def ones(targets, predictions):
+        return (targets == 1).mean()
+
+    net, history = trained(
+        x[:40],
+        y[:40],
+        loss="softmax_cross_entropy",
+        epochs=4,
+        validation=held,
+        metrics=["f1", "log_loss", ones],
+    )
+    assert {name: len(values) for name, values in history.metrics.items()} == dict(f1=4, log_loss=4, ones=4)
+    found = net.evaluate(*held, metrics=["f1", "log_loss", ones])
+    assert found == {"loss": history.validation_loss[-1]} | {
+        name: values[-1] for name, values in history.metrics.items()
+    }
+    plain = trained(x[:40], y[:40], loss="softmax_cross_entropy", epochs=4)
+    assert plain[0].parameters.tobytes() == net.parameters.tobytes()
+    assert plain[1].metrics == {}

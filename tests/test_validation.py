@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from fastbp import validation
 from fastbp.formulas.losses import LOSSES
@@ -49,6 +50,9 @@ LAYOUTS = {
     "unmasked": np.ma.masked_array,
     "frame": Frame,
     "memoryview": memoryview,
+    "sparse rows": scipy.sparse.csr_matrix,
+    "sparse columns of integers": lambda a: scipy.sparse.csc_array(a.astype(np.int8)),
+    "sparse triples": lambda a: scipy.sparse.coo_array(a.astype(np.float32)),
 }
 
 
@@ -56,7 +60,8 @@ def assert_kernel_form(a, dtype):
     assert type(a) is np.ndarray
     assert a.dtype == dtype
     assert a.dtype.isnative
-    assert a.flags.carray
+    assert a.flags.c_contiguous
+    assert a.flags.aligned
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
@@ -67,6 +72,35 @@ def test_inputs_of_every_layout(layout, dtype):
     x = validation.inputs(given, 2, dtype)
     assert_kernel_form(x, dtype)
     assert np.array_equal(x, TABLE)
+
+
+@pytest.mark.parametrize("make", [read_only, np.asarray])
+def test_arrays_in_the_right_form_are_not_copied(make):
+    x = make(TABLE.astype(np.float32))
+    assert np.shares_memory(validation.inputs(x, 2, F4), x)
+
+
+def test_a_memory_mapped_file_is_not_copied(tmp_path):
+    TABLE.astype(np.float32).tofile(tmp_path / "x")
+    for mode in ("r", "r+", "c"):
+        x = np.memmap(tmp_path / "x", np.float32, mode, shape=TABLE.shape)
+        assert np.shares_memory(validation.inputs(x, 2, F4), x)
+        y = np.memmap(tmp_path / "x", np.float32, mode, shape=TABLE.shape)
+        assert np.shares_memory(validation.targets(y, 3, 2, REAL, F4), y)
+
+
+def test_sparse_rows_come_in_pieces(monkeypatch):
+    monkeypatch.setattr(validation, "_BLOCK", 7)
+    a = np.random.default_rng(0).random((50, 3)) * (np.random.default_rng(1).random((50, 3)) < 0.3)
+    assert np.array_equal(validation.inputs(scipy.sparse.csr_array(a), 3, F8), a)
+    assert np.array_equal(validation.targets(scipy.sparse.csr_array(a), 50, 3, REAL, F8), a)
+    a[40, 2] = np.nan
+    with pytest.raises(ValueError, match="x must be finite; row 40, column 2 is nan"):
+        validation.inputs(scipy.sparse.csr_array(a), 3, F8)
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 4\); got \(50, 3\)"):
+        validation.inputs(scipy.sparse.csr_array(a), 4, F8)
+    with pytest.raises(TypeError, match="real numbers; got a sparse one of complex128"):
+        validation.inputs(scipy.sparse.csr_array(a * 1j), 3, F8)
 
 
 def test_inputs_booleans():

@@ -65,6 +65,7 @@ OPERATION = _record(
 #                                                    rows of the batch are kept (1), or of one block (0)
 #   chunk_rows                                       rows summed into one gradient slot
 #   epoch, first_epoch, last_epoch, shuffle, seed    epochs to run, and where the order of an epoch comes from
+#   careful                                          whether a loss that is not finite ends the run
 #   not_finite                                       set to 1 by the check of the rows
 #   step, start, batch_rows                          this step, its first row in the order, its number of rows
 #   row, rows, slot, block                           this block: first row in the batch, rows, place in the
@@ -78,7 +79,7 @@ CONTEXT = _record(
     x targets order n_rows row_losses losses outputs
     batch_size block_rows whole chunk_rows
     epoch first_epoch last_epoch shuffle seed
-    not_finite
+    careful not_finite
     step start batch_rows
     row rows slot block
     hyper bias_hyper option"""

@@ -97,7 +97,10 @@ def run_section():
 
 
 def end_of_step(real):
-    """The first thread's duty after a step: add up the losses, count the step, decide whether to go on."""
+    """The first thread's duty after a step: add up the losses, count the step, decide whether to go on.
+
+    x − x is 0 where x is finite, else NaN.
+    """
     dtype = REAL[real]
 
     def end_of_step(op, ctx):
@@ -108,6 +111,7 @@ def end_of_step(real):
             total += rows[i]
         losses[0] += total
         atomic_store(ctx.shared + STEPS, atomic_load(ctx.shared + STEPS) + 1)
-        atomic_store(ctx.shared + HALT, atomic_load(ctx.shared + STOP))
+        diverged = ctx.careful if total - total != 0 else 0
+        atomic_store(ctx.shared + HALT, atomic_load(ctx.shared + STOP) | diverged)
 
     return kernel(end_of_step)

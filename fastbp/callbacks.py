@@ -1,0 +1,245 @@
+"""Callbacks: what a person wants done between epochs. Nothing here runs within one."""
+
+import csv
+import os
+
+from . import metrics, validation
+
+
+class Callback:
+    """What is called when training starts, after epochs, and when it ends.
+
+    Derive from it and override what is needed; a plain function is a callback too, called after each epoch.
+    Each method is given the `Training`: it may read the ``network`` and the ``history``, set the
+    ``learning_rate``, change weights by ``set_parameters(values)`` and end it by ``stop(reason)``.
+
+    Examples
+    --------
+    >>> class Halve(Callback):
+    ...     def epoch(self, training):
+    ...         if training.epoch % 10 == 0:
+    ...             training.learning_rate /= 2
+    """
+
+    def next_epoch(self, done):
+        """The next epoch after which `epoch` needs the network as it is then, or None.
+
+        Short epochs are run several in a compiled call. By default each epoch is a call of its own; a
+        callback that needs the network less often says so here, and one that only reads the history returns
+        None.
+
+        Parameters
+        ----------
+        done : int
+            Epochs done.
+
+        Returns
+        -------
+        int or None
+            More than `done`.
+        """
+        return done + 1
+
+    def start(self, training):
+        """Before the first epoch; an error raised here ends it before anything has changed."""
+
+    def epoch(self, training):
+        """After each epoch, validation included."""
+
+    def end(self, training):
+        """After the last epoch, however it ended; ``training.failed`` says whether by an error."""
+
+    def state(self):
+        """What a checkpoint keeps: a dict of JSON values and NumPy arrays."""
+        return {}
+
+    def restore(self, state):
+        """Take back what `state` returned, after `start`, where training is resumed."""
+
+
+class Function(Callback):
+    """A function that is called after each epoch."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def epoch(self, training):
+        """Call it."""
+        self._function(training)
+
+
+def as_callbacks(callbacks):
+    """Check callbacks, and wrap functions.
+
+    Raises
+    ------
+    TypeError
+        If they are no list, or one is neither a `Callback` nor callable.
+    """
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks must be a list; got {callbacks!r}")
+    found = []
+    for callback in callbacks:
+        if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
+            raise TypeError(f"callbacks must be functions or of fastbp.Callback; got {callback!r}")
+        found.append(callback if isinstance(callback, Callback) else Function(callback))
+    return found
+
+
+class Best:
+    """Which of the values seen is best.
+
+    Parameters
+    ----------
+    monitor : str or None
+        "loss", "validation_loss" or a metric; None is the loss on validation rows where there are any.
+    mode : {"auto", "min", "max"}
+    min_delta : float
+        A value must be better than the best by more than this.
+    """
+
+    def __init__(self, monitor, mode="auto", min_delta=0.0):
+        if monitor is not None and not isinstance(monitor, str):
+            raise TypeError(f"monitor must be the name of what is watched; got {monitor!r}")
+        validation.known_name("mode", mode, ("auto", "min", "max"))
+        self.min_delta = validation.real_number("min_delta", min_delta, at_least=0)
+        self._wanted, self._mode = monitor, mode
+
+    def start(self, training):
+        """Settle what is watched; ValueError if it is not measured, or nobody knows which way is better."""
+        self.monitor = self._wanted or ("validation_loss" if training.validates else "loss")
+        self.value = None
+        measured = ["loss", *(["validation_loss"] if training.validates else []), *training.metric_names]
+        if self.monitor not in measured:
+            hint = "" if training.validates else "; give validation="
+            raise ValueError(
+                f"monitor {self.monitor!r} is not measured here; measured are {', '.join(measured)}{hint}"
+            )
+        higher = metrics.higher_is_better(self.monitor) if self._mode == "auto" else self._mode == "max"
+        if higher is None:
+            raise ValueError(f'{self.monitor!r} is of your own: say mode="min" or mode="max"')
+        self._sign = -1 if higher else 1
+
+    def improves(self, history):
+        """Whether the latest value is the best so far, which it then is; NaN never is."""
+        value = history.column(self.monitor)[-1]
+        if value != value or (
+            self.value is not None and not self._sign * (self.value - value) > self.min_delta
+        ):
+            return False
+        self.value = value
+        return True
+
+
+class EarlyStopping(Callback):
+    """Ends training that no longer gets better, and gives back the best weights.
+
+    Parameters
+    ----------
+    patience : int
+        So many epochs in a row without a better value end training.
+    monitor : str, optional
+        What is watched: "validation_loss" (the default where there is validation), "loss", or the name of a
+        metric.
+    min_delta : float
+        A value counts as better if it is by more than this.
+    mode : {"auto", "min", "max"}
+        Which way is better; "auto" knows it of losses and of the metrics in ``METRICS``.
+    restore_best : bool
+        Whether the network gets the weights of the best epoch when training ends. Not after Ctrl-C or an
+        error, which leave those of the last whole step and those from before it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of bounds; when training starts, also if what is watched
+        is not measured.
+
+    Notes
+    -----
+    ``history.best_epoch`` says which epoch was best, and ``history.stopped`` whether training was ended.
+    """
+
+    def __init__(self, patience=10, *, monitor=None, min_delta=0.0, mode="auto", restore_best=True):
+        self.patience = validation.positive_integer("patience", patience)
+        self.restore_best = validation.boolean("restore_best", restore_best)
+        self._best = Best(monitor, mode, min_delta)
+
+    def start(self, training):
+        """Forget what was before."""
+        self._best.start(training)
+        self._best_epoch, self._weights = None, None
+
+    def epoch(self, training):
+        """Keep the weights if they are the best so far; stop if they have not been for long."""
+        if self._best.improves(training.history):
+            self._best_epoch = training.epoch
+            if self.restore_best:
+                self._weights = training.network.parameters.copy()
+        training.history.best_epoch = self._best_epoch
+        waited = training.epoch - (self._best_epoch or 0)
+        if waited >= self.patience:
+            training.stop(f"{self._best.monitor} was not better in {waited} epochs")
+
+    def end(self, training):
+        """Give the best weights back."""
+        if self._weights is not None and not (training.failed or training.history.interrupted):
+            training.network.parameters[:] = self._weights
+
+    def state(self):
+        """What was best, and its weights."""
+        weights = {} if self._weights is None else {"weights": self._weights}
+        return {"epoch": self._best_epoch, "value": self._best.value, **weights}
+
+    def restore(self, state):
+        """Go on from there."""
+        self._best_epoch, self._best.value = state["epoch"], state["value"]
+        self._weights = state.get("weights")
+
+
+class CSVLogger(Callback):
+    """Writes the history to a CSV file while training runs, a line per epoch.
+
+    Parameters
+    ----------
+    path : str or path
+        A file that is there is written anew; a training that is resumed writes its earlier epochs again.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, when training starts.
+    """
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+        self._file = None
+
+    def next_epoch(self, done):
+        """None: only the history is read."""
+        return
+
+    def start(self, training):
+        """Open the file; write its head, and the epochs of before."""
+        history = training.history
+        self._names = ["loss", *(["validation_loss"] if training.validates else []), *training.metric_names]
+        self._names += ["learning_rate", "seconds"]
+        self._file = open(self.path, "w", newline="", encoding="utf-8")  # noqa: SIM115, `end` closes it
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerow(["epoch", *self._names])
+        for epoch in range(len(history)):
+            self._write(history, epoch)
+        self._file.flush()
+
+    def epoch(self, training):
+        """Write the line of the latest epoch."""
+        self._write(training.history, training.epoch - 1)
+        self._file.flush()
+
+    def _write(self, history, epoch):
+        self._writer.writerow([epoch + 1, *(history.column(name)[epoch] for name in self._names)])
+
+    def end(self, training):
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,311 @@
+"""Checkpoints: all that a training needs to go on to the very bits that it would have reached.
+
+A checkpoint is a file that `fastbp.load` reads, with more in it: tensors "training.state.0" … (the
+optimizer's states, each laid out as the network's flat vector), "training.history.…" (float64) and
+"training.callback.0.…" (arrays that callbacks keep), and as the metadata's entry "fastbp.training" JSON: the
+counts of epochs and steps, what the training was started with, and what callbacks keep beside arrays. The
+order of an epoch's rows is a function of the seed and the epoch's number, so there is no generator to keep.
+"""
+
+import hashlib
+import json
+import os
+import re
+import time
+
+import numpy as np
+from safetensors.numpy import save as to_bytes
+
+from . import storage, validation
+from .callbacks import Best, Callback
+
+# Goes up when a file changes so that older versions of fastbp would misread it.
+FORMAT_VERSION = 1
+
+_NAME = re.compile(r"epoch-(\d{8,})\.safetensors")
+_BEST = "best.safetensors"
+
+
+class Checkpoints(Callback):
+    """When and where a training is written down, for ``train(resume=)``.
+
+    Parameters
+    ----------
+    folder : str or path
+        Made if it is not there. Files in it are called ``epoch-00000012.safetensors``, by the epochs done,
+        and ``best.safetensors``; `fastbp.load` reads the network from any of them.
+    every : int, optional
+        A checkpoint after every so many epochs.
+    seconds : float, optional
+        A checkpoint after the first epoch that ends so many seconds after the last one. Without `every`
+        too, 60. One more is written when training ends.
+    keep : int
+        How many of the newest are kept.
+    monitor, mode : str, optional
+        What says which checkpoint is best, as for `EarlyStopping`.
+    overwrite : bool
+        Whether a training that is not resumed may remove checkpoints that are there already; otherwise it
+        refuses to start.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of bounds; when training starts, if there are checkpoints
+        of another training.
+    OSError
+        If a file cannot be written; older ones stay whole.
+
+    Examples
+    --------
+    >>> import tempfile, fastbp
+    >>> x, y = fastbp.datasets.digits()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     net = fastbp.Network([64, 10], loss="softmax_cross_entropy", seed=0)
+    ...     history = fastbp.train(net, x, y, epochs=2, checkpoints=fastbp.Checkpoints(folder, every=1))
+    ...     len(fastbp.train(net, x, y, epochs=5, resume=folder))
+    5
+    """
+
+    def __init__(
+        self, folder, every=None, seconds=None, *, keep=3, monitor=None, mode="auto", overwrite=False
+    ):  # fmt: skip
+        self.folder = os.fspath(folder)
+        self.every = None if every is None else validation.positive_integer("every", every)
+        if seconds is None:
+            self.seconds = 60.0 if every is None else None
+        else:
+            self.seconds = validation.real_number("seconds", seconds, above=0)
+        self.keep = validation.positive_integer("keep", keep)
+        self.overwrite = validation.boolean("overwrite", overwrite)
+        self._best = Best(monitor, mode)
+
+    def next_epoch(self, done):
+        """The next multiple of `every`."""
+        return None if self.every is None else (done // self.every + 1) * self.every
+
+    def start(self, training):
+        """Make the folder ready."""
+        self._best.start(training)
+        self._identity, self._files, self._at = None, [], training.epoch
+        self._clock = time.monotonic()
+        os.makedirs(self.folder, exist_ok=True)
+        there = [name for name in os.listdir(self.folder) if _NAME.fullmatch(name) or name == _BEST]
+        if there and not training.resumed:
+            if not self.overwrite:
+                raise ValueError(
+                    f"{self.folder} has checkpoints of another training: resume it by "
+                    f"resume={self.folder!r}, choose another folder, or give overwrite=True"
+                )
+            for name in there:
+                os.unlink(os.path.join(self.folder, name))
+
+    def epoch(self, training):
+        """Write a checkpoint, if it is time."""
+        due = self.every is not None and training.epoch % self.every == 0
+        late = self.seconds is not None and time.monotonic() - self._clock >= self.seconds
+        if due or (late and training.at_an_end):
+            self._write(training)
+
+    def end(self, training):
+        """Write the last one, if training ended with an epoch."""
+        if training.epoch > self._at and training.at_an_end and not training.failed:
+            self._write(training)
+
+    def _write(self, training):
+        """Write a checkpoint, and remove those that are too many."""
+        training.collect()  # which raises where they are not finite
+        if self._identity is None:
+            self._identity = training.identity()
+        self._at, self._clock = training.epoch, time.monotonic()
+        best = self._best.improves(training.history)
+        name = f"epoch-{training.epoch:08d}.safetensors"
+        self._files = [*(file for file in self._files if file != name), name]
+        old, self._files = self._files[: -self.keep], self._files[-self.keep :]
+        content = _content(training, self._identity)
+        storage.write_whole(os.path.join(self.folder, name), content)
+        if best:
+            storage.same_file(os.path.join(self.folder, name), os.path.join(self.folder, _BEST), content)
+        for file in old:
+            if os.path.exists(os.path.join(self.folder, file)):
+                os.unlink(os.path.join(self.folder, file))
+
+    def state(self):
+        """Which files there are, and the best value."""
+        return {"files": self._files, "best": self._best.value}
+
+    def restore(self, state):
+        """Go on from there."""
+        self._files, self._best.value = list(state["files"]), state["best"]
+
+
+def _content(training, identity):
+    """The bytes of a checkpoint."""
+    network, plan = training.network, training._plan
+    parameters = np.empty_like(network.parameters)
+    plan.unpack(parameters)
+    tensors = storage.tensors_of(network._views(parameters))
+    for index, state in enumerate(plan.states()):
+        tensors[f"training.state.{index}"] = np.ascontiguousarray(state)
+    for name, values in training.history.columns().items():
+        tensors[f"training.history.{name}"] = np.array(values, np.float64)
+    callbacks = []
+    for index, callback in enumerate(training._callbacks):
+        state = callback.state()
+        arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+        tensors |= {f"training.callback.{index}.{key}": _own(value) for key, value in arrays.items()}
+        plain = {key: value for key, value in state.items() if key not in arrays}
+        callbacks.append({"type": type(callback).__name__, "arrays": list(arrays), "state": plain})
+    described = {
+        "format_version": FORMAT_VERSION,
+        "epoch": training.epoch,
+        "step": int(plan.contexts[0]["step"]),
+        "settings": plan.settings.tolist(),
+        "rates": training._rates.state(),
+        "states": len(plan.states()),
+        "stopped": training.history.stopped,
+        "best_epoch": training.history.best_epoch,
+        "identity": identity,
+        "callbacks": callbacks,
+    }
+    metadata = {storage.NETWORK_KEY: storage.describe(network), storage.TRAINING_KEY: json.dumps(described)}
+    return to_bytes(tensors, metadata)
+
+
+def _own(array):
+    return np.ascontiguousarray(array)
+
+
+def fingerprint(*arrays):
+    """A digest of arrays: of their shapes, types and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype.str};".encode())
+        digest.update(memoryview(array).cast("B"))
+    return digest.hexdigest()
+
+
+def read_checkpoint(path, network):
+    """The checkpoint in a file, or the newest in a folder, for a network like the one that was trained.
+
+    Raises
+    ------
+    TypeError
+        If `path` is no path.
+    OSError
+        If there is nothing, or it cannot be read.
+    ValueError
+        If it is no checkpoint, or one of another network.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"resume must be the path of a checkpoint or of a folder; got {path!r}")
+    path = os.fsdecode(path)
+    if os.path.isdir(path):
+        numbers = [int(match[1]) for match in map(_NAME.fullmatch, os.listdir(path)) if match]
+        if not numbers:
+            raise FileNotFoundError(f"there is no checkpoint in {path}")
+        path = os.path.join(path, f"epoch-{max(numbers):08d}.safetensors")
+    with storage.opened(path) as file:
+        text = (file.metadata() or {}).get(storage.TRAINING_KEY)
+        if text is None:
+            raise storage.Unfit("is not a checkpoint: it holds a network and nothing of its training")
+        kept = storage.network_of(file)
+        theirs, ours = (_comparable(each) for each in (kept, network))
+        for what in theirs:
+            if theirs[what] != ours[what]:
+                raise storage.Unfit(
+                    f"is a checkpoint of another network: its {what} is {theirs[what]}; got {ours[what]}"
+                )
+        try:
+            described = json.loads(text)
+            version = validation.integer("format_version", described["format_version"], at_least=1)
+            if version > FORMAT_VERSION:
+                raise storage.Unfit("was written by a newer fastbp")
+            tensors = {
+                name: file.get_tensor(name)
+                for name in file.keys()  # noqa: SIM118, it is no dict
+                if name.startswith(storage.TRAINING_PREFIX)
+            }
+            return Checkpoint(path, kept.parameters, described, tensors)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise storage.Unfit("is a damaged checkpoint") from None
+
+
+def _comparable(network):
+    """What must be the same of two networks."""
+    return {
+        "inputs": network.architecture.sizes[0],
+        "layers": ", ".join(map(repr, network._described)),
+        "loss": repr(network.loss_function),
+        "dtype": network.dtype.name,
+    }
+
+
+class Checkpoint:
+    """A checkpoint that was read."""
+
+    def __init__(self, path, parameters, described, tensors):
+        self._path, self._parameters, self._tensors = path, parameters, tensors
+        self._described, self._identity = described, dict(described["identity"])
+        self.seed = validation.seed(self._identity["seed"])
+        n_states = validation.integer("states", described["states"], at_least=0)
+        names = [f"training.state.{index}" for index in range(n_states)]
+        self._states = [tensors[name] for name in names]
+        for state in self._states:
+            if state.shape != parameters.shape or state.dtype != parameters.dtype:
+                raise ValueError(f"a state has shape {state.shape}")
+        self._settings = np.array(described["settings"], np.float64)
+        self._epoch = validation.integer("epoch", described["epoch"], at_least=1)
+        self._step = validation.integer("step", described["step"], at_least=1)
+        prefix = "training.history."
+        columns = {
+            name.removeprefix(prefix): values.tolist()
+            for name, values in tensors.items()
+            if name.startswith(prefix)
+        }
+        if any(len(column) != self._epoch for column in columns.values()) or "loss" not in columns:
+            raise ValueError("the history has not as many values as there were epochs")
+        self._columns, self._callbacks = columns, described["callbacks"]
+
+    def check(self, training):
+        """Raise ValueError where a training is not the one that was written down."""
+        ours = training.identity()
+        for what, theirs in self._identity.items():
+            if ours.get(what) == theirs:
+                continue
+            if what == "schedule":
+                raise ValueError(
+                    f"{self._path} cannot be resumed: the schedule was laid out for another number of "
+                    "epochs; begin with total= in the schedule to be free to change it"
+                )
+            name = what.replace("_", " ")
+            told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
+            raise ValueError(f"{self._path} cannot be resumed: the {name} {told}")
+
+    def restore_history(self, training):
+        """What happened before."""
+        history, columns = training.history, dict(self._columns)
+        for name in ("loss", "validation_loss", "learning_rate", "seconds", "samples_per_second"):
+            getattr(history, name)[:] = columns.pop(name, [])
+        for name in history.metrics:
+            history.metrics[name][:] = columns[name]
+        history.stopped, history.best_epoch = self._described["stopped"], self._described["best_epoch"]
+
+    def restore(self, training):
+        """Weights, states, counts, and what callbacks kept, by their types."""
+        plan = training._plan
+        training.network.parameters[:] = self._parameters
+        plan.set_states(self._states)
+        plan.settings[:] = self._settings
+        training._rates.restore(self._described["rates"])
+        plan.set(epoch=self._epoch, step=self._step)
+        kept = list(enumerate(self._callbacks))
+        for callback in training._callbacks:
+            same = [entry for entry in kept if entry[1]["type"] == type(callback).__name__]
+            if same:
+                kept.remove(same[0])
+                index, entry = same[0]
+                arrays = {key: self._tensors[f"training.callback.{index}.{key}"] for key in entry["arrays"]}
+                callback.restore(entry["state"] | arrays)
+
+
+_DIGESTS = ("data", "validation rows")

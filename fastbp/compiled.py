@@ -1,0 +1,159 @@
+"""A network inside other compiled code: functions that ``@njit`` code calls; no Python, no allocation.
+
+They run the same programs that `Network.predict` and `fastbp.train` do, by address.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numba.extending import register_jitable
+
+from . import validation
+from .cpu import step as cpu_step
+from .cpu.cache import address
+from .cpu.program import REAL, context
+from .cpu.simd import array, call
+from .optimizers import LBFGS, as_optimizer
+from .plan import Plan
+from .rates import single_steps
+
+
+class CompiledNetwork(NamedTuple):
+    """What `Network.compiled` returns; each function works in memory of its own, for one thread at a time.
+
+    Attributes
+    ----------
+    predict_into : compiled function
+        ``predict_into(x, y)``: writes the prediction for one row x (n_inputs,) to y (n_outputs,). It reads
+        the network's own parameters, so changes show at once. ValueError if a size does not fit or x is not
+        finite.
+    step : compiled function or None
+        ``step(x, y) -> loss``: one step of training on the rows x (n, n_inputs), at most `batch_size`, and
+        their targets: y (n,) classes for softmax_cross_entropy, else (n, n_outputs). The network has the new
+        weights when it returns; the loss is the mean before the step. ValueError, and no weight is changed,
+        if a size does not fit or a number is not one that the loss takes. None without an optimizer.
+    """
+
+    predict_into: Any
+    step: Any
+
+
+def compile_network(network, optimizer=None, batch_size=1):
+    """See `Network.compiled`."""
+    batch_size = validation.positive_integer("batch_size", batch_size)
+    if optimizer is not None:
+        optimizer = as_optimizer(optimizer)
+        if isinstance(optimizer, LBFGS):
+            raise ValueError("LBFGS needs all rows at once, so it has no step")
+    step = None if optimizer is None else _step(network, optimizer, batch_size)
+    return CompiledNetwork(_predict_into(network), step)
+
+
+def _predict_into(network):
+    architecture, n_in, n_out = network.architecture, *network.architecture.sizes[:: len(network.layers)]
+    plan = Plan(architecture, "predict", 1, unpacked=True, staged=True)
+    made = np.empty(n_out, network.dtype)
+    plan.set(host=network.parameters.ctypes.data, outputs=made.ctypes.data)
+    staged, _ = plan.stage()
+    row_at, made_at, real = staged.ctypes.data, made.ctypes.data, REAL[architecture.real]
+    run, at, program = address(cpu_step.run_section), int(plan.contexts[0]["address"]), plan.by_rows
+
+    @njit(nogil=True)
+    def predict_into(x, y):
+        if x.size != n_in or y.size != n_out:
+            raise ValueError("predict_into takes x (n_inputs,) and y (n_outputs,)")
+        row, made = array(row_at, n_in, real), array(made_at, n_out, real)
+        for i in range(n_in):
+            row[i] = x[i]
+        if call(run, at, program) != 0:
+            raise ValueError("x must be finite")
+        for j in range(n_out):
+            y[j] = made[j]
+
+    return _keeping(predict_into, plan, made, network)
+
+
+def _step(network, optimizer, batch_size):
+    architecture, n_in, n_out = network.architecture, *network.architecture.sizes[:: len(network.layers)]
+    rates, real = single_steps(optimizer, network), REAL[architecture.real]
+    plan = Plan(architecture, "train", batch_size, optimizer=optimizer.formula, **rates.options)
+    classes = network.loss_function.formula.targets == "classes"
+    rows = np.empty((batch_size, n_in), network.dtype)
+    targets = np.empty(batch_size, np.int64) if classes else np.empty((batch_size, n_out), network.dtype)
+    losses, row_losses = np.zeros(1), np.empty(batch_size, network.dtype)
+    rates.set(plan)
+    plan.set(
+        x=rows.ctypes.data, targets=targets.ctypes.data, order=0, shuffle=0, step=0, epoch=0,
+        seed=np.uint64(network.seed).astype(np.int64),
+        first_epoch=0, last_epoch=1, losses=losses.ctypes.data, row_losses=row_losses.ctypes.data,
+    )  # fmt: skip
+    plan.pack(network.parameters)
+    run, run_section, at = (
+        address(cpu_step.run_epochs),
+        address(cpu_step.run_section),
+        plan.contexts[0]["address"],
+    )
+    at, unpack, rows_at, losses_at = int(at), plan.unpacking, rows.ctypes.data, losses.ctypes.data
+    take_targets = _taker_of_targets(network.loss_function.formula.targets, targets.ctypes.data, n_out, real)
+
+    @njit(nogil=True)
+    def step(x, y):
+        n = len(x)
+        if n == 0 or n > batch_size or x.size != n * n_in or len(y) != n:
+            raise ValueError("step takes x (n, n_inputs), n from 1 to batch_size, and as many targets")
+        rows, losses, finite = array(rows_at, n * n_in, real), array(losses_at, 1, np.float64), True
+        for i in range(n):
+            for k in range(n_in):
+                rows[i * n_in + k] = x[i, k]
+                finite &= x[i, k] - x[i, k] == 0
+        if not finite:
+            raise ValueError("x must be finite")
+        take_targets(n, y)
+        thread = context(at)
+        thread.n_rows, thread.epoch, losses[0] = n, 0, 0.0
+        call(run, at, 0)
+        call(run_section, at, unpack)
+        return losses[0] / n
+
+    return _keeping(step, plan, rows, targets, losses, row_losses, network)
+
+
+def _taker_of_targets(kind, targets_at, n_out, real):
+    """A function that copies the targets of some rows to where the program reads them, if they are ones."""
+    allowed = {
+        "real": lambda t: t - t == 0,
+        "binary": lambda t: 0 <= t <= 1,
+        "count": lambda t: 0 <= t < np.inf,
+        "sign": lambda t: t == 1 or t == -1,
+        "classes": lambda t: 0 <= t < n_out and t == int(t),
+    }[kind]
+    allowed = register_jitable(allowed)
+
+    @register_jitable
+    def take_classes(n, y):
+        targets = array(targets_at, n, np.int64)
+        for i in range(n):
+            if not allowed(y[i]):
+                raise ValueError("y must be classes, integers from 0 to n_outputs - 1")
+        for i in range(n):
+            targets[i] = int(y[i])
+
+    @register_jitable
+    def take_numbers(n, y):
+        targets = array(targets_at, n * n_out, real)
+        if y.size != n * n_out:
+            raise ValueError("y must be targets (n, n_outputs)")
+        for i in range(n):
+            for j in range(n_out):
+                if not allowed(y[i, j]):
+                    raise ValueError("y must be numbers that the loss takes")
+                targets[i * n_out + j] = y[i, j]
+
+    return take_classes if kind == "classes" else take_numbers
+
+
+def _keeping(function, *things):
+    """The function, which keeps alive what it knows by address alone."""
+    function.py_func.keeps = things
+    return function

@@ -1,0 +1,140 @@
+"""find_learning_rate(): the range test, which raises the learning rate step by step until the loss grows."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from . import random, validation
+from .online import OnlineTrainer
+from .optimizers import as_optimizer
+
+# The loss is smoothed as a running mean with this share of the old; a test ends where it is so many times
+# its best.
+SMOOTHING = 0.9
+GROWTH_AT_THE_END = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class LearningRateRange:
+    """What a range test found.
+
+    Attributes
+    ----------
+    learning_rates : array (n,)
+        Of each step, rising.
+    losses : array (n,)
+        Of each step's batch, before the step.
+    smoothed : array (n,)
+        A running mean of it.
+    suggestion : float or None
+        Where the smoothed loss falls fastest with the logarithm of the rate; None if it never falls.
+    """
+
+    learning_rates: np.ndarray
+    losses: np.ndarray
+    smoothed: np.ndarray
+    suggestion: float | None
+
+    def plot(self):
+        """Draw the losses over the learning rates.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed, which ``fastbp[plot]`` brings.
+        """
+        from .plots import plot_learning_rates
+
+        return plot_learning_rates(self.learning_rates, self.losses, self.smoothed, self.suggestion)
+
+
+def find_learning_rate(
+    network, x, y, *, lowest=1e-6, highest=10.0, steps=100, batch_size=32, optimizer="sgd", seed=None
+):  # fmt: skip
+    """Try learning rates from low to high, one per step, and see where the loss falls and where it grows.
+
+    Parameters
+    ----------
+    network : Network
+        Stays as it is.
+    x : array-like (n, n_inputs)
+    y : array-like
+        Targets of the network's loss, see `Network.loss`.
+    lowest, highest : float
+        Of the rates, which rise by the same factor from step to step.
+    steps : int
+        At least 10.
+    batch_size : int
+    optimizer : str or Optimizer
+        With its own settings but for the learning rate; a schedule is left out.
+    seed : int, optional
+        Where the order of the rows comes from; the network's own by default.
+
+    Returns
+    -------
+    LearningRateRange
+        Shorter than `steps` where the loss grew to four times its best, or was no longer finite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of bounds, or data do not fit the network.
+
+    Notes
+    -----
+    The test of L. N. Smith, "Cyclical Learning Rates for Training Neural Networks" (2017).
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> net = fastbp.Network([64, 32, 10], loss="softmax_cross_entropy", seed=0)
+    >>> found = fastbp.find_learning_rate(net, *fastbp.datasets.digits())
+    >>> 0.001 < found.suggestion < 10
+    True
+    """
+    steps = validation.integer("steps", steps, at_least=10)
+    lowest = validation.real_number("lowest", lowest, above=0)
+    highest = validation.real_number("highest", highest, above=lowest)
+    trainer = OnlineTrainer(
+        network, replace(as_optimizer(optimizer), schedule=None), batch_size=batch_size, update_network=False,
+        on_divergence="continue",
+    )  # fmt: skip
+    seed = network.seed if seed is None else validation.seed(seed)
+    x, y = network.check_data(x, y)
+    batch_size = min(batch_size, len(x))
+    rates = lowest * (highest / lowest) ** np.linspace(0, 1, steps)
+    losses, smoothed, mean = [], [], 0.0
+    for rows, rate in zip(_batches(len(x), batch_size, seed), rates):
+        trainer.learning_rate = rate
+        losses.append(trainer._step_rows(x[rows], y[rows]))
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * losses[-1]
+        smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # as if it had not started at 0
+        if not smoothed[-1] <= GROWTH_AT_THE_END * min(smoothed):
+            break
+    finite = len(smoothed) if np.isfinite(smoothed[-1]) else len(smoothed) - 1
+    rates, losses, smoothed = rates[:finite], np.array(losses[:finite]), np.array(smoothed[:finite])
+    return LearningRateRange(rates, losses, smoothed, _steepest(rates, smoothed))
+
+
+def _batches(n, batch_size, seed):
+    """Rows of one batch after the other without end, each pass over the rows in an order of its own."""
+    passes = 0
+    while True:
+        order = random.permutation(seed, random.SHUFFLE, n, epoch=passes)
+        for start in range(0, n - batch_size + 1, batch_size):
+            yield order[start : start + batch_size]
+        passes += 1
+
+
+def _steepest(rates, smoothed):
+    """The rate where the smoothed loss falls fastest before its minimum, or None."""
+    until = int(np.argmin(smoothed)) + 1 if len(smoothed) else 0
+    if until < 3:
+        return None
+    slopes = np.gradient(smoothed[:until], np.log(rates[:until]))
+    at = int(np.argmin(slopes))
+    return float(rates[at]) if slopes[at] < 0 else None

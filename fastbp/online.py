@@ -1,0 +1,262 @@
+"""OnlineTrainer: training on rows as they come, one or many at a time."""
+
+import ctypes
+import math
+
+import numpy as np
+
+from . import validation
+from .interrupts import Interrupts, run_in_team
+from .network import Network
+from .optimizers import LBFGS, as_optimizer
+from .plan import Plan
+from .rates import single_steps
+from .training import SECONDS_INLINE, DivergenceError
+
+_FEW = 32  # so many numbers are summed faster than they are looked at one by one
+
+
+class OnlineTrainer:
+    """Trains a network step by step, on rows as they come; it keeps its plan and the optimizer's state.
+
+    Parameters
+    ----------
+    network : Network
+        Its parameters are changed in place, by every call of `step`.
+    optimizer : str or Optimizer
+        There are no epochs, so a schedule must count steps, and say how many it takes.
+    batch_size : int
+        Most rows of a step; more rows in a call are several steps, in the order in which they come.
+    update_network : bool
+        Whether the network has the new weights after every call. Without, only `synchronize` brings them:
+        for steps that are many, in networks whose copying would take longer than a step.
+    on_divergence : {"raise", "continue"}
+        What to do when the loss becomes infinite or NaN.
+    threads : int
+        One is the fastest for few rows.
+
+    Attributes
+    ----------
+    network : Network
+    steps : int
+        Steps so far.
+    learning_rate : float
+        The optimizer's; may be set.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of bounds.
+
+    Notes
+    -----
+    A stream is a loop, ``for x, y in chunks: trainer.step(x, y)``: a chunk of many rows is one compiled call.
+
+    The weights that are trained are a copy of the network's: after writing to ``network.parameters`` call
+    `take_parameters`.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> net = fastbp.Network([2, 8, 1], activation="tanh", seed=0)
+    >>> trainer = OnlineTrainer(net, fastbp.Adam(0.01))
+    >>> losses = [trainer.step([i % 7 - 3, i % 5 - 2], i % 7 - i % 5) for i in range(2000)]
+    >>> sum(losses[:100]) > 20 * sum(losses[-100:]), trainer.steps
+    (True, 2000)
+    """
+
+    def __init__(
+        self, network, optimizer="sgd", *, batch_size=32, update_network=True, on_divergence="raise",
+        threads=1,
+    ):  # fmt: skip
+        if not isinstance(network, Network):
+            raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
+        self.network, self._optimizer = network, as_optimizer(optimizer)
+        if isinstance(self._optimizer, LBFGS):
+            raise ValueError("LBFGS needs all rows at once, so it cannot train online")
+        self._batch_size = validation.positive_integer("batch_size", batch_size)
+        self._threads = validation.positive_integer("threads", threads)
+        self._updates = validation.boolean("update_network", update_network)
+        validation.known_name("on_divergence", on_divergence, ("raise", "continue"))
+        self._looks = on_divergence == "raise"
+        architecture, self._dtype = network.architecture, network.dtype
+        self._n_in, self._n_out = architecture.sizes[0], architecture.sizes[-1]
+        self._kind = network.loss_function.formula.targets
+        self._row, self._losses = np.empty(self._n_in, self._dtype), np.zeros(1)
+        self._row_losses = np.empty(self._batch_size, self._dtype)
+        self._target = np.empty(self._n_out, self._dtype)
+        self._class, self._largest = np.empty(1, np.int64), float(np.finfo(self._dtype).max)
+        self._rates, self._plan = single_steps(self._optimizer, network), None
+        self._make_plan("classes")
+
+    def _make_plan(self, targets):
+        """A plan for the kind of targets, with the weights, states and steps of the one before."""
+        before, architecture = self._plan, self.network.architecture
+        self._plan = plan = Plan(
+            architecture, "train", self._batch_size, self._threads, optimizer=self._optimizer.formula,
+            targets=targets, **self._rates.options,
+        )  # fmt: skip
+        self._targets = targets
+        at = plan.contexts.dtype.fields["epoch"][1]
+        self._epochs = [
+            ctypes.c_int64.from_address(address + at) for address in plan.contexts["address"].tolist()
+        ]
+        self._rates.set(plan)
+        plan.set(
+            order=0, shuffle=0, seed=np.uint64(self.network.seed).astype(np.int64), step=0, epoch=0,
+            first_epoch=0, last_epoch=1,
+            row_losses=self._row_losses.ctypes.data, losses=self._losses.ctypes.data,
+        )  # fmt: skip
+        if before is None:
+            plan.pack(self.network.parameters)
+        else:
+            weights = np.empty_like(self.network.parameters)
+            before.unpack(weights)
+            plan.pack(weights)
+            plan.set_states(before.states())
+            plan.settings[...] = before.settings
+            plan.set(step=before.contexts["step"])
+        plan.set(host=self.network.parameters.ctypes.data)
+        self._run, self._unpack = plan.bound()
+        self._set_to_one_row = False
+
+    @property
+    def steps(self):
+        """Steps so far."""
+        return int(self._plan.contexts[0]["step"])
+
+    @property
+    def learning_rate(self):
+        """The optimizer's, as its schedule has it in the latest step; may be set."""
+        return self._rates.at_end_of(self._plan, self.steps)
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self._rates.change(self._plan, validation.real_number("learning_rate", value, above=0))
+
+    def step(self, x, y):
+        """Train on a row, or on rows in their order.
+
+        Parameters
+        ----------
+        x : array-like (n_inputs,) or (n, n_inputs)
+        y : array-like
+            The row's target: a number, a class, or (n_outputs,); or the rows' targets, see `Network.loss`.
+
+        Returns
+        -------
+        float
+            Mean loss over the rows, each as it was when its step came.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x or y does not fit the network; nothing is changed then.
+        DivergenceError
+            If the loss became infinite or NaN. The network has the weights from before the call; training
+            may go on from them, with the optimizer's state anew.
+        KeyboardInterrupt
+            After Ctrl-C while many rows are trained on; the network has the weights of the last whole step.
+
+        Notes
+        -----
+        An array (n_inputs,) of the network's dtype with a class, or with a target of that dtype, goes the
+        shortest way.
+        """
+        fits = type(x) is np.ndarray and x.shape == self._row.shape and x.dtype == self._dtype
+        if fits and self._takes(y) and _all_finite(x):
+            self._row[...] = x
+            if not self._set_to_one_row:
+                self._point_to_one_row()
+            return self._train(1, self._run)
+        return self._step_rows(*self._rows(x, y))
+
+    def _takes(self, y):
+        """Whether y is a target of one row that needs no more checks; it is in its place then."""
+        kind = self._kind
+        if kind == "classes":
+            if self._targets != "classes" or not isinstance(y, (int, np.integer)) or not 0 <= y < self._n_out:
+                return False
+            self._class[0] = y
+            return type(y) is not bool
+        if type(y) is np.ndarray:
+            if y.shape != self._target.shape or y.dtype != self._dtype or kind != "real":
+                return False
+            self._target[...] = y
+            return _all_finite(y)
+        if self._n_out != 1 or not isinstance(y, (float, np.floating)) or kind != "real":
+            return False
+        if not abs(y) <= self._largest:
+            return False
+        self._target[0] = y
+        return True
+
+    def _point_to_one_row(self):
+        target = self._class if self._kind == "classes" else self._target
+        self._plan.set(x=self._row.ctypes.data, targets=target.ctypes.data, n_rows=1)
+        self._set_to_one_row = True
+
+    def _rows(self, x, y):
+        """Anything that `step` takes, as rows and targets that are checked."""
+        a = np.asarray(x)
+        one = a.ndim < 2 and a.size == self._n_in and (self._n_in > 1 or np.size(y) in (1, self._n_out))
+        if one:
+            x, y = a.reshape(1, -1), np.asarray(y)[None]
+        return self.network.check_data(x, y)
+
+    def _step_rows(self, x, y):
+        targets = "classes" if y.ndim == 1 else "probabilities"
+        if self._kind == "classes" and targets != self._targets:
+            self._make_plan(targets)
+        n, plan = len(x), self._plan
+        plan.set(x=x.ctypes.data, targets=y.ctypes.data, n_rows=n)
+        self._set_to_one_row = False
+        work = self.network.architecture.multiply_adds(n) / 2e9
+        if self._threads == 1 and work < SECONDS_INLINE:
+            return self._train(n, self._run)
+        return self._train(n, self._run_interruptibly)
+
+    def _run_interruptibly(self):
+        with Interrupts(self._plan) as interrupts:
+            run_in_team(self._plan, interrupts, lambda steps: None)
+        if interrupts.asked:
+            self.synchronize()
+            raise KeyboardInterrupt
+
+    def _train(self, n, run):
+        """One call of the compiled program; returns the mean loss."""
+        for epoch in self._epochs:
+            epoch.value = 0
+        self._losses[0] = 0.0
+        if run():
+            raise RuntimeError("a kernel raised an exception: it was compiled with checks, and one failed")
+        loss = self._losses.item() / n
+        if self._looks and not math.isfinite(loss):
+            raise self._divergence(loss, n)
+        if self._updates:
+            self._unpack()
+        return loss
+
+    def _divergence(self, loss, n):
+        """Go back to the network's weights, and say what happened."""
+        last = self.steps
+        self.take_parameters()
+        self._plan.set_states(np.zeros_like(self._plan.states()))
+        self._plan.set(step=0)
+        first = last - -(-n // self._batch_size) + 1
+        return DivergenceError(f"the loss became {loss}", None, (first, last), None)
+
+    def synchronize(self):
+        """Bring the weights to the network, where `step` does not."""
+        self._plan.unpack(self.network.parameters)
+
+    def take_parameters(self):
+        """Go on from the weights that the network has now, after somebody wrote to them."""
+        self._plan.pack(self.network.parameters)
+
+
+def _all_finite(a):
+    """Whether numbers are finite; of few that are, now and then False where their sum overflows."""
+    if a.size <= _FEW:
+        return math.isfinite(sum(a.tolist()))
+    return np.count_nonzero(np.isfinite(a)) == a.size

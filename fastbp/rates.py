@@ -1,0 +1,98 @@
+"""Learning rates while training runs: what an optimizer and its schedule ask of a plan."""
+
+from .formulas.schedules import SCHEDULES, warm_up
+from .schedules import ReduceOnPlateau
+
+
+class Rates:
+    """Settings of each layer, and how the learning rate changes.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    network : Network
+    epochs, steps_per_epoch : int
+        Of the whole training, which a schedule may fill.
+
+    Attributes
+    ----------
+    options : dict
+        What `Plan` needs to know.
+    schedule_settings : tuple of float
+        Of a schedule that the compiled step follows; empty without.
+    plateau : Plateau or None
+        Of a schedule that acts between epochs.
+    """
+
+    def __init__(self, optimizer, network, epochs, steps_per_epoch):
+        self._rows, groups = optimizer.settings_of([layer.name for layer in network.layers])
+        self.options, self.schedule_settings, self.plateau = dict(groups=groups), (), None
+        self._steps_per_epoch, self._own = steps_per_epoch, optimizer.learning_rate
+        rates = [row[0] for row in self._rows]
+        self._shown = rates.index(self._own) if self._own in rates else 0
+        if isinstance(optimizer.schedule, ReduceOnPlateau):
+            self.plateau = optimizer.schedule.follow(rates)
+        elif optimizer.schedule is not None:
+            self.options["schedule"] = optimizer.schedule.formula
+            self.schedule_settings = optimizer.schedule.settings(epochs, steps_per_epoch)
+
+    def set(self, plan):
+        """Write the settings where the plan's program reads them."""
+        plan.settings[:, : len(self._rows[0])] = self._rows
+        plan.schedule_settings[: len(self.schedule_settings)] = self.schedule_settings
+
+    def adapt(self, plan, history):
+        """After an epoch: let the learning rates fall if it was on a plateau."""
+        losses = history.validation_loss or history.loss
+        plan.settings[:, 0] = self.plateau.next_rates(losses[-1])
+
+    def at_end_of(self, plan, epoch):
+        """The learning rate of the last step of an epoch, counted from 1; before the first, what it is."""
+        rate = float(plan.settings[self._shown, 0])
+        if not self.schedule_settings:
+            return rate
+        per_step, warmup, start, *settings = self.schedule_settings
+        count = max(0, epoch * self._steps_per_epoch - 1 if per_step else epoch - 1)
+        if count < warmup:
+            return float(warm_up(rate, warmup, start, count))
+        return float(SCHEDULES[self.options["schedule"]].rate(rate, tuple(settings), count - int(warmup)))
+
+    def change(self, plan, rate):
+        """Make the optimizer's learning rate another, and those of layers in proportion."""
+        rates = [row[0] / self._own * rate for row in self._rows]
+        plan.settings[:, 0] = rates
+        if self.plateau:
+            self.plateau.rates = rates
+
+    def state(self):
+        """What a checkpoint keeps beside the plan's settings: JSON values."""
+        plateau = self.plateau
+        if plateau is None:
+            return None
+        return [plateau.rates, plateau.best, plateau.bad_epochs, plateau.cooldown]
+
+    def restore(self, state):
+        """Take back what `state` returned."""
+        if self.plateau:
+            rates, best, bad_epochs, cooldown = state
+            self.plateau.rates, self.plateau.best = list(rates), best
+            self.plateau.bad_epochs, self.plateau.cooldown = bad_epochs, cooldown
+
+
+def single_steps(optimizer, network):
+    """Learning rates of a training without epochs: as if every step were one.
+
+    Raises
+    ------
+    ValueError
+        If the optimizer's schedule counts epochs, or takes its length from them.
+    """
+    schedule = optimizer.schedule
+    if schedule is not None and (
+        getattr(schedule, "per", None) != "step" or getattr(schedule, "total", 0) is None
+    ):
+        raise ValueError(
+            'there are no epochs in online training, so a schedule needs per="step" and, where it has a '
+            f"length, total=; got {schedule!r}"
+        )
+    return Rates(optimizer, network, epochs=1, steps_per_epoch=1)

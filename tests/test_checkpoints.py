@@ -1,0 +1,459 @@
+"""Checkpoints: a training that was cut off goes on to the very bits; what does not fit is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+import fastbp
+from fastbp import SGD, Adam, Checkpoints, EarlyStopping, schedules, storage
+from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.optimizers import BY_NAME
+from fastbp.plan import Plan
+from tests.samples import draw_inputs, draw_targets, make_network
+
+X, Y = draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2)
+HELD = draw_inputs(10, 3, seed=5), draw_targets("mean_squared_error", 10, 2, seed=5)
+
+
+def network(**how):
+    return make_network([3, 4, 2], **dict(dtype="float64") | how)
+
+
+def trained(net=None, x=X, y=Y, **how):
+    net = network() if net is None else net
+    return net, fastbp.train(net, x, y, **dict(epochs=9, batch_size=7, optimizer=Adam(0.02)) | how)
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def same(first, second):
+    """Whether two (network, history) agree in all that is not time."""
+    (net, history), (other, theirs) = first, second
+    assert net.parameters.tobytes() == other.parameters.tobytes()
+    for name in ("loss", "validation_loss", "metrics", "learning_rate", "stopped", "best_epoch"):
+        assert getattr(history, name) == getattr(theirs, name), name
+    return True
+
+
+# To the very bits
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.1, momentum=0.9, dampening=0.3), Adam(0.02)], ids=repr)
+@pytest.mark.parametrize("threads", [(1, 1), (1, 2), (2, 1)], ids=str)
+def test_resumed_equals_uninterrupted(optimizer, threads, tmp_path):
+    before, after = threads
+    whole = trained(optimizer=optimizer)
+    trained(epochs=4, optimizer=optimizer, threads=before, checkpoints=Checkpoints(tmp_path, every=2))
+    assert files(tmp_path) == ["best.safetensors", "epoch-00000002.safetensors", "epoch-00000004.safetensors"]
+    assert same(trained(optimizer=optimizer, threads=after, resume=tmp_path), whole)
+    one = tmp_path / "epoch-00000002.safetensors"
+    assert same(trained(network(seed=9), optimizer=optimizer, threads=after, resume=str(one)), whole)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "how"),
+    [
+        ([4, 32, 16, 4], 600, dict(batch_size=300)),  # gradients summed in chunks
+        ([300, 70, 3], 20, dict(batch_size=8, threads=2)),  # the first layer split by columns
+        ([300, 70, 3], 20, dict(batch_size=8, materialise=True)),
+    ],
+)
+def test_layouts_of_the_arena(sizes, rows, how, tmp_path):
+    x, y = draw_inputs(rows, sizes[0]), draw_targets("mean_squared_error", rows, sizes[-1])
+    how = dict(optimizer=Adam(0.01), x=x, y=y) | how
+
+    def start():
+        return make_network(sizes, dtype="float32")
+
+    whole = trained(start(), epochs=5, **how)
+    trained(start(), epochs=3, checkpoints=Checkpoints(tmp_path, every=3), **how)
+    assert same(trained(start(), epochs=5, resume=tmp_path, **how), whole)
+
+
+def every_optimizer():
+    """One with each row of the table of formulas, and each way for the rate to change."""
+    yield from (kind(0.01) for kind in BY_NAME.values() if kind is not fastbp.LBFGS)
+    yield from (SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9, nesterov=True), Adam(0.01, amsgrad=True))
+    yield from (fastbp.RMSprop(0.01, centered=True), fastbp.RMSprop(0.01, centered=True, momentum=0.5))
+    yield fastbp.RMSprop(0.01, momentum=0.5)
+    yield Adam(0.01, schedule=schedules.Step(2, gamma=0.5, warmup=2))
+    yield fastbp.NAdam(0.01, schedule=schedules.Exponential(0.99, per="step", warmup=9))
+    yield SGD(0.1, momentum=0.9, layers={0: {"learning_rate": 0.03}, "layer1": {"weight_decay": 0.1}},
+              schedule=schedules.ReduceOnPlateau(patience=0, threshold=0.02, cooldown=1))  # fmt: skip
+
+
+OPTIMIZERS_BY_TEXT = {repr(optimizer): optimizer for optimizer in every_optimizer()}
+
+
+def test_every_formula_is_resumed():
+    assert {optimizer.formula for optimizer in OPTIMIZERS_BY_TEXT.values()} == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS_BY_TEXT.values(), ids=OPTIMIZERS_BY_TEXT)
+def test_every_optimizer_is_resumed(optimizer, tmp_path):
+    whole = trained(optimizer=optimizer)
+    trained(epochs=3, optimizer=optimizer, checkpoints=Checkpoints(tmp_path, every=3))
+    assert same(trained(optimizer=optimizer, threads=2, resume=tmp_path), whole)
+
+
+def test_a_schedule_that_fills_the_training_is_of_its_length(tmp_path):
+    optimizer = SGD(0.1, schedule=schedules.Cosine())
+    trained(epochs=3, optimizer=optimizer, checkpoints=Checkpoints(tmp_path, every=3))
+    with pytest.raises(ValueError, match="the schedule was laid out for another number of epochs"):
+        trained(epochs=9, optimizer=optimizer, resume=tmp_path)
+
+
+def test_states_come_back_as_they_went():
+    net = make_network([5, 50, 3], dtype="float32")
+    plan = Plan(net.architecture, "train", 8, optimizer="adam")
+    plan.pack(net.parameters)
+    assert not plan.states().any()
+    before = plan._arena.copy()
+    plan.set_states(plan.states())
+    assert np.array_equal(plan._arena, before), "transposes of the weights stay"
+    states = np.random.default_rng(0).normal(size=(2, net.parameters.size)).astype(np.float32)
+    plan.set_states(states)
+    assert np.array_equal(plan.states(), states)
+    unpacked = np.empty_like(net.parameters)
+    plan.unpack(unpacked)
+    assert np.array_equal(unpacked, net.parameters)
+    assert Plan(net.architecture, "train", 8, optimizer="sgd").states().shape == (0, net.parameters.size)
+
+
+def test_everything_at_once(tmp_path):
+    def options(values):
+        return dict(
+            validation=0.25, metrics=["r2"], early_stopping=EarlyStopping(3, monitor="r2", min_delta=0.05),
+            callbacks=[lambda training: values.append(training.epoch)], seed=77, epochs=60,
+        )  # fmt: skip
+
+    seen = []
+    whole = trained(**options(seen))
+    assert whole[1].stopped
+    assert whole[1].best_epoch < len(whole[1]) < 60
+    for cut in (1, 2, len(whole[1]) - 1, len(whole[1])):
+        folder, seen = tmp_path / str(cut), []
+        trained(**options([]) | dict(epochs=cut, checkpoints=Checkpoints(folder, every=1)))
+        assert same(trained(**options(seen) | dict(resume=folder)), whole)
+        assert seen == list(range(cut + 1, len(whole[1]) + 1))
+
+
+def test_a_learning_rate_that_was_set_is_kept(tmp_path):
+    def halve(training):
+        training.learning_rate /= 2
+
+    whole = trained(callbacks=[halve])
+    trained(epochs=5, callbacks=[halve], checkpoints=Checkpoints(tmp_path, every=1))
+    assert same(trained(callbacks=[halve], resume=tmp_path), whole)
+
+
+def test_csv_of_a_resumed_training_has_every_epoch(tmp_path):
+    trained(epochs=4, checkpoints=Checkpoints(tmp_path / "c", every=3))
+    _, history = trained(
+        resume=tmp_path / "c" / "epoch-00000003.safetensors", callbacks=[fastbp.CSVLogger(tmp_path / "a.csv")]
+    )
+    rows = (tmp_path / "a.csv").read_text().splitlines()[1:]
+    assert [float(row.split(",")[1]) for row in rows] == history.loss
+
+
+def test_a_finished_training_has_nothing_to_resume(tmp_path):
+    net, history = trained(checkpoints=Checkpoints(tmp_path, every=9))
+    assert same(trained(resume=tmp_path), (net, history))
+    assert same(trained(epochs=3, resume=tmp_path), (net, history))
+
+
+@hypothesis.settings(
+    max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4),
+    rows=st.integers(2, 60),
+    batch_size=st.integers(1, 60) | st.none(),
+    optimizer=st.sampled_from([SGD(0.01), SGD(0.01, momentum=0.9, nesterov=True), Adam(0.01)]),
+    threads=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
+    materialise=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    shuffle=st.booleans(),
+    validation=st.sampled_from([None, 0.3]),
+    cuts=st.lists(st.integers(1, 6), min_size=2, max_size=2),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_no_combination_changes_a_bit(
+    sizes, rows, batch_size, optimizer, threads, materialise, shuffle, validation, cuts, seed
+):
+    x, y = draw_inputs(rows, sizes[0]), draw_targets("mean_squared_error", rows, sizes[-1])
+    first, second = sorted(cuts)
+
+    def run(epochs, part, **more):
+        return trained(
+            make_network(sizes, dtype="float64"), x, y, epochs=epochs, batch_size=batch_size, seed=seed,
+            optimizer=optimizer, threads=threads[part], materialise=materialise[part], shuffle=shuffle,
+            validation=validation, **more,
+        )  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as folder:
+        run(first, 0, checkpoints=Checkpoints(folder))
+        run(second, 1, checkpoints=Checkpoints(folder, every=1), resume=folder)
+        assert same(run(7, 2, resume=folder), run(7, 0))
+
+
+CHILD = """
+import sys
+import fastbp
+from tests.test_checkpoints import X, Y, network
+def tell(training):
+    print(training.epoch, flush=True)
+fastbp.train(network(), X, Y, epochs=10**6, batch_size=7, optimizer=fastbp.Adam(0.02), callbacks=[tell],
+             checkpoints=fastbp.Checkpoints(sys.argv[1], every=3), threads=2)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_killed_at_any_time(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=os.getcwd()
+    )
+    for line in child.stdout:
+        if int(line) >= 20:
+            break
+    time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    done = max(int(name[6:14]) for name in files(tmp_path) if name.startswith("epoch-"))
+    assert done >= 18
+    assert same(trained(epochs=done + 20, resume=tmp_path), trained(epochs=done + 20))
+
+
+# Files
+
+
+def test_a_checkpoint_is_a_network(tmp_path):
+    net, _ = trained(epochs=4, checkpoints=Checkpoints(tmp_path, every=4))
+    assert (
+        fastbp.load(tmp_path / "epoch-00000004.safetensors").parameters.tobytes() == net.parameters.tobytes()
+    )
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_newest_and_the_best_are_kept(links, tmp_path, monkeypatch):
+    if not links:
+
+        def no_links(*paths):
+            raise OSError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", no_links)
+    values = iter([1, 5, 3, 2, 4, 1, 0, 0, 0])
+
+    def scripted(targets, predictions):
+        return next(values)
+
+    weights = []
+    trained(
+        validation=HELD, metrics=[scripted],
+        callbacks=[lambda training: weights.append(training.network.parameters.copy())],
+        checkpoints=Checkpoints(tmp_path, every=1, keep=2, monitor="scripted", mode="max"),
+    )  # fmt: skip
+    assert files(tmp_path) == ["best.safetensors", "epoch-00000008.safetensors", "epoch-00000009.safetensors"]
+    assert np.array_equal(fastbp.load(tmp_path / "best.safetensors").parameters, weights[1])
+    assert np.array_equal(fastbp.load(tmp_path / "epoch-00000008.safetensors").parameters, weights[7])
+
+
+def test_keeping_goes_on_after_a_resume(tmp_path):
+    trained(epochs=4, checkpoints=Checkpoints(tmp_path, every=1, keep=2))
+    trained(epochs=7, resume=tmp_path, checkpoints=Checkpoints(tmp_path, every=1, keep=2))
+    assert files(tmp_path) == ["best.safetensors", "epoch-00000006.safetensors", "epoch-00000007.safetensors"]
+
+
+def test_the_last_epoch_is_always_written(tmp_path):
+    trained(epochs=5, checkpoints=Checkpoints(tmp_path))
+    trained(epochs=5, checkpoints=Checkpoints(tmp_path / "b", every=2))
+    assert files(tmp_path) == ["b", "best.safetensors", "epoch-00000005.safetensors"]
+    assert files(tmp_path / "b")[-1] == "epoch-00000005.safetensors"
+
+
+def test_every_so_many_seconds(tmp_path, monkeypatch):
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr("fastbp.checkpoints.time.monotonic", lambda: next(clock))
+    trained(epochs=9, validation=HELD, checkpoints=Checkpoints(tmp_path, seconds=8, keep=9))
+    # Looks at the clock at the start, after each epoch, and after each checkpoint.
+    assert files(tmp_path) == [
+        "best.safetensors", *(f"epoch-{epoch:08d}.safetensors" for epoch in (3, 6, 9))
+    ]  # fmt: skip
+
+
+def test_short_epochs_that_run_together_are_written_at_their_end(tmp_path):
+    checkpoints = Checkpoints(tmp_path, seconds=1e-9, keep=10**6)
+    _, history = trained(epochs=300, checkpoints=checkpoints)
+    epochs = [int(name[6:14]) for name in files(tmp_path)[1:]]
+    assert epochs[-1] == 300
+    for epoch in epochs[:: max(1, len(epochs) // 3)]:
+        whole = trained(epochs=epoch)
+        kept = fastbp.load(tmp_path / f"epoch-{epoch:08d}.safetensors")
+        assert kept.parameters.tobytes() == whole[0].parameters.tobytes()
+        assert same(trained(epochs=300, resume=tmp_path / f"epoch-{epoch:08d}.safetensors"), (
+            trained(epochs=300)[0], history
+        ))  # fmt: skip
+
+
+def test_a_folder_of_another_training_is_not_mixed_in(tmp_path):
+    trained(epochs=2, checkpoints=Checkpoints(tmp_path, every=1))
+    net = network()
+    before = net.parameters.copy()
+    with pytest.raises(ValueError, match="has checkpoints of another training: resume it"):
+        trained(net, checkpoints=Checkpoints(tmp_path, every=1))
+    assert np.array_equal(net.parameters, before)
+    trained(epochs=1, checkpoints=Checkpoints(tmp_path, every=1, overwrite=True))
+    assert files(tmp_path) == ["best.safetensors", "epoch-00000001.safetensors"]
+
+
+def test_a_write_that_fails_comes_out_and_leaves_older_files_whole(tmp_path, monkeypatch):
+    trained(epochs=2, checkpoints=Checkpoints(tmp_path, every=1))
+    before = files(tmp_path)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        trained(resume=tmp_path, checkpoints=Checkpoints(tmp_path, every=1))
+    assert files(tmp_path) == before
+    monkeypatch.undo()
+    assert same(trained(resume=tmp_path), trained())
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    with pytest.raises(fastbp.DivergenceError):
+        trained(x=100 * X, y=100 * Y, epochs=500, optimizer=SGD(10.0),
+                checkpoints=Checkpoints(tmp_path, seconds=1e-9, keep=1000))  # fmt: skip
+    for name in files(tmp_path):
+        assert np.isfinite(fastbp.load(tmp_path / name).parameters).all()
+
+
+def test_weights_that_were_not_looked_at_are_before_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastbp.training.SHARE_OF_LOOKS", -1.0)
+    net = fastbp.Network([1, 1], dtype="float32", seed=0)
+    with pytest.raises(fastbp.DivergenceError, match="a weight became infinite"):
+        fastbp.train(net, [[1e5]], [[1.0]], epochs=1, optimizer=SGD(1e38),
+                     checkpoints=Checkpoints(tmp_path, seconds=1e-9))  # fmt: skip
+    assert files(tmp_path) == []
+
+
+# What does not fit
+
+
+REFUSED = [
+    (dict(net=network(seed=2), seed=3), "the seed was 1; got 3"),
+    (dict(x=X + 1e-9), "the data are others"),
+    (dict(y=Y * 2), "the data are others"),
+    (dict(x=X[:-1], y=Y[:-1]), "the number of rows was 40; got 39"),
+    (dict(batch_size=8), "the batch size was 7; got 8"),
+    (dict(shuffle=False), "the shuffle was True; got False"),
+    (dict(optimizer=Adam(0.03)), r"the optimizer was Adam\(learning_rate=0.02.*got Adam\(learning_rate=0.03"),
+    (dict(optimizer=SGD(0.02)), r"the optimizer was Adam.*got SGD"),
+    (dict(validation=HELD), "the validation rows are others"),
+    (dict(net=network(dtype="float32")), "another network: its dtype is float64; got float32"),
+    (dict(net=make_network([3, 5, 2], dtype="float64")), r"another network: its layers is Dense\(4"),
+    (dict(net=make_network([3, 4, 2], "relu", dtype="float64")), "another network: its layers is"),
+    (dict(net=make_network([3, 4, 2], loss="huber", dtype="float64")), "another network: its loss is"),
+]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    trained(epochs=2, checkpoints=Checkpoints(folder, every=2))
+    return folder
+
+
+@pytest.mark.parametrize(("how", "message"), REFUSED, ids=[message[:30] for _, message in REFUSED])
+def test_another_training_is_refused(how, message, written):
+    net = how.get("net") or network()
+    before = net.parameters.copy()
+    with pytest.raises(ValueError, match=message) as caught:
+        trained(**dict(net=net) | how | dict(resume=written))
+    assert "\n" not in str(caught.value)
+    assert np.array_equal(net.parameters, before)
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint in"):
+        trained(resume=tmp_path)
+    network().save(tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match="is not a checkpoint: it holds a network"):
+        trained(resume=tmp_path / "net.safetensors")
+
+
+def test_damaged_files(written, tmp_path):
+    path, content = tmp_path / "c.safetensors", (written / "epoch-00000002.safetensors").read_bytes()
+    for length in (0, 7, 100, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="not a whole safetensors file"):
+            trained(resume=path)
+
+
+def rewritten(written, path, change=None, tensors=None):
+    """A checkpoint in which something is another."""
+    source = written / "epoch-00000002.safetensors"
+    with storage.safe_open(source, framework="numpy") as file:
+        metadata = dict(file.metadata())
+    described = json.loads(metadata[storage.TRAINING_KEY])
+    if change:
+        change(described)
+    metadata[storage.TRAINING_KEY] = json.dumps(described)
+    save_file(load_file(source) | (tensors or {}), path, metadata=metadata)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format_version=2), "was written by a newer fastbp"),
+        (lambda d: d.pop("epoch"), "is a damaged checkpoint"),
+        (lambda d: d.update(epoch=3), "is a damaged checkpoint"),
+        (lambda d: d.update(step=None), "is a damaged checkpoint"),
+        (lambda d: d.update(states=3), "is a damaged checkpoint"),
+        (lambda d: d.update(identity=7), "is a damaged checkpoint"),
+        (lambda d: d.update(settings=["a"]), "is a damaged checkpoint"),
+    ],
+)
+def test_damaged_descriptions(written, tmp_path, change, message):
+    net = network()
+    with pytest.raises(ValueError, match=message):
+        trained(net, resume=rewritten(written, tmp_path / "c.safetensors", change))
+    assert net.parameters.tobytes() == network().parameters.tobytes()
+
+
+def test_a_state_of_another_shape(written, tmp_path):
+    other = rewritten(written, tmp_path / "c.safetensors", tensors={"training.state.0": np.zeros(3)})
+    with pytest.raises(ValueError, match="is a damaged checkpoint"):
+        trained(resume=other)
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        (dict(every=0), ValueError),
+        (dict(every=1.5), TypeError),
+        (dict(seconds=0), ValueError),
+        (dict(keep=0), ValueError),
+        (dict(overwrite=1), TypeError),
+        (dict(monitor=1), TypeError),
+        (dict(folder=7), TypeError),
+    ],
+)
+def test_checkpoints_refuse(how, error):
+    with pytest.raises(error):
+        Checkpoints(**dict(folder="somewhere") | how)

@@ -1,0 +1,298 @@
+"""OnlineTrainer: the same steps as train(), one call at a time; and the range test that is built on it."""
+
+import _thread
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp import SGD, Adam, OnlineTrainer, schedules
+from tests.samples import draw_inputs, draw_targets, make_network
+
+
+def start(loss="mean_squared_error", n_in=3, n_out=2, **how):
+    n = 40
+    net = make_network([n_in, 4, n_out], loss=loss, **dict(dtype="float64") | how)
+    x, y = draw_inputs(n, n_in).astype(net.dtype), draw_targets(loss, n, n_out)
+    return net, x, y if y.dtype == np.int64 else y.astype(net.dtype)
+
+
+def by_train(net, x, y, batch_size, **how):
+    history = fastbp.train(net, x, y, epochs=1, batch_size=batch_size, shuffle=False, **how)
+    return net.parameters.tobytes(), history.loss[0]
+
+
+LOSSES = [
+    ("mean_squared_error", 2),
+    ("mean_squared_error", 1),
+    ("softmax_cross_entropy", 4),
+    ("binary_cross_entropy", 1),
+    ("hinge", 1),
+]
+
+
+def test_all_rows_at_once_are_not_to_be_had():
+    with pytest.raises(ValueError, match="LBFGS needs all rows at once"):
+        fastbp.OnlineTrainer(fastbp.Network([2, 1]), optimizer="lbfgs")
+
+
+@pytest.mark.parametrize(("loss", "n_out"), LOSSES)
+def test_row_by_row_equals_train(loss, n_out):
+    net, x, y = start(loss, n_out=n_out)
+    expected = by_train(start(loss, n_out=n_out)[0], x, y, 1, optimizer=Adam(0.01))
+    trainer = OnlineTrainer(net, Adam(0.01))
+    losses = [trainer.step(row, target) for row, target in zip(x, y)]
+    assert net.parameters.tobytes() == expected[0]
+    assert np.mean(losses) == pytest.approx(expected[1], rel=1e-12)
+    assert trainer.steps == 40
+    assert all(type(loss) is float for loss in losses)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_in_pieces_of_any_size(threads):
+    net, x, y = start()
+    expected = by_train(start()[0], x, y, 8, optimizer=Adam(0.01))
+    trainer = OnlineTrainer(net, Adam(0.01), batch_size=8, threads=threads)
+    for first, last in ((0, 8), (8, 32), (32, 40)):
+        trainer.step(x[first:last], y[first:last])
+    assert net.parameters.tobytes() == expected[0]
+
+
+def test_rows_and_pieces_may_alternate():
+    net, x, y = start()
+    trainer, one = OnlineTrainer(net, SGD(0.1)), OnlineTrainer(start()[0], SGD(0.1), batch_size=1)
+    trainer.step(x[0], y[0])
+    trainer.step(x[1:2], y[1:2])
+    trainer.step(x[2], y[2])
+    for row, target in zip(x[:3], y[:3]):
+        one.step(row, target)
+    assert net.parameters.tobytes() == one.network.parameters.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("row", "target"),
+    [
+        ([1, 2, 3], 1), (np.array([1, 2, 3]), np.float32(1)), ([[1, 2, 3]], [1]), ([[1, 2, 3]], [[1]]),
+        (np.array([1.0, 2, 3]), 1.0), (np.array([1.0, 2, 3]), np.array([1.0])), (np.array([1.0, 2, 3]), [1]),
+    ],
+)  # fmt: skip
+def test_forms_of_a_row(row, target):
+    net, *_ = start(n_out=1)
+    expected = by_train(start(n_out=1)[0], [[1, 2, 3]], [[1]], 1)
+    assert OnlineTrainer(net).step(row, target) == expected[1]
+    assert net.parameters.tobytes() == expected[0]
+
+
+def test_one_input():
+    for x, y in (([0.5], [2.0]), (0.5, 2.0), ([[0.5]], [[2.0]]), (np.array([0.5]), 2.0)):
+        net, *_ = start(n_in=1, n_out=1)
+        expected = by_train(start(n_in=1, n_out=1)[0], [[0.5]], [[2.0]], 1)
+        assert OnlineTrainer(net).step(x, y) == expected[1]
+    net, x, y = start(n_in=1, n_out=1)
+    expected = by_train(start(n_in=1, n_out=1)[0], x, y, 40)
+    assert OnlineTrainer(net, batch_size=40).step(x[:, 0], y[:, 0]) == expected[1]
+
+
+def test_classes_and_probabilities_may_alternate():
+    net, x, y = start("softmax_cross_entropy", n_out=4)
+    p = np.eye(4)[y]
+    trainer = OnlineTrainer(net, Adam(0.01))
+    plain = OnlineTrainer(start("softmax_cross_entropy", n_out=4)[0], Adam(0.01))
+    for i in range(6):
+        trainer.step(x[i], p[i] if i % 3 == 1 else y[i])
+        plain.step(x[i], y[i])
+    assert trainer.steps == 6
+    np.testing.assert_allclose(net.parameters, plain.network.parameters, rtol=1e-12)
+
+
+def test_float32():
+    net, x, y = start(dtype="float32", n_out=1)
+    expected = by_train(start(dtype="float32", n_out=1)[0], x, y, 1)
+    trainer = OnlineTrainer(net)
+    for row, target in zip(x, y):
+        trainer.step(row, float(target[0]))
+    assert net.parameters.tobytes() == expected[0]
+    with pytest.raises(ValueError, match="y overflows float32"):
+        trainer.step(x[0], 1e300)
+
+
+def test_weights_are_copied_when_asked():
+    net, x, y = start()
+    before, (eager, *_) = net.parameters.copy(), start()
+    lazy, other = OnlineTrainer(net, update_network=False), OnlineTrainer(eager)
+    for row, target in zip(x, y):
+        assert lazy.step(row, target) == other.step(row, target)
+    assert np.array_equal(net.parameters, before)
+    lazy.synchronize()
+    assert np.array_equal(net.parameters, eager.parameters)
+    net.parameters[:] = before
+    lazy.take_parameters()
+    assert lazy.step(x[0], y[0]) == OnlineTrainer(start()[0]).step(x[0], y[0])
+
+
+def test_learning_rate():
+    net, x, y = start()
+    trainer = OnlineTrainer(net, SGD(0.5))
+    assert trainer.learning_rate == 0.5
+    trainer.learning_rate = 0.25
+    trainer.step(x[0], y[0])
+    other = OnlineTrainer(start()[0], SGD(0.25))
+    other.step(x[0], y[0])
+    assert np.array_equal(net.parameters, other.network.parameters)
+    with pytest.raises(ValueError, match="learning_rate must be"):
+        trainer.learning_rate = 0
+
+
+def test_schedules_count_steps():
+    net, x, y = start()
+    schedule = schedules.Step(3, gamma=0.5, per="step")
+    trainer = OnlineTrainer(net, SGD(0.1, schedule=schedule))
+    rates = []
+    for row, target in zip(x[:7], y[:7]):
+        trainer.step(row, target)
+        rates.append(trainer.learning_rate)
+    assert rates == schedule.rates(0.1, 1, 7)
+    other = start()[0]
+    fastbp.train(
+        other, x[:7], y[:7], epochs=1, batch_size=1, shuffle=False, optimizer=SGD(0.1, schedule=schedule)
+    )
+    assert np.array_equal(net.parameters, other.parameters)
+    for refused in (schedules.Step(3), schedules.Cosine(per="step"), schedules.ReduceOnPlateau()):
+        with pytest.raises(ValueError, match="no epochs in online training"):
+            OnlineTrainer(net, SGD(0.1, schedule=refused))
+
+
+def test_divergence():
+    net, x, y = start()
+    trainer = OnlineTrainer(net, SGD(1e200, momentum=0.9))
+    trainer.step(x[0], y[0])
+    after_one = net.parameters.copy()
+    with pytest.raises(fastbp.DivergenceError, match="training diverged in step 2: the loss became"):
+        trainer.step(x[1], y[1])
+    assert np.array_equal(net.parameters, after_one)
+    assert trainer.steps == 0
+    assert not trainer._plan.states().any()
+    going_on = OnlineTrainer(start()[0], SGD(1e200), on_divergence="continue")
+    assert not np.isfinite([going_on.step(row, target) for row, target in zip(x[:3], y[:3])][-1])
+
+
+BAD = [
+    ([1, 2], 1.0, ValueError, r"x must have shape \(n, 3\)"),
+    ([1, 2, np.nan], [1.0, 1.0], ValueError, "x must be finite"),
+    (np.array([1, 2, np.nan]), np.ones(2), ValueError, "x must be finite; row 0, column 2 is nan"),
+    (np.ones(3), np.array([1.0, np.inf]), ValueError, "y must be finite"),
+    (np.ones(3), np.ones(3), ValueError, r"y must have shape \(1, 2\)|as many rows"),
+    (np.ones(3), "a", TypeError, "y must"),
+    (np.ones((2, 3)), np.ones((3, 2)), ValueError, "as many rows as x, 2"),
+]
+
+
+@pytest.mark.parametrize(("x", "y", "error", "message"), BAD)
+def test_refuses_rows_before_anything_changes(x, y, error, message):
+    net, *_ = start()
+    before, trainer = net.parameters.copy(), OnlineTrainer(net)
+    with pytest.raises(error, match=message):
+        trainer.step(x, y)
+    assert trainer.steps == 0
+    assert np.array_equal(net.parameters, before)
+
+
+@pytest.mark.parametrize("y", [4, -1, 1.5, True])
+def test_refuses_classes(y):
+    net, x, _ = start("softmax_cross_entropy", n_out=4)
+    with pytest.raises((ValueError, TypeError), match="y must hold classes from 0 to 3"):
+        OnlineTrainer(net).step(x[0], y)
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        (dict(network=3), TypeError),
+        (dict(optimizer="sdg"), ValueError),
+        (dict(batch_size=0), ValueError),
+        (dict(threads=0), ValueError),
+        (dict(update_network=1), TypeError),
+        (dict(on_divergence="stop"), ValueError),
+    ],
+)
+def test_refuses_settings(how, error):
+    with pytest.raises(error):
+        OnlineTrainer(**dict(network=start()[0]) | how)
+
+
+def test_interrupt_leaves_whole_weights():
+    net = make_network([3, 4, 2], dtype="float64")
+    x, y = draw_inputs(3_000_000, 3), draw_targets("mean_squared_error", 3_000_000, 2)
+    trainer = OnlineTrainer(net, SGD(1e-4), batch_size=1)
+    trainer.step(x[:2], y[:2])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.1, _thread.interrupt_main)
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.step(x, y)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    done = trainer.steps - 2
+    assert 0 < done < len(x)
+    again = OnlineTrainer(make_network([3, 4, 2], dtype="float64"), SGD(1e-4), batch_size=1)
+    again.step(x[:2], y[:2])
+    again.step(x[:done], y[:done])
+    assert np.array_equal(net.parameters, again.network.parameters)
+
+
+# The range test
+
+
+def test_find_learning_rate(tmp_path):
+    x, y = fastbp.datasets.digits()
+    net = make_network([64, 16, 10], "relu", "softmax_cross_entropy")
+    before = net.parameters.copy()
+    found = fastbp.find_learning_rate(net, x, y, highest=1000.0)
+    assert np.array_equal(net.parameters, before)
+    assert 0.005 < found.suggestion < 1
+    n = len(found.losses)
+    assert 20 < n < 100, "it ends where the loss grows"
+    assert len(found.learning_rates) == len(found.smoothed) == n
+    np.testing.assert_allclose(found.learning_rates[1:] / found.learning_rates[:-1], 1e9 ** (1 / 99))
+    again = fastbp.find_learning_rate(net, x, y, highest=1000.0)
+    assert np.array_equal(again.losses, found.losses)
+    assert not np.array_equal(fastbp.find_learning_rate(net, x, y, seed=5).losses[:20], found.losses[:20])
+    pytest.importorskip("matplotlib")
+    found.plot().savefig(tmp_path / "rates.png")
+
+
+def test_its_steps_are_those_of_training():
+    net, x, y = start()
+    found = fastbp.find_learning_rate(
+        net, x, y, lowest=0.1, highest=0.1 + 1e-15, steps=10, batch_size=40, optimizer=SGD(9.0, momentum=0.5)
+    )
+    history = fastbp.train(net, x, y, epochs=10, batch_size=40, optimizer=SGD(0.1, momentum=0.5))
+    np.testing.assert_allclose(found.losses, history.loss, rtol=1e-12)
+    assert found.suggestion == pytest.approx(0.1)
+
+
+def test_a_loss_that_never_falls_suggests_nothing():
+    net, x, y = start()
+    found = fastbp.find_learning_rate(net, 1e3 * x, 1e6 * y, lowest=1e6, highest=1e9, batch_size=40)
+    assert found.suggestion is None
+    assert np.isfinite(found.losses).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        (dict(steps=9), ValueError),
+        (dict(lowest=0), ValueError),
+        (dict(lowest=2, highest=1), ValueError),
+        (dict(batch_size=0), ValueError),
+        (dict(optimizer="sdg"), ValueError),
+        (dict(seed=-1), ValueError),
+    ],
+)
+def test_range_test_refuses(how, error):
+    with pytest.raises(error):
+        fastbp.find_learning_rate(*start(), **how)
