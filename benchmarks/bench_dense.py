@@ -3,9 +3,10 @@
 The layer that is measured is the second of two of equal size, so that it has a gradient of its inputs.
 """
 
-from fastbp.cpu import dense, elementwise, gather, gemm, loss, shaping, step, team
+from fastbp.cpu import dense, elementwise, gather, gemm, loss, scale_shift, shaping, step, team
 from fastbp.plan import Shaping
 
+from . import bench_layers
 from .operations import kernels, operation_seconds, running
 from .timing import REALS, measured
 
@@ -52,6 +53,8 @@ ELSEWHERE = {
     step.run_section: "bench_predict",
     elementwise.scheduled_settings: "bench_update",
     team.barrier: "bench_team",
+    **dict.fromkeys(bench_layers.PLANS, "bench_layers"),
+    scale_shift.scale_shift_total: "bench_layers",
 }
 SHAPES = {
     "nothing": dict(),

@@ -13,7 +13,7 @@ from importlib import import_module
 
 import numpy as np
 
-from fastbp import Network, cpu
+from fastbp import Dense, Network, cpu
 from fastbp.cpu import cache, step, team
 from fastbp.cpu.program import SECTION
 from fastbp.formulas.losses import LOSSES
@@ -64,13 +64,16 @@ def named(operation):
 @contextmanager
 def running(
     sizes, batch, *, activation="relu", loss="mean_squared_error", targets=None, optimizer="momentum",
-    real="float32", task="train", threads=1, **options,
+    real="float32", task="train", threads=1, behind_first=None, **options,
 ):  # fmt: skip
     """A plan with data of one batch, after its first step.
 
-    targets : row of `TARGETS`, by default the loss's own; optimizer : row of ``OPTIMIZERS``.
+    targets : row of `TARGETS`, by default the loss's own; optimizer : row of ``OPTIMIZERS``; behind_first :
+    a layer to put behind the first dense one.
     """
-    network = Network(sizes, activation=activation, loss=loss, dtype=real, seed=0)
+    layers = [Dense(n, activation) for n in sizes[1:-1]] + [Dense(sizes[-1])]
+    layers[1:1] = [behind_first] if behind_first else []
+    network = Network(layers, inputs=sizes[0], loss=loss, dtype=real, seed=0)
     random, targets = np.random.default_rng(0), targets or LOSSES[loss].targets
     if task == "train":
         options = dict(optimizer=optimizer) | options

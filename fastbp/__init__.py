@@ -6,7 +6,7 @@ from .checkpoints import Checkpoints
 from .formulas.activations import register_activation
 from .gradient_check import check_gradients
 from .history import History
-from .layers import Dense
+from .layers import BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .learning_rate_range import LearningRateRange, find_learning_rate
 from .losses import Loss
 from .network import Gradient, Network
@@ -24,14 +24,17 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "BatchNorm",
     "CSVLogger",
     "Callback",
     "Checkpoints",
     "Dense",
     "DivergenceError",
+    "Dropout",
     "EarlyStopping",
     "Gradient",
     "History",
+    "LayerNorm",
     "LearningRateRange",
     "Lion",
     "Loss",
@@ -40,6 +43,7 @@ __all__ = [
     "OnlineTrainer",
     "RAdam",
     "RMSprop",
+    "Residual",
     "TensorBoardLogger",
     "Training",
     "check_gradients",

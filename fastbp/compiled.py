@@ -86,7 +86,8 @@ def _step(network, optimizer, batch_size):
     losses, row_losses = np.zeros(1), np.empty(batch_size, network.dtype)
     rates.set(plan)
     plan.set(
-        x=rows.ctypes.data, targets=targets.ctypes.data, order=0, shuffle=0, seed=0, step=0, epoch=0,
+        x=rows.ctypes.data, targets=targets.ctypes.data, order=0, shuffle=0, step=0, epoch=0,
+        seed=np.uint64(network.seed).astype(np.int64),
         first_epoch=0, last_epoch=1, losses=losses.ctypes.data, row_losses=row_losses.ctypes.data,
     )  # fmt: skip
     plan.pack(network.parameters)

@@ -95,6 +95,8 @@ def check_gradients(network, x, y, *, step=STEP, tolerance=1e-6, at_most=1000):
 
     Notes
     -----
+    `Dropout` drops nothing here, and `BatchNorm` uses the statistics of the rows of x, as in training.
+
     With a the derived and d the measured value, d = (L(v + step) − L(v − step)) / (2 step), the error is
     |a − d| / max(|a|, |d|, 1e-3, 1e-3 |L|): relative, and for small derivatives measured by the loss L, whose
     rounding would drown them otherwise. A derivative that is not finite has an infinite error.
@@ -118,14 +120,14 @@ def check_gradients(network, x, y, *, step=STEP, tolerance=1e-6, at_most=1000):
     twin = _in_float64(network)
     x, y = twin.check_data(x, y)
     x = x.copy()  # it may be the caller's, and is moved below
-    _, gradient = twin.gradient(x, y)
-    loss = _Loss(twin, x, y)
+    batch = any(layer.kind == "BatchNorm" for layer in twin.layers)
+    _, gradient = twin.gradient(x, y, batch_statistics=batch)
+    loss = _Loss(twin, x, y, batch)
 
     arrays = {}  # name -> (values that may be moved, what the backward pass says of them)
     for layer, d_layer in zip(twin.layers, gradient.layers, strict=True):
-        arrays[f"{layer.name}.W"] = layer.W, d_layer.W
-        if layer.b is not None:
-            arrays[f"{layer.name}.b"] = layer.b, d_layer.b
+        for name, values in layer.learnt.items():
+            arrays[f"{layer.name}.{name}"] = values, d_layer.learnt[name]
     arrays["inputs"] = x, gradient.inputs
 
     errors, worst, n_checked = {}, (-1.0,), 0
@@ -147,10 +149,15 @@ def check_gradients(network, x, y, *, step=STEP, tolerance=1e-6, at_most=1000):
 class _Loss:
     """The loss as a function of one value at a time."""
 
-    def __init__(self, network, x, y):
-        self._network, self._x, self._y = network, x, y
-        self._here = network._loss(x, y)
+    def __init__(self, network, x, y, batch_statistics):
+        self._network, self._x, self._y, self._batch = network, x, y, batch_statistics
+        self._here = self._value()
         self._floor = _FLOOR * max(1.0, abs(self._here))
+
+    def _value(self):
+        if self._batch:
+            return self._network.gradient(self._x, self._y, batch_statistics=True)[0]
+        return self._network._loss(self._x, self._y)
 
     def compare(self, a, values, index, step, tolerance):
         """(error, measured) of the derivative `a` with respect to values[index], at the best step."""
@@ -167,7 +174,7 @@ class _Loss:
 
         def at(moved):
             values[index] = moved
-            loss = self._network._loss(self._x, self._y)
+            loss = self._value()
             values[index] = v
             return loss
 

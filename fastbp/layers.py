@@ -1,7 +1,8 @@
 """What layers there are: names, shapes and options. No mathematics: the formulas have it, and kernels run it.
 
 A layer says how many outputs it gives for so many inputs, and which parameter arrays it has; the network lays
-those out one after the other in its flat vector. A new kind of layer is a class with these two methods.
+those out one after the other in its flat vector. A new kind of layer is a class with these two methods, and
+an operation in ``operations.py``.
 """
 
 from dataclasses import KW_ONLY, dataclass, fields
@@ -18,7 +19,7 @@ class Parameter(NamedTuple):
     Attributes
     ----------
     name : str
-        The layer's attribute, "W" or "b".
+        The layer's attribute: "W", "b", "gamma", "beta", "mean" or "variance".
     shape : tuple of int
     initializer : str
         A name in ``INITIALIZERS``.
@@ -100,6 +101,11 @@ class Dense:
         """Tell how many outputs the layer has for `n_inputs` inputs."""
         return self.units
 
+    @property
+    def label(self):
+        """What it is called in one line."""
+        return f"{self.units}" + ("" if self.activation == "identity" else f" {self.activation}")
+
     def parameters(self, n_inputs):
         """Tell the layer's parameter arrays for `n_inputs` inputs, in their order in the flat vector.
 
@@ -120,3 +126,343 @@ class Dense:
         ]
         activation = "" if self.activation == "identity" else f", {self.activation!r}"
         return f"Dense({self.units}{activation}{''.join(options)})"
+
+
+class _SameSize:
+    """What layers have in common that give an output for each input."""
+
+    def n_outputs(self, n_inputs):
+        """Tell how many outputs the layer has for `n_inputs` inputs: as many."""
+        return n_inputs
+
+    def parameters(self, n_inputs):
+        """Tell the layer's parameter arrays for `n_inputs` inputs, in their order in the flat vector.
+
+        Returns
+        -------
+        tuple of Parameter
+        """
+        return ()
+
+    def _check_name(self):
+        if self.name is not None:
+            validation.layer_name(self.name)
+
+
+@dataclass(frozen=True, repr=False)
+class Dropout(_SameSize):
+    """A layer that zeroes a random share of its inputs in training: y = x · m.
+
+    Each m is 0 with probability `rate` and 1 / (1 − rate) otherwise, drawn anew for every row of every step
+    ("inverted" dropout, as PyTorch's and Keras'). Outside training (`Network.predict`, `loss`, `gradient`,
+    `evaluate`, and validation) the outputs are the inputs.
+
+    Parameters
+    ----------
+    rate : float
+        From 0 to below 1.
+    name : str or None
+        What summaries call the layer; None numbers it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `rate` is no number, or out of bounds.
+
+    Notes
+    -----
+    What is dropped is a function of the training's seed, the layer's place, the epoch, the step, the row's
+    place in the batch, and the column: the trained bits depend on neither the number of threads nor the
+    processor. [1]_
+
+    References
+    ----------
+    .. [1] Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent
+       neural networks from overfitting", JMLR 15 (2014).
+
+    Examples
+    --------
+    >>> Dropout(0.25)
+    Dropout(0.25)
+    """
+
+    rate: float = 0.5
+    _: KW_ONLY
+    name: str | None = None
+
+    def __post_init__(self):
+        rate = validation.real_number("rate", self.rate, at_least=0, below=1)
+        object.__setattr__(self, "rate", rate)
+        self._check_name()
+
+    @property
+    def label(self):
+        """What it is called in one line."""
+        return f"dropout {self.rate:g}"
+
+    def __repr__(self):
+        return f"Dropout({self.rate:g}{_named(self)})"
+
+
+class _Normalization(_SameSize):
+    """What normalising layers have in common."""
+
+    def __post_init__(self):
+        set_once = object.__setattr__
+        set_once(self, "epsilon", validation.real_number("epsilon", self.epsilon, above=0))
+        set_once(self, "scale", validation.boolean("scale", self.scale))
+        set_once(self, "shift", validation.boolean("shift", self.shift))
+        self._check_name()
+
+    def parameters(self, n_inputs):
+        """Tell the layer's parameter arrays for `n_inputs` inputs, in their order in the flat vector.
+
+        Returns
+        -------
+        tuple of Parameter
+        """
+        gamma = Parameter("gamma", (n_inputs,), "ones")
+        beta = Parameter("beta", (n_inputs,), "zeros")
+        return (*[gamma] * self.scale, *[beta] * self.shift)
+
+    def __repr__(self):
+        kind = type(self)
+        options = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(kind(), field.name)
+        ]
+        return f"{kind.__name__}({', '.join(options)})"
+
+
+@dataclass(frozen=True, repr=False)
+class LayerNorm(_Normalization):
+    """A layer that normalises every row over its features: y = gamma · (x − m) / sqrt(v + epsilon) + beta.
+
+    m and v are mean and (biased) variance of the row's n_in values, as in PyTorch's LayerNorm.
+
+    Parameters
+    ----------
+    epsilon : float
+        Added to the variance; above 0.
+    scale, shift : bool
+        Whether there is a learnt gamma (n_in,), which starts as ones; a learnt beta (n_in,), zeros.
+        Optimizers treat both as biases: `decay_biases` is about them too.
+    name : str or None
+        What summaries and saved files call the layer; None numbers it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of bounds.
+
+    References
+    ----------
+    .. [1] Ba, Kiros and Hinton, "Layer normalization", arXiv:1607.06450 (2016).
+
+    Examples
+    --------
+    >>> LayerNorm(shift=False)
+    LayerNorm(shift=False)
+    >>> LayerNorm().parameters(8)[0]
+    Parameter(name='gamma', shape=(8,), initializer='ones')
+    """
+
+    epsilon: float = 1e-5
+    _: KW_ONLY
+    scale: bool = True
+    shift: bool = True
+    name: str | None = None
+
+    label = "layer norm"
+
+
+@dataclass(frozen=True, repr=False)
+class BatchNorm(_Normalization):
+    """A layer that normalises every feature over the rows: y = gamma · (x − m) / sqrt(v + epsilon) + beta.
+
+    In training m and v are mean and (biased) variance of the batch's rows, and running statistics follow:
+    ``mean ← (1 − momentum) · mean + momentum · m``, and ``variance`` alike, with the unbiased variance.
+    Outside training these are used. That is PyTorch's BatchNorm1d.
+
+    Parameters
+    ----------
+    epsilon : float
+        Added to the variance; above 0.
+    momentum : float
+        How far the running statistics go towards those of each batch, above 0, at most 1.
+    scale, shift : bool
+        Whether there is a learnt gamma (n_in,), which starts as ones; a learnt beta (n_in,), zeros.
+        Optimizers treat both as biases: `decay_biases` is about them too.
+    name : str or None
+        What summaries and saved files call the layer; None numbers it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of bounds.
+
+    Notes
+    -----
+    The running statistics, ``layer.mean`` and ``layer.variance`` (n_in,), lie in the network's flat vector
+    behind gamma and beta, so that they are saved, copied and restored with it. No optimizer changes them;
+    their gradient is 0.
+
+    A batch of one row, the last one say, has no variance: its outputs are beta, and the running statistics
+    stay as they are.
+
+    References
+    ----------
+    .. [1] Ioffe and Szegedy, "Batch normalization: accelerating deep network training by reducing internal
+       covariate shift", ICML (2015).
+
+    Examples
+    --------
+    >>> BatchNorm(momentum=0.01)
+    BatchNorm(momentum=0.01)
+    >>> [parameter.name for parameter in BatchNorm().parameters(8)]
+    ['gamma', 'beta', 'mean', 'variance']
+    """
+
+    epsilon: float = 1e-5
+    momentum: float = 0.1
+    _: KW_ONLY
+    scale: bool = True
+    shift: bool = True
+    name: str | None = None
+
+    label = "batch norm"
+
+    def __post_init__(self):
+        super().__post_init__()
+        momentum = validation.real_number("momentum", self.momentum, above=0, at_most=1)
+        object.__setattr__(self, "momentum", momentum)
+
+    def parameters(self, n_inputs):
+        """Tell the layer's arrays for `n_inputs` inputs, learnt ones first, as they lie in the flat vector.
+
+        Returns
+        -------
+        tuple of Parameter
+        """
+        mean = Parameter("mean", (n_inputs,), "zeros")
+        variance = Parameter("variance", (n_inputs,), "ones")
+        return (*super().parameters(n_inputs), mean, variance)
+
+
+@dataclass(frozen=True, repr=False)
+class Residual(_SameSize):
+    """A connection around some layers: y = x + f(x), f being those layers one after the other.
+
+    Parameters
+    ----------
+    layers : sequence of layers
+        `Dense`, `Dropout`, `LayerNorm`, `BatchNorm`, `Residual`, at least one; together they must have as
+        many outputs as inputs. In `Network.layers` they come one by one, called "name.layer0" and so on, and
+        then the sum, called "name".
+    name : str or None
+        What summaries and saved files call the layer; None numbers it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `layers` are no layers. A network refuses the layer if its inputs and outputs differ in number.
+
+    References
+    ----------
+    .. [1] He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR (2016).
+
+    Examples
+    --------
+    >>> Residual([Dense(8, "relu"), Dense(8)])
+    Residual([Dense(8, 'relu'), Dense(8)])
+    """
+
+    layers: tuple
+    _: KW_ONLY
+    name: str | None = None
+
+    def __post_init__(self):
+        try:
+            layers = tuple(self.layers)
+        except TypeError:
+            raise TypeError(f"Residual takes a sequence of layers; got {self.layers!r}") from None
+        if not layers:
+            raise ValueError("Residual takes at least one layer; got none")
+        for layer in layers:
+            if not isinstance(layer, tuple(LAYERS.values())):
+                raise TypeError(f"Residual takes layers; got {layer!r}")
+        object.__setattr__(self, "layers", layers)
+        self._check_name()
+
+    @property
+    def label(self):
+        """What it is called in one line."""
+        return f"x + ({' → '.join(layer.label for layer in self.layers)})"
+
+    def __repr__(self):
+        return f"Residual([{', '.join(map(repr, self.layers))}]{_named(self)})"
+
+
+def _named(layer):
+    return "" if layer.name is None else f", name={layer.name!r}"
+
+
+LAYERS = {kind.__name__: kind for kind in (Dense, Dropout, LayerNorm, BatchNorm, Residual)}
+
+
+class Placed(NamedTuple):
+    """A layer at its place in a network.
+
+    Attributes
+    ----------
+    name : str
+    layer : Dense, Dropout, ...
+        Its description.
+    n_in, n_out : int
+    first : int or None
+        Of a residual connection: the place of the first layer that it goes around.
+    """
+
+    name: str
+    layer: object
+    n_in: int
+    n_out: int
+    first: int | None = None
+
+
+def place(layers, n_inputs, *, within="", at=0):
+    """Give the layers of a network one by one, in the order in which data pass them.
+
+    Parameters
+    ----------
+    layers : sequence of descriptions
+    n_inputs : int
+    within : str
+        What stands in front of their names.
+    at : int
+        The place of the first of them.
+
+    Returns
+    -------
+    list of Placed
+
+    Raises
+    ------
+    ValueError
+        If a residual connection joins what differs in size.
+    """
+    placed = []
+    for i, layer in enumerate(layers):
+        name, first, n_outputs = f"{within}{layer.name or f'layer{i}'}", None, layer.n_outputs(n_inputs)
+        if isinstance(layer, Residual):
+            first = at + len(placed)
+            placed += place(layer.layers, n_inputs, within=f"{name}.", at=first)
+            if placed[-1].n_out != n_inputs:
+                raise ValueError(
+                    f"{name}: a Residual adds its inputs to the outputs of its layers, so there "
+                    f"must be as many of both; there are {n_inputs} inputs and {placed[-1].n_out} outputs"
+                )
+        placed.append(Placed(name, layer, n_inputs, n_outputs, first))
+        n_inputs = n_outputs
+    return placed

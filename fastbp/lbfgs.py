@@ -39,7 +39,16 @@ def train_whole_batch(network, optimizer, x, y, weights, held_out, epochs, histo
     history : History
         Its `threads` says how many to use. One value for each iteration; the loss is that after it.
     bar : object with ``show(rows, history)``
+
+    Raises
+    ------
+    ValueError
+        If the network has a `BatchNorm` layer.
     """
+    if any(layer.kind == "BatchNorm" for layer in network.layers):
+        raise ValueError(
+            "LBFGS cannot train BatchNorm, whose statistics move while it looks; LayerNorm it can"
+        )
     minimize, dtype, n = minimizer(), network.dtype, len(x)
     decay = _decay(network, optimizer)
     gradient, best = np.empty_like(network.parameters), network.parameters.copy()
@@ -88,6 +97,7 @@ def _decay(network, optimizer):
     decay = np.full(network.parameters.size, float(optimizer.weight_decay))
     if not optimizer.decay_biases:
         for layer in network._views(decay):
-            if layer.b is not None:
-                layer.b[:] = 0.0
+            for name, values in layer.learnt.items():
+                if name != "W":
+                    values[:] = 0.0
     return decay

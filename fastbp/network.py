@@ -9,9 +9,10 @@ from . import validation
 from .balance import row_weights
 from .formulas import activations
 from .initializers import INITIALIZERS
-from .layers import Dense
+from .layers import LAYERS, Dense, place
 from .losses import as_loss
 from .metrics import as_metrics, measure
+from .operations import operation_of
 from .plan import Architecture, Plan, aligned_zeros, automatic_threads
 from .random import fresh_seed
 
@@ -30,9 +31,10 @@ class Network:
 
     Parameters
     ----------
-    layers : sequence of int or of Dense
-        Sizes, the number of inputs first: ``[64, 32, 10]``; or layers, with the number of inputs given by
-        `inputs`.
+    layers : sequence of int or of layers
+        Sizes, the number of inputs first: ``[64, 32, 10]``; or layers (`Dense`, `Dropout`, `LayerNorm`,
+        `BatchNorm`, `Residual`), with the
+        number of inputs given by `inputs`.
     inputs : int, optional
         Number of inputs, where `layers` are layers.
     activation : str
@@ -52,7 +54,7 @@ class Network:
     parameters : array (n_parameters,)
         All parameters, layer by layer, W in rows and then b. Writable; `layers` hold views into it.
     layers : tuple of Layer
-        With ``W (n_in, n_out)``, ``b (n_out,)``, ``activation``, ``n_in``, ``n_out``, ``name``.
+        With ``W (n_in, n_out)``, ``b (n_out,)``, ``activation``, ``n_in``, ``n_out``, ``name``, ``kind``.
     loss_function : Loss
     dtype : numpy.dtype
     seed : int
@@ -79,8 +81,8 @@ class Network:
         self._describe(described, n_inputs, as_loss(loss), validation.real_dtype(dtype))
         self.seed = fresh_seed() if seed is None else validation.seed(seed)
         stream = 0
-        for layer, description in zip(self.layers, described, strict=True):
-            for parameter in description.parameters(layer.n_in):
+        for layer, placed in zip(self.layers, self._placed, strict=True):
+            for parameter in placed.layer.parameters(placed.n_in):
                 shape = parameter.shape if len(parameter.shape) == 2 else (1, *parameter.shape)
                 values = INITIALIZERS[parameter.initializer](*shape, self.seed, stream)
                 getattr(layer, parameter.name)[:] = values.reshape(parameter.shape)
@@ -89,14 +91,15 @@ class Network:
     def _describe(self, described, n_inputs, loss, dtype):
         """Everything but the values of the parameters, which are zero."""
         self._loss_function, self._dtype, self._described = loss, dtype, tuple(described)
-        sizes = (n_inputs, *(layer.units for layer in described))
+        self._placed = placed = place(self._described, n_inputs)
         self._architecture = Architecture(
-            sizes,
-            tuple(layer.activation for layer in described),
-            tuple(layer.use_bias for layer in described),
+            (n_inputs, *(each.n_out for each in placed)),
+            tuple(getattr(each.layer, "activation", "identity") for each in placed),
+            tuple(getattr(each.layer, "use_bias", True) for each in placed),
             loss.name,
             loss.option,
             dtype.name,
+            tuple(map(operation_of, placed)),
         )
         n = self.architecture.parameter_offsets()[-1]
         self._parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
@@ -126,14 +129,15 @@ class Network:
     def _views(self, vector):
         """The layers, with their parameters (or gradients of them) as views into a flat vector."""
         layers, at = [], 0
-        for i, (description, n_in) in enumerate(zip(self._described, self.architecture.sizes, strict=False)):
-            arrays = {"b": None}
+        for name, description, n_in, n_out, _ in self._placed:
+            arrays = {}
             for parameter in description.parameters(n_in):
                 size = int(np.prod(parameter.shape))
                 arrays[parameter.name] = vector[at : at + size].reshape(parameter.shape)
                 at += size
-            name = description.name or f"layer{i}"
-            layers.append(Layer(name, n_in, description.units, description.activation, **arrays))
+            kind = type(description).__name__
+            activation = getattr(description, "activation", "identity")
+            layers.append(Layer(name, n_in, n_out, activation, kind, **arrays))
         return tuple(layers)
 
     # What can be asked
@@ -202,25 +206,28 @@ class Network:
         """
         return float(
             sum(
-                described.l1 * np.abs(layer.W, dtype=np.float64).sum()
-                + described.l2 * np.square(layer.W, dtype=np.float64).sum()
-                for described, layer in zip(self._described, self.layers, strict=True)
-                if described.l1 or described.l2
+                placed.layer.l1 * np.abs(layer.W, dtype=np.float64).sum()
+                + placed.layer.l2 * np.square(layer.W, dtype=np.float64).sum()
+                for placed, layer in zip(self._placed, self.layers, strict=True)
+                if isinstance(placed.layer, Dense) and (placed.layer.l1 or placed.layer.l2)
             )
         )
 
-    def gradient(self, x, y, *, sample_weight=None):
+    def gradient(self, x, y, *, sample_weight=None, batch_statistics=False):
         """Mean loss over rows of data, and its gradient.
 
         Parameters
         ----------
         x, y, sample_weight : see `loss`
+        batch_statistics : bool
+            Whether `BatchNorm` layers use mean and variance of these rows, as in training, rather than the
+            running ones, as elsewhere.
 
         Returns
         -------
         loss : float
         gradient : Gradient
-            ``parameters`` (flat), ``layers[i].W`` and ``.b`` (views into it), ``inputs`` (n, n_inputs).
+            ``parameters`` (flat), ``layers[i].W``, ``.b`` … (views into it), ``inputs`` (n, n_inputs).
 
         Raises
         ------
@@ -231,7 +238,10 @@ class Network:
         weights, n = self._check_weights(sample_weight, y), len(x)
         threads = automatic_threads(self.architecture.multiply_adds(n))
         flat, d_inputs = np.empty_like(self.parameters), np.empty_like(x)
-        with self._plan("gradient", n, threads, inputs=True, **_options(y, weights)) as plan:
+        options = _options(y, weights) | dict(inputs=True)
+        if validation.boolean("batch_statistics", batch_statistics):
+            options["batch_statistics"] = True
+        with self._plan("gradient", n, threads, **options) as plan:
             losses = _run_over(plan, self, x, y, outputs=d_inputs, weights=weights)
             plan.unpack(flat)
         return float(losses[0] / n), Gradient(flat, self._views(flat), d_inputs)
@@ -336,9 +346,12 @@ class Network:
     def summary(self):
         """A table of the layers as text: outputs, activation, parameters."""
         rows = [("layer", "inputs", "outputs", "activation", "parameters")]
-        for layer in self.layers:
-            count = layer.W.size + (0 if layer.b is None else layer.b.size)
-            rows.append((layer.name, f"{layer.n_in:,}", f"{layer.n_out:,}", layer.activation, f"{count:,}"))
+        for layer, placed in zip(self.layers, self._placed, strict=True):
+            count = sum(array.size for array in layer.arrays.values())
+            what = layer.activation if layer.kind == "Dense" else placed.layer.label
+            if layer.kind == "Residual":
+                what = "x + f(x)"
+            rows.append((layer.name, f"{layer.n_in:,}", f"{layer.n_out:,}", what, f"{count:,}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(
@@ -356,13 +369,9 @@ class Network:
         return "\n".join(line.rstrip() for line in lines)
 
     def __repr__(self):
-        sizes = [str(self.architecture.sizes[0])]
-        for layer in self.layers:
-            sizes.append(
-                str(layer.n_out) + ("" if layer.activation == "identity" else f" {layer.activation}")
-            )
+        stages = [str(self.architecture.sizes[0]), *(layer.label for layer in self._described)]
         return (
-            f"Network({' → '.join(sizes)}, {self.loss_function.name}, "
+            f"Network({' → '.join(stages)}, {self.loss_function.name}, "
             f"{self.parameters.size:,} parameters, {self.dtype.name})"
         )
 
@@ -464,16 +473,42 @@ class Layer(NamedTuple):
     name : str
     n_in, n_out : int
     activation : str
-    W : array (n_in, n_out)
+        Of a dense layer; "identity" of any other.
+    kind : str
+        "Dense", "Dropout", "LayerNorm", "BatchNorm", or "Residual": its sum, behind its layers.
+    W : array (n_in, n_out) or None
     b : array (n_out,) or None
+    gamma, beta : array (n_out,) or None
+        Scale and shift of a normalisation.
+    mean, variance : array (n_out,) or None
+        Running statistics of a batch normalisation.
     """
 
     name: str
     n_in: int
     n_out: int
     activation: str
-    W: np.ndarray
-    b: np.ndarray | None
+    kind: str = "Dense"
+    gamma: np.ndarray | None = None
+    beta: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    variance: np.ndarray | None = None
+    W: np.ndarray | None = None
+    b: np.ndarray | None = None
+
+    @property
+    def arrays(self):
+        """The layer's arrays by name, in their order in the flat vector: those that are there."""
+        return self.learnt | self._named("mean", "variance")
+
+    @property
+    def learnt(self):
+        """Those of its arrays that training learns, by name; not the running statistics."""
+        return self._named("W", "b", "gamma", "beta")
+
+    def _named(self, *names):
+        named = {name: getattr(self, name) for name in names}
+        return {name: array for name, array in named.items() if array is not None}
 
 
 class Gradient(NamedTuple):
@@ -544,17 +579,19 @@ def _describe_layers(layers, inputs, activation, output_activation):
         layers = list(layers)
     except TypeError:
         raise TypeError(f"layers must be sizes such as [64, 32, 10] or layers; got {layers!r}") from None
-    if any(isinstance(layer, Dense) for layer in layers):
+    kinds = tuple(LAYERS.values())
+    if any(isinstance(layer, kinds) for layer in layers):
         for i, layer in enumerate(layers):
-            if not isinstance(layer, Dense):
+            if not isinstance(layer, kinds):
                 raise TypeError(f"layers must all be sizes or all be layers; layer {i} is {layer!r}")
         if inputs is None:
             raise ValueError("a network of layers needs inputs=, the number of its inputs")
-        names = [layer.name or f"layer{i}" for i, layer in enumerate(layers)]
+        inputs = validation.positive_integer("inputs", inputs)
+        names = [placed.name for placed in place(layers, inputs)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"names of layers must differ; {name!r} is used {names.count(name)} times")
-        return layers, validation.positive_integer("inputs", inputs)
+        return layers, inputs
     if inputs is not None:
         raise ValueError("inputs= goes with layers; among sizes the number of inputs is the first")
     if len(layers) < 2:

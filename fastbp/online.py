@@ -104,7 +104,8 @@ class OnlineTrainer:
         ]
         self._rates.set(plan)
         plan.set(
-            order=0, shuffle=0, seed=0, step=0, epoch=0, first_epoch=0, last_epoch=1,
+            order=0, shuffle=0, seed=np.uint64(self.network.seed).astype(np.int64), step=0, epoch=0,
+            first_epoch=0, last_epoch=1,
             row_losses=self._row_losses.ctypes.data, losses=self._losses.ctypes.data,
         )  # fmt: skip
         if before is None:

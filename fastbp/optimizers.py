@@ -15,7 +15,7 @@ class Optimizer:
     Parameters
     ----------
     decay_biases : bool
-        Whether weight decay is for biases too.
+        Whether weight decay is for biases too, and for scale and shift of a normalisation.
     layers : dict, optional
         Settings that differ for a layer, by the layer's name or place:
         ``{"output": {"learning_rate": 0.01}, 0: {"weight_decay": 0.0}}``. Any number that the optimizer takes
@@ -567,7 +567,7 @@ class LBFGS:
     weight_decay : float
         At least 0: weight_decay/2 · |w|² is added to the loss that is minimised, not to that in the history.
     decay_biases : bool
-        Whether weight decay is for biases too.
+        Whether weight decay is for biases too, and for scale and shift of a normalisation.
 
     Raises
     ------

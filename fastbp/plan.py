@@ -20,6 +20,7 @@ from fastbp.formulas import activations
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.formulas.schedules import SCHEDULES
+from fastbp.operations import Dense, Operation
 
 # A batch of more rows than two of these, in a network with fewer parameters than a chunk has activations,
 # is summed in chunks: see `sums_in_chunks`. Results depend on this number.
@@ -27,6 +28,9 @@ CHUNK_ROWS = 128
 
 # Bytes of activations that a block of rows may fill: half of a small second-level cache.
 BLOCK_BYTES = 192 * 1024
+
+# A row of the program of which nothing is known.
+_NOTHING_KNOWN = dict.fromkeys(OPERATION.names, 0)
 
 # Kernels that are the same for float32 and float64.
 _WITHOUT_TYPE = (team.barrier, elementwise.scheduled_settings, shaping.clip_factor)
@@ -41,7 +45,8 @@ class Architecture:
     """What a plan needs to know of a network.
 
     sizes : number of inputs, then of the outputs of each layer; activations, biases : name, flag of each
-    layer. loss, option : name of the loss and its one number; real : "float32" or "float64".
+    layer. loss, option : name of the loss and its one number; real : "float32" or "float64". operations :
+    what each layer does (`fastbp.operations`); none given: all are dense. Only dense layers have activations.
     """
 
     sizes: tuple[int, ...]
@@ -50,6 +55,11 @@ class Architecture:
     loss: str
     option: float
     real: str
+    operations: tuple[Operation, ...] = ()
+
+    def __post_init__(self):
+        if not self.operations:
+            object.__setattr__(self, "operations", (Dense(),) * self.n_layers)
 
     @property
     def dtype(self):
@@ -58,20 +68,28 @@ class Architecture:
 
     @property
     def n_layers(self):
-        """Number of dense layers."""
+        """Number of layers."""
         return len(self.sizes) - 1
 
     def parameter_offsets(self):
-        """Where each layer's W begins in the flat vector (its b follows), and at last the vector's length."""
+        """Where each layer's parameters begin in the flat vector, and at last the vector's length."""
         offsets = [0]
-        for n_in, n_out, bias in zip(self.sizes, self.sizes[1:], self.biases, strict=False):
-            offsets.append(offsets[-1] + n_in * n_out + (n_out if bias else 0))
+        for operation, n_in, n_out, bias in zip(
+            self.operations, self.sizes, self.sizes[1:], self.biases, strict=False
+        ):
+            offsets.append(offsets[-1] + operation.n_parameters(n_in, n_out, bias))
         return offsets
+
+    def is_dense(self, layer):
+        """Whether a layer is a dense one."""
+        return isinstance(self.operations[layer], Dense)
 
     def multiply_adds(self, rows):
         """Multiply-adds of a training step on so many rows (no gradient of the inputs)."""
-        layers = list(itertools.pairwise(self.sizes))
-        return rows * (sum(3 * n_in * n_out for n_in, n_out in layers) - layers[0][0] * layers[0][1])
+        products = [
+            n_in * n_out for i, (n_in, n_out) in enumerate(itertools.pairwise(self.sizes)) if self.is_dense(i)
+        ]
+        return rows * (3 * sum(products) - sum(products[:1]))
 
 
 @dataclass(frozen=True)
@@ -111,6 +129,8 @@ def sums_in_chunks(architecture, batch_size):
     Chunks let a small network's large batch stay in cache and be shared between threads. The answer changes
     the order of the sums, so it depends on the network and the batch alone, never on threads or machine.
     """
+    if any(operation.needs_all_rows for operation in architecture.operations):
+        return False
     return batch_size >= 2 * CHUNK_ROWS and architecture.parameter_offsets()[-1] <= CHUNK_ROWS * sum(
         architecture.sizes
     )
@@ -124,6 +144,8 @@ def splits_columns(architecture, batch_size, threads):
     thread. The bits are the same.
     """
     n_in, n_out = architecture.sizes[:2]
+    if not architecture.is_dense(0):
+        return False
     vectors = n_out // this_machine().lanes(architecture.real)
     return 1 < threads <= vectors and max(n_in, n_out) > 2 * batch_size and n_in * n_out > 8_000
 
@@ -166,6 +188,8 @@ class Plan:
         For "gradient": compute the gradient of the inputs too.
     unpacked : bool
         For "predict" and "logits": read the host's parameters where they are, without packing.
+    batch_statistics : bool
+        For "gradient": let batch normalisation use the statistics of these rows, as training does.
     staged : bool
         For "predict" and "logits" of one row: the caller writes it where `stage` says.
     weighted : bool
@@ -177,32 +201,39 @@ class Plan:
     def __init__(
         self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes",
         materialise=False, inputs=False, unpacked=False, staged=False, groups=None, schedule=None,
-        weighted=False, shaping=None,
+        weighted=False, shaping=None, batch_statistics=False,
     ):  # fmt: skip
         self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
         self.optimizer, self.targets, self.unpacked, self.staged = optimizer, targets, unpacked, staged
         self._groups, self._schedule = groups or ((0, 0),) * architecture.n_layers, schedule
         self._weighted, self._shaping, self._kept = weighted, shaping, []
+        self.batch_statistics = task == "train" or batch_statistics
         materialise = materialise or (shaping is not None and shaping.clip_norm > 0)
         real, self._size = architecture.real, architecture.dtype.itemsize
         self._lanes, self._panel = this_machine().lanes(real), this_machine().panel(real)
         backward = task in ("train", "gradient")
-        self._chunked = backward and sums_in_chunks(architecture, batch_size)
-        whole = backward and not self._chunked  # phase 2 reads the activations of all rows
+        self.chunked = backward and sums_in_chunks(architecture, batch_size)
+        whole = backward and not self.chunked  # phase 2 reads the activations of all rows
         self._slots = self._count_slots(backward, materialise)
-        self._transposed = [backward and (layer > 0 or inputs) for layer in range(architecture.n_layers)]
+        self._plan_gradients(backward, inputs)
         self._split = task == "train" and whole and splits_columns(architecture, batch_size, threads)
         # Rows that lie a multiple of 4096 bytes apart share a cache set: those are copied first.
         row_bytes = architecture.sizes[0] * self._size
-        self._in_order = not backward and not unpacked and row_bytes % 4096 != 0
+        reads_data = not backward and not unpacked and row_bytes % 4096 != 0
+        self.in_order = self._first_product() if reads_data else None
         self.block_rows = self._choose_block_rows(whole)
 
+        self._offsets = architecture.parameter_offsets()
         self._lay_out_parameters()
-        self._plan_packing(backward and not self._chunked)
+        self._plan_packing(backward and not self.chunked)
         workspace_rows = batch_size if whole else min(batch_size, self.block_rows)
         shared_workspace = self._workspace(workspace_rows)
         self._build_contexts(whole)
         self._squares = self._keep(np.zeros(sum(architecture.sizes[1:]))).ctypes.data
+        self._kept_columns = list(self._keep_columns())
+        self._numbers = [
+            self._keep(np.array((*o.numbers(), 0.0))).ctypes.data for o in architecture.operations
+        ]
         self._programs = []
         for thread in range(threads):
             workspace = shared_workspace if whole or thread == 0 else self._workspace(workspace_rows)
@@ -213,16 +244,42 @@ class Plan:
         self.run_epochs = team.function(address(step.run_epochs))
         self._run_section = team.function(address(step.run_section))
 
+    # Which layers need what
+
+    def _plan_gradients(self, backward, inputs):
+        """Which layers' inputs need a gradient: those before which there is something to learn."""
+        self._wants_dx, wanted = [], backward and inputs
+        for operation in self.architecture.operations:
+            self._wants_dx.append(wanted)
+            wanted = wanted or (backward and operation.learns)
+        self._transposed = [
+            wants_dx and self.architecture.is_dense(layer) for layer, wants_dx in enumerate(self._wants_dx)
+        ]
+
+    def wants_dx(self, layer):
+        """Whether the gradient of a layer's input is needed."""
+        return self._wants_dx[layer]
+
+    def _first_product(self):
+        """The layer that reads the data, if that is a dense one and nothing else reads them; else None."""
+        firsts = [o.first for o in self.architecture.operations if o.first is not None]
+        for layer, operation in enumerate(self.architecture.operations):
+            if not operation.passes(self):
+                others = any(0 <= each <= layer for each in firsts)
+                return layer if self.architecture.is_dense(layer) and not others else None
+        return None
+
     # Memory
 
     def _count_slots(self, backward, materialise):
         """Gradient slots: one per chunk, or one where a gradient is wanted in memory, else none."""
-        if self._chunked:
+        if self.chunked:
             return -(-self.batch_size // CHUNK_ROWS)
-        return 1 if backward and (materialise or self.task == "gradient") else 0
+        all_rows = any(operation.needs_all_rows for operation in self.architecture.operations)
+        return 1 if backward and (materialise or self.task == "gradient" or all_rows) else 0
 
     def _choose_block_rows(self, whole):
-        if self._chunked:
+        if self.chunked:
             return CHUNK_ROWS
         row_bytes = self._size * sum(self.architecture.sizes) * (2 if whole else 1)
         most = BLOCK_BYTES // row_bytes // 24 * 24  # 24: whole tiles of 3, 4, 6 and 8 rows
@@ -235,9 +292,9 @@ class Plan:
     def _lay_out_parameters(self):
         """One arena: parameters | optimizer states | gradient slots, all laid out alike; then transposes."""
         offset, self._w = 0, []
-        for n_in, n_out in itertools.pairwise(self.architecture.sizes):
+        for layer, operation in enumerate(self.architecture.operations):
             self._w.append(offset)
-            offset = _aligned(offset + (n_in + 1) * self._columns(n_out) * self._size)
+            offset = _aligned(offset + operation.arena_elements(self, layer) * self._size)
         self._arena_bytes = offset
         self._states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
         offset *= 1 + self._states + self._slots
@@ -247,46 +304,70 @@ class Plan:
             self.architecture.sizes, self.architecture.sizes[1:], self._transposed, strict=False
         ):
             self._wt.append(offset if wanted else None)
-            offset = _aligned(offset + self._columns(n_in) * self._columns(n_out) * self._size * wanted)
-        self._arena = aligned_zeros(0 if self.unpacked else offset)
+            offset = _aligned(offset + self.columns(n_in) * self.columns(n_out) * self._size * wanted)
+        self._arena = aligned_zeros(offset)
         base = self._arena.ctypes.data
         self._w = [base + at for at in self._w]
         self._wt = [0 if at is None else base + at for at in self._wt]
         self._slots_at += base
 
-    def _row_bytes(self, layer):
+    def row_bytes(self, layer):
         """Bytes from row to row of a layer's inputs (of the outputs, for the number of layers).
 
         Whole vectors, sixteens for logits whose rows are summed; no multiple of 4096, which would put all
         rows in one cache set.
         """
         n, architecture = self.architecture.sizes[layer], self.architecture
-        if layer == architecture.n_layers and LOSSES[architecture.loss].rowwise:
+        operations = architecture.operations[layer:]
+        if all(operation.passes(self) for operation in operations) and LOSSES[architecture.loss].rowwise:
             n = -(-n // 16) * 16
-        row = self._columns(n) * self._size
+        row = self.columns(n) * self._size
         return row + 64 if row % 4096 == 0 else row
 
     def _workspace(self, rows):
-        """Addresses of the activations: for each size a buffer for z, for y, for the gradient."""
-        architecture = self.architecture
-        need = []
-        for layer in range(architecture.n_layers + 1):
-            keeps_z = layer > 0 and activations.ACTIVATIONS[architecture.activations[layer - 1]].keeps == "z"
-            need.append(
-                [_aligned(rows * self._row_bytes(layer)) * wanted for wanted in (True, keeps_z, True)]
-            )
+        """Addresses of the activations: for each size a buffer for z, y, the gradient, a number of each row.
+
+        A layer that passes its input on has the buffers of its input.
+        """
+        need = [self._buffers_needed(rows, layer) for layer in range(self.architecture.n_layers + 1)]
         self._activations = memory = self._keep(clean_workspace(sum(map(sum, need))))
         buffers, at = [], memory.ctypes.data
-        for y_bytes, z_bytes, gradient_bytes in need:
-            y, z, dz = at, at + y_bytes, at + y_bytes + z_bytes
-            buffers.append((z if z_bytes else y, y, dz))
-            at += y_bytes + z_bytes + gradient_bytes
+        for sizes in need:
+            y, z, dz, kept, at = itertools.accumulate((at, *sizes))
+            if y < z:
+                buffers.append((z if z < dz else y, y, dz, kept))
+            else:
+                buffers.append((buffers[-1][1], *buffers[-1][1:]))
         return buffers
+
+    def _buffers_needed(self, rows, layer):
+        """Bytes for y, z, the gradient and a number of each row of a layer's inputs (of the outputs, for the
+        number of layers).
+        """
+        keeps_z = keeps_rows = False
+        if layer > 0:
+            operation = self.architecture.operations[layer - 1]
+            if operation.passes(self):
+                return 0, 0, 0, 0
+            activation = activations.ACTIVATIONS[self.architecture.activations[layer - 1]]
+            keeps_z, keeps_rows = operation.keeps or activation.keeps == "z", operation.keeps_rows
+        each = _aligned(rows * self.row_bytes(layer))
+        return each, each * keeps_z, each, _aligned(rows * self._size) * keeps_rows
+
+    def _keep_columns(self):
+        """Memory for what operations keep of each column, the same for all threads."""
+        for operation, n in zip(self.architecture.operations, self.architecture.sizes[1:], strict=True):
+            n_bytes = operation.keeps_columns * self.whole_vectors(n) * self._size
+            yield self._keep(clean_workspace(n_bytes)).ctypes.data if n_bytes else 0
+
+    def kept_columns(self, layer):
+        """Where a layer keeps its numbers of each column."""
+        return self._kept_columns[layer]
 
     def _own_inputs(self, rows):
         """Addresses like those of `_workspace`, for a thread's own copy of the inputs."""
-        x = self._keep(clean_workspace(rows * self._row_bytes(0))).ctypes.data
-        return x, x, 0
+        x = self._keep(clean_workspace(rows * self.row_bytes(0))).ctypes.data
+        return x, x, 0, 0
 
     def _keep(self, array):
         self._kept.append(array)
@@ -296,11 +377,12 @@ class Plan:
 
     def _build_contexts(self, whole):
         architecture, threads = self.architecture, self.threads
-        widest = max(map(self._columns, architecture.sizes))
+        widest = max(map(self.columns, architecture.sizes))
         sixteens = -(-max(architecture.sizes) // 16) * 16
         loss_scratch = max((self.block_rows + 1) * (sixteens + 3), 2 * max(loss.AT_ONCE, sixteens))
         panels, words = (gemm.ROW_BLOCK + 1 + 4) * self._panel, architecture.sizes[0] + 4
-        scratch = _aligned(self._size * max(panels, widest, loss_scratch, words))
+        vectors = 2 * self.whole_vectors(widest)  # gradients of a scale and a shift
+        scratch = _aligned(self._size * max(panels, vectors, loss_scratch, words))
         memory = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).reshape(threads, -1)
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
         self.shared = aligned_zeros(SHARED.itemsize)
@@ -322,11 +404,11 @@ class Plan:
         ctx["hyper"] = [self._keep(aligned_zeros(2 * hyper)).ctypes.data for _ in range(threads)]
         ctx["bias_hyper"], ctx["option"] = ctx["hyper"] + hyper, self.option.ctypes.data
         ctx["batch_size"], ctx["block_rows"], ctx["whole"] = self.batch_size, self.block_rows, whole
-        ctx["chunk_rows"] = CHUNK_ROWS if self._chunked else self.batch_size
+        ctx["chunk_rows"] = CHUNK_ROWS if self.chunked else self.batch_size
 
     def _build_program(self, thread, workspace, materialise, inputs):
         """(operations, sections) of one thread; packing is the first section, unpacking the last."""
-        program = _Program(self, thread, workspace)
+        program = Program(self, thread, workspace)
         self._emit_packing(program)
         if self._weighted:
             program.emit(loss.total_weight)
@@ -339,15 +421,13 @@ class Plan:
         self._emit_unpacking(program)
         return np.array(program.operations, OPERATION).reshape(-1), np.array(program.sections, SECTION)
 
-    def _parts(self, layer):
+    def parts(self, layer):
         """The parts of a layer's columns: one for each thread where it is split, else the whole."""
         return range(self.threads) if self._split and layer == 0 else (None,)
 
     def _emit_packing(self, program):
-        for layer in range(self.architecture.n_layers):
-            for part in self._parts(layer):
-                if not self.unpacked:
-                    program.emit(dense.dense_pack, layer=layer, part=part)
+        for layer, operation in enumerate(self.architecture.operations):
+            operation.pack(program, layer)
         program.end_section(by_rows=False)
 
     def _emit_forward(self, program):
@@ -359,7 +439,7 @@ class Plan:
         else:
             if self.task in ("predict", "logits"):
                 program.emit(gather.check_rows)
-            if not self._in_order:
+            if self.in_order is None:
                 program.emit(gather.gather)
             if self._shaping and self._shaping.input_noise:
                 program.emit(shaping.input_noise, **self._shape(noise=self._shaping.input_noise))
@@ -370,7 +450,9 @@ class Plan:
             program.end_section(by_rows=False)
             first = 1
         for layer in range(first, architecture.n_layers):
-            program.emit(self._forward_kernel(layer), layer=layer)
+            operation = architecture.operations[layer]
+            if not operation.passes(self):
+                operation.forward(program, layer)
             program.emit_activation(elementwise.activation_forward, layer)
         if self.task == "logits":
             program.emit(loss.copy_outputs, layer=last)
@@ -385,21 +467,18 @@ class Plan:
         if self._weighted:
             program.emit(loss.weigh_rows, layer=last)
 
-    def _forward_kernel(self, layer):
-        if self.unpacked:
-            return dense.dense_forward_unpacked
-        return dense.dense_forward_in_order if self._in_order and layer == 0 else dense.dense_forward
-
     def _emit_backward(self, program, inputs):
         """Phase 1, by rows: the deltas, from the loss back to the first layer."""
         for layer in reversed(range(self.architecture.n_layers)):
             program.emit_activation(elementwise.activation_backward, layer)
-            if self._chunked:
-                program.emit(dense.dense_gradient, layer=layer, **self._all_columns(layer))
-            if self._transposed[layer]:
-                program.emit(dense.dense_backward, layer=layer)
+            operation = self.architecture.operations[layer]
+            if not operation.passes(self):
+                operation.backward(program, layer)
+            for behind, other in enumerate(self.architecture.operations):
+                if other.first == layer and self.wants_dx(layer):
+                    other.rejoin(program, behind)
         if inputs:
-            dx, row = program.workspace[0][2], self._row_bytes(0)
+            dx, row = program.workspace[0][2], self.row_bytes(0)
             program.emit(loss.copy_outputs, y=dx, z_row=row, n_out=self.architecture.sizes[0])
 
     def _emit_phase_two(self, program, materialise):
@@ -408,25 +487,28 @@ class Plan:
         clips_norm = self._shaping is not None and self._shaping.clip_norm > 0
         if clips_norm:
             self._emit_clipping(program)
-        for layer in range(self.architecture.n_layers):
-            part = program.thread if self._split and layer == 0 else None
-            if self.task == "train":
-                self._emit_prepare(program, layer)
+        prepared = None
+        for layer, operation in enumerate(self.architecture.operations):
+            if not operation.learns:
+                continue
+            if self.task == "train" and prepared != self._groups[layer]:
+                prepared = self._groups[layer]
+                self._emit_prepare(program, prepared)
             if clips_norm:
                 pass  # the gradient is there
-            elif self._chunked:
+            elif self.chunked:
                 if self.task == "gradient" and program.thread == 0:
-                    program.emit(dense.dense_total, layer=layer)
+                    operation.total(program, layer)
             elif self.task == "gradient" or materialise:
-                program.emit(dense.dense_gradient, layer=layer, part=part)
+                operation.gradient(program, layer)
             if self.task == "train":
-                update = dense.dense_apply if self._chunked or materialise else dense.dense_update
-                apart = self._groups[layer][0] != self._groups[layer][1]
+                settings_of_w, settings_of_b = self._groups[layer]
+                apart = settings_of_w != settings_of_b
                 shape = self._shape_of(layer)
-                program.emit(update, self.optimizer, layer=layer, part=part, bias_settings=apart, **shape)
+                operation.update(program, layer, self.chunked or materialise, apart, **shape)
                 if self._shaping and self._shaping.max_norms[layer]:
                     most = self._shape(most=self._shaping.max_norms[layer])
-                    program.emit(dense.dense_max_norm, layer=layer, part=part, **most)
+                    program.emit(dense.dense_max_norm, layer=layer, part=program.own_part(layer), **most)
         if program.thread == 0 and self.task in ("train", "gradient", "loss"):
             program.emit(step.end_of_step)
         program.wait()
@@ -434,12 +516,12 @@ class Plan:
 
     def _emit_clipping(self, program):
         """The whole gradient in memory, and what it must be multiplied by to be no longer than asked."""
-        for layer in range(self.architecture.n_layers):
-            part = program.thread if self._split and layer == 0 else None
-            if not self._chunked:
-                program.emit(dense.dense_gradient, layer=layer, part=part)
-            penalties = self._shape(*self._shaping.penalties[layer])
-            program.emit(dense.dense_collect, layer=layer, part=part, **penalties)
+        for layer, operation in enumerate(self.architecture.operations):
+            if operation.learns:
+                if not self.chunked:
+                    operation.gradient(program, layer)
+                part, penalties = program.own_part(layer), self._shape(*self._shaping.penalties[layer])
+                program.emit(dense.dense_collect, layer=layer, part=part, **penalties)
         program.wait()
         columns, most = sum(self.architecture.sizes[1:]), self._shape(most=self._shaping.clip_norm)
         program.emit(shaping.clip_factor, squares=self._squares, n_out=columns, **most)
@@ -460,11 +542,8 @@ class Plan:
         """The field `shape`: where these numbers lie."""
         return dict(shape=self._keep(np.array([l1, l2, limit, noise, most])).ctypes.data)
 
-    def _emit_prepare(self, program, layer):
-        """What the update of a layer needs to know of this step, unless the layer before left just that."""
-        groups = self._groups[layer]
-        if layer > 0 and groups == self._groups[layer - 1]:
-            return
+    def _emit_prepare(self, program, groups):
+        """What the updates of layers with these groups of settings need to know of this step."""
         places = [self.settings[row:].ctypes.data for row in dict.fromkeys(groups)]
         if self._schedule is not None:
             names, given = OPTIMIZERS[self.optimizer].settings, places
@@ -482,36 +561,34 @@ class Plan:
         )
 
     def _emit_unpacking(self, program):
-        for layer in range(self.architecture.n_layers):
+        for layer, operation in enumerate(self.architecture.operations):
             if self.task == "train":
-                for part in self._parts(layer):
-                    program.emit(dense.dense_unpack, layer=layer, part=part)
+                operation.unpack(program, layer)
             elif self.task == "gradient":
-                program.emit(dense.dense_unpack, layer=layer, w=self._slot(self._w[layer]))
+                operation.unpack(program, layer, w=self._slot(self._w[layer]))
         program.end_section(by_rows=False)
 
     def operation(self, layer, thread, workspace, part=None):
-        """A row of the program with all that is known of a layer, or of one part of its columns."""
+        """The fields of a row of the program: all that is known of a layer, or of one part of its columns."""
         architecture = self.architecture
         n_in, n_out = architecture.sizes[layer : layer + 2]
-        operation = np.zeros((), OPERATION)
-        known = dict(
-            n_in=n_in, n_out=n_out, x_columns=self._columns(n_in), columns=self._columns(n_out),
+        known = _NOTHING_KNOWN | dict(
+            n_in=n_in, n_out=n_out, x_columns=self.columns(n_in), columns=self.columns(n_out),
             use_bias=architecture.biases[layer],
-            x=workspace[layer][1], dx=workspace[layer][2], x_row=self._row_bytes(layer),
+            x=workspace[layer][1], dx=workspace[layer][2], x_row=self.row_bytes(layer),
             z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2],
-            z_row=self._row_bytes(layer + 1),
+            z_row=self.row_bytes(layer + 1),
             w=self._w[layer], wt=self._wt[layer], arena_bytes=self._arena_bytes,
             slots=self._slot(self._w[layer]), slot_bytes=self._arena_bytes,
-            host=self._size * architecture.parameter_offsets()[layer], host_row=self._size * n_out,
-            squares=self._squares + 8 * sum(architecture.sizes[1 : layer + 1]), noise=self._noise_of(layer),
-            **self._share(layer, thread),
+            host=self._size * self._offsets[layer], host_row=self._size * n_out,
+            numbers=self._numbers[layer], noise=self._noise_of(layer),
+            squares=self._squares + 8 * sum(architecture.sizes[1 : layer + 1]),
         )  # fmt: skip
+        known |= self._share(layer, thread)
+        known |= architecture.operations[layer].fields(self, layer, workspace)
         if part is not None:
             known |= self._part(known, part, thread)
-        for field, value in known.items():
-            operation[field] = value
-        return operation
+        return known
 
     def _part(self, known, part, thread):
         """What differs for one part of a layer's columns, as if they were a layer of their own."""
@@ -546,7 +623,9 @@ class Plan:
         and where sums over columns are needed, so that their order is one.
         """
         n_in = self.architecture.sizes[layer]
-        whole = self._all_columns(layer)
+        whole = self.all_columns(layer)
+        if not self.architecture.is_dense(layer):
+            return whole | self._columns_share(layer, thread)
         if not self._packed[layer] and not (self._shaping and self._shaping.whole_columns(layer)):
             rows = max(8, self._lanes)  # whole tiles, and whole squares of the transpose
             blocks = -(-n_in // rows)
@@ -557,9 +636,16 @@ class Plan:
         packed_x, packed_dz = self._packing[thread] if self._packed[layer] else (0, 0)
         return whole | dict(first_column=first, last_column=last, packed_x=packed_x, packed_dz=packed_dz)
 
+    def _columns_share(self, layer, thread):
+        """A thread's share of the columns of a layer that has but vectors of parameters."""
+        columns = self.columns(self.architecture.sizes[layer + 1])
+        vectors = -(-columns // self._lanes)
+        first, last = (min(columns, vectors * t // self.threads * self._lanes) for t in (thread, thread + 1))
+        return dict(first_column=first, last_column=last)
+
     def _panel_starts(self, layer):
         """Where the panels of a layer's W begin, and where the last one ends."""
-        columns, starts = self._columns(self.architecture.sizes[layer + 1]), [0]
+        columns, starts = self.columns(self.architecture.sizes[layer + 1]), [0]
         while starts[-1] < columns:
             starts.append(starts[-1] + gemm.width_of_panel(self.architecture.real)(columns - starts[-1]))
         return starts
@@ -568,30 +654,38 @@ class Plan:
         """Which layers' x and dz are packed in phase 2, and each thread's memory for it."""
         sizes, rows = self.architecture.sizes, self.batch_size
         layers = list(itertools.pairwise(sizes))
-        self._packed = [wanted and rows >= 192 and min(n_in, n_out) >= 192 for n_in, n_out in layers]
+        self._packed = [
+            wanted and rows >= 192 and min(sizes) >= 192 and self.architecture.is_dense(layer)
+            for layer, sizes in enumerate(layers)
+        ]
         widest = max(
             (n_out for (_, n_out), packed in zip(layers, self._packed, strict=True) if packed), default=0
         )
-        columns = min(self._columns(widest), widest // self.threads + 2 * self._panel) if widest else 0
+        columns = min(self.columns(widest), widest // self.threads + 2 * self._panel) if widest else 0
         x_bytes = _aligned(rows * gemm.ROW_BLOCK * self._size)
         self._packing = []
         for _ in range(self.threads if widest else 0):
             memory = self._keep(clean_workspace(x_bytes + rows * columns * self._size)).ctypes.data
             self._packing.append((memory, memory + x_bytes))
 
-    def _all_columns(self, layer):
+    def all_columns(self, layer):
+        """All of a layer's W, as a share."""
         n_in, n_out = self.architecture.sizes[layer : layer + 2]
-        return dict(first_row=0, last_row=n_in, first_column=0, last_column=self._columns(n_out))
+        return dict(first_row=0, last_row=n_in, first_column=0, last_column=self.columns(n_out))
 
-    def _columns(self, n):
+    def columns(self, n):
         """Columns that n values of a row take.
 
         Whole vectors even for a narrow layer where the row behind W is not updated as W is, because there is
         no b or b has settings of its own: the update of W, which runs to whole vectors, must not reach it.
         """
         if any(w != b for w, b in self._groups) or not all(self.architecture.biases):
-            return -(-n // self._lanes) * self._lanes
+            return self.whole_vectors(n)
         return this_machine().columns(n, self.architecture.real)
+
+    def whole_vectors(self, n):
+        """Elements that n take in whole machine vectors."""
+        return -(-n // self._lanes) * self._lanes
 
     def _connect(self):
         """Tell each operation and each context where it lies."""
@@ -705,37 +799,50 @@ class Plan:
         return int(self.shared[STEPS : STEPS + 8].view(np.int64)[0])
 
 
-class _Program:
+class Program:
     """One thread's program while it is written: rows for operations, and the sections that they make."""
 
     def __init__(self, plan, thread, workspace):
-        self._plan, self.thread, self.workspace = plan, thread, workspace
+        self.plan, self.thread, self.workspace = plan, thread, workspace
         self.operations, self.sections = [], []
 
     def emit(self, factory, *arguments, layer=0, part=None, own=None, **fields):
         """Add the operation of kernel ``factory(*arguments, real)``; `fields` differ from the layer's."""
-        operation = self._plan.operation(layer, self.thread, self.workspace, part)
-        real = () if factory in _WITHOUT_TYPE else (self._plan.architecture.real,)
+        operation = self.plan.operation(layer, self.thread, self.workspace, part)
+        real = () if factory in _WITHOUT_TYPE else (self.plan.architecture.real,)
         operation["kernel"] = address(factory, *arguments, *real, own=own)
-        for field, value in fields.items():
-            operation[field] = value
-        self.operations.append(operation)
+        self.operations.append(tuple((operation | fields).values()))
 
     def emit_activation(self, factory, layer, part=None):
         """Add a pass of a layer's activation; the identity has none."""
-        name = self._plan.architecture.activations[layer]
+        name = self.plan.architecture.activations[layer]
         if name != "identity":
             self.emit(factory, name, layer=layer, part=part, own=_users_own(name))
 
+    def own_part(self, layer):
+        """A thread's part of a layer that threads share by columns; None of any other."""
+        return self.thread if len(self.plan.parts(layer)) > 1 else None
+
+    def emit_for_all_rows(self, factory, layer):
+        """Add an operation by columns that needs what all threads did, and they what it does."""
+        if len(self.operations) > self._section_start():
+            self.end_section(by_rows=True)
+        self.wait()
+        self.emit(factory, layer=layer)
+        self.wait()
+        self.end_section(by_rows=False)
+
     def wait(self):
         """Add a barrier, where there is somebody to wait for."""
-        if self._plan.threads > 1:
+        if self.plan.threads > 1:
             self.emit(team.barrier)
 
     def end_section(self, by_rows):
         """Let all since the last section be one."""
-        first = self.sections[-1][1] if self.sections else 0
-        self.sections.append((first, len(self.operations), by_rows))
+        self.sections.append((self._section_start(), len(self.operations), by_rows))
+
+    def _section_start(self):
+        return self.sections[-1][1] if self.sections else 0
 
 
 def _users_own(name):

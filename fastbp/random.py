@@ -23,6 +23,12 @@ SAMPLE = 4
 INPUT_NOISE = 5
 GRADIENT_NOISE = 6
 
+
+def purpose_of(kind, number):
+    """The purpose of draws of which a network needs several kinds: DROPOUT of its layer `number`, say."""
+    return kind + (number << 8)
+
+
 # Every operand below is a 32-bit word held in an unsigned 64-bit integer: no product overflows, NumPy raises
 # no warning, and Numba never meets int64 with uint64, which it would turn into float64.
 _MULTIPLIER_0 = np.uint64(0xD2511F53)

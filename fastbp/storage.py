@@ -1,6 +1,6 @@
 """Networks on disk: safetensors, with the architecture as JSON in the metadata. No pickle.
 
-Tensors are called "layer.W" and "layer.b"; the metadata's entry "fastbp" is what `_description` writes and
+Tensors are called "layer.W", "layer.b" …; the metadata's entry "fastbp" is what `_description` writes and
 `_read_description` checks. The same network gives the same bytes. A checkpoint is such a file with more in
 it: tensors "training.…" and the metadata's entry "fastbp.training", which belong to ``checkpoints.py``.
 """
@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import secrets
+from dataclasses import fields
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,7 +17,7 @@ from safetensors.numpy import save as to_bytes
 
 from . import validation
 from .formulas.activations import ACTIVATIONS
-from .layers import Dense
+from .layers import LAYERS, Residual, place
 from .losses import Loss
 from .network import Network
 
@@ -27,8 +28,6 @@ NETWORK_KEY = "fastbp"
 TRAINING_KEY = "fastbp.training"
 TRAINING_PREFIX = "training."
 _DTYPES = {"F32": "float32", "F64": "float64"}
-_LAYER_FIELDS = ("units", "activation", "use_bias", "kernel_initializer", "bias_initializer", "name")
-_MORE_FIELDS = {"l1": 0.0, "l2": 0.0, "max_norm": None}  # not written where they are these
 
 
 def save(network, path):
@@ -55,12 +54,10 @@ def tensors_of(layers):
     """The arrays of layers under the names that a file gives them."""
     tensors = {}
     for layer in layers:
-        for name in ("W", "b"):
-            values = getattr(layer, name)
+        for name, values in layer.arrays.items():
             if f"{layer.name}.{name}" in tensors:
                 raise ValueError(f"layers must have different names to be saved; two are {layer.name!r}")
-            if values is not None:
-                tensors[f"{layer.name}.{name}"] = np.ascontiguousarray(values)
+            tensors[f"{layer.name}.{name}"] = np.ascontiguousarray(values)
     return tensors
 
 
@@ -157,19 +154,11 @@ def _description(network):
         "format_version": FORMAT_VERSION,
         "library_version": __version__,
         "inputs": network.architecture.sizes[0],
-        "layers": [
-            {"type": "Dense", **{field: getattr(layer, field) for field in _LAYER_FIELDS}, **_more(layer)}
-            for layer in network._described
-        ],
+        "layers": [_fields_of(layer) for layer in network._described],
         "loss": {"name": loss.name, "option": option},
         "dtype": network.dtype.name,
         "seed": network.seed,
     }
-
-
-def _more(layer):
-    values = {field: getattr(layer, field) for field in _MORE_FIELDS}
-    return {field: value for field, value in values.items() if value != _MORE_FIELDS[field]}
 
 
 def _read_description(text):
@@ -189,6 +178,7 @@ def _read_description(text):
         loss = Loss(description["loss"]["name"], **description["loss"]["option"])
         dtype = validation.real_dtype(description["dtype"])
         inputs = validation.positive_integer("inputs", description["inputs"])
+        place(described, inputs)
         seed = validation.seed(description["seed"])
         if not described:
             raise ValueError("it has no layer")
@@ -199,17 +189,32 @@ def _read_description(text):
     return described, inputs, loss, dtype, seed
 
 
-def _layer(fields):
-    kind = validation.known_name("type of layer", fields.pop("type"), ("Dense",))
-    if set(fields) - set(_MORE_FIELDS) != set(_LAYER_FIELDS):
-        raise ValueError(f"a {kind} layer must have {', '.join(_LAYER_FIELDS)}; got {', '.join(fields)}")
-    activation = fields["activation"]
+def _fields_of(layer):
+    """What the metadata says of a layer: its type, and what its constructor takes."""
+    found = {"type": type(layer).__name__, **{name: getattr(layer, name) for name in _names_of(type(layer))}}
+    if isinstance(layer, Residual):
+        found["layers"] = [_fields_of(each) for each in layer.layers]
+    return found
+
+
+def _names_of(kind):
+    return [field.name for field in fields(kind)]
+
+
+def _layer(found):
+    kind = LAYERS[validation.known_name("type of layer", found.pop("type"), LAYERS)]
+    names = _names_of(kind)
+    if set(found) != set(names):
+        raise ValueError(f"a {kind.__name__} layer must have {', '.join(names)}; got {', '.join(found)}")
+    if kind is Residual:
+        found["layers"] = [_layer(dict(each)) for each in found["layers"]]
+    activation = found.get("activation")
     if isinstance(activation, str) and activation not in ACTIVATIONS:
         raise Unfit(
             f"needs the activation {activation!r}, which is not known here: if it is one of your own, "
             f"call fastbp.register_activation({activation!r}, …) before loading"
         )
-    return Dense(**fields)
+    return kind(**found)
 
 
 def network_of(file):
@@ -219,11 +224,11 @@ def network_of(file):
         raise Unfit("is a safetensors file, but not one that fastbp wrote")
     described, inputs, loss, dtype, seed = _read_description(text)
 
-    expected, n_in = {}, inputs
-    for i, layer in enumerate(described):
-        for parameter in layer.parameters(n_in):
-            expected[f"{layer.name or f'layer{i}'}.{parameter.name}"] = parameter.shape
-        n_in = layer.n_outputs(n_in)
+    expected = {
+        f"{name}.{parameter.name}": parameter.shape
+        for name, layer, n_in, *_ in place(described, inputs)
+        for parameter in layer.parameters(n_in)
+    }
     found = set(file.keys())
     if TRAINING_KEY in file.metadata():
         found = {name for name in found if not name.startswith(TRAINING_PREFIX) or name in expected}
@@ -244,8 +249,6 @@ def network_of(file):
     if len({layer.name for layer in network.layers}) < len(network.layers):
         raise Unfit("does not describe a network: two layers have the same name")
     for layer in network.layers:
-        for name in ("W", "b"):
-            values = getattr(layer, name)
-            if values is not None:
-                values[:] = file.get_tensor(f"{layer.name}.{name}")
+        for name, values in layer.arrays.items():
+            values[:] = file.get_tensor(f"{layer.name}.{name}")
     return network

@@ -19,6 +19,7 @@ from .formulas.activations import ACTIVATIONS
 from .formulas.losses import LOSSES
 from .formulas.optimizers import OPTIMIZERS
 from .formulas.schedules import SCHEDULES
+from .operations import BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .plan import CHUNK_ROWS, Architecture, Plan, Shaping
 
 REALS = ("float32", "float64")
@@ -27,6 +28,10 @@ EVALUATIONS = ("gradient", "loss", "predict", "logits")  # what a network is ask
 # (sizes, rows of a batch) that plans treat differently: a few rows; so many that gradients are summed in
 # chunks; a layer that threads share by columns; layers whose batch is packed.
 SHAPES = [((3, 5, 2), 4), ((3, 5, 2), 4 * CHUNK_ROWS), ((512, 128, 2), 4), ((256, 256, 256), 256)]
+
+
+# One of each kind of layer that is not dense.
+OPERATIONS = [Dropout(), LayerNorm(), BatchNorm(), Residual(first=1)]
 
 
 class Warmed(NamedTuple):
@@ -89,6 +94,24 @@ def requests(real):
         yield request(name, "train", activation=name)
     for name in SCHEDULES:
         yield request(name, "train", schedule=name)
+    yield from layer_requests(real)
+
+
+def layer_requests(real):
+    """The same for layers that are not dense: each between two that are."""
+    for operation in OPERATIONS:
+        architecture = Architecture(
+            (3, 5, 5, 2), ("relu", "identity", "identity"), (True,) * 3, "mean_squared_error", 0.0, real,
+            (Dense(), operation, Dense()),
+        )  # fmt: skip
+        what = f"{type(operation).__name__} {real}"
+        optimizers = OPTIMIZERS if operation.learns else ["momentum"]
+        for optimizer, rows, materialise in itertools.product(optimizers, (4, 4 * CHUNK_ROWS), (False, True)):
+            options = dict(optimizer=optimizer, materialise=materialise)
+            yield what, (architecture, "train", rows, 1), options
+        yield what, (architecture, "gradient", 4, 1), {"batch_statistics": True}
+        for rows in (4, 4 * CHUNK_ROWS):
+            yield what, (architecture, "gradient", rows, 1), {}
 
 
 def warm_up(reals=REALS, progress=True):

@@ -12,7 +12,7 @@ import sys
 import fastbp
 from fastbp.cpu.machine import this_machine
 from fastbp.plan import sums_in_chunks
-from tests.samples import draw_inputs, draw_targets, make_network
+from tests.samples import LAYERED, draw_inputs, draw_targets, make_layered, make_network
 
 # name: sizes, activation, loss, rows, batch size, whether gradients are summed in chunks
 CASES = {
@@ -44,6 +44,9 @@ MODES = {"fused": False, "materialised": True}
 def hashes(real, threads, mode):
     """The SHA-256 of each case's parameters and losses after two epochs."""
     found = {}
+    for name in LAYERED:
+        net, x, y, batch_size = make_layered(name, real)
+        found[name] = _hash(net, x, y, batch_size, threads, mode, fastbp.SGD(0.05, momentum=0.9))
     for name, (sizes, activation, loss, rows, batch_size, chunked) in CASES.items():
         net = make_network(sizes, activation, loss, dtype=real)
         if name in SHAPED:
@@ -51,17 +54,22 @@ def hashes(real, threads, mode):
             net = fastbp.Network(layers, inputs=sizes[0], loss=loss, dtype=real, seed=1)
         assert sums_in_chunks(net.architecture, batch_size) == chunked, name
         x, y = draw_inputs(rows, sizes[0]), draw_targets(loss, rows, sizes[-1])
-        history = fastbp.train(
-            net, x, y, epochs=2, batch_size=batch_size, threads=threads, materialise=MODES[mode], seed=3,
-            optimizer=OPTIMIZERS.get(name, fastbp.SGD(0.05, momentum=0.9)), **SHAPED.get(name, {}),
-        )  # fmt: skip
-        loss, gradient = net.gradient(x[:99], y[:99])
-        digest = hashlib.sha256(net.parameters.tobytes())
-        digest.update(repr((history.loss, loss, net.loss(x, y))).encode())
-        for array in (gradient.parameters, gradient.inputs, net.predict(x), net.predict(x[:3])):
-            digest.update(array.tobytes())
-        found[name] = digest.hexdigest()
+        optimizer = OPTIMIZERS.get(name, fastbp.SGD(0.05, momentum=0.9))
+        found[name] = _hash(net, x, y, batch_size, threads, mode, optimizer, **SHAPED.get(name, {}))
     return found
+
+
+def _hash(net, x, y, batch_size, threads, mode, optimizer, **options):
+    history = fastbp.train(
+        net, x, y, epochs=2, batch_size=batch_size, threads=threads, materialise=MODES[mode], seed=3,
+        optimizer=optimizer, **options,
+    )  # fmt: skip
+    loss, gradient = net.gradient(x[:99], y[:99])
+    digest = hashlib.sha256(net.parameters.tobytes())
+    digest.update(repr((history.loss, loss, net.loss(x, y))).encode())
+    for array in (gradient.parameters, gradient.inputs, net.predict(x), net.predict(x[:3])):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":

@@ -714,3 +714,137 @@ def train(layers, batches, loss, optimizer="sgd", option=0.0, *, shape=None, max
             b, states[i][1] = update(b, db, states[i][1], step, **settings)
             layers[i] = W if max_norm is None else renormed(W, max_norm), b, activation
     return layers, losses
+
+
+# Networks of any layers. A layer here is a function: of x it gives y and a function back(dy) -> (dx,
+# gradients of its parameters, in their order). ``stack`` is a list of those.
+
+
+def dense_layer(W, b, activation):
+    function, slope = ACTIVATIONS[activation]
+
+    def run(x):
+        z = x @ W + (0 if b is None else b)
+
+        def back(dy):
+            dz = dy * slope(z)
+            return dz @ W.T, [x.T @ dz, *([] if b is None else [dz.sum(axis=0)])]
+
+        return function(z), back
+
+    return run
+
+
+def dropout_layer(multipliers):
+    return lambda x: (x * multipliers, lambda dy: (dy * multipliers, []))
+
+
+def dropout_multipliers(rate, words):
+    """words (rows, n): random integers below 2**32."""
+    return np.where(words >= np.round(rate * 2**32), 1 / (1 - rate), 0.0)
+
+
+def philox_words(seed, purpose, epoch, step, block):
+    """The four words of a counter by Philox4x32-10, in Python's integers."""
+    c, k = [block % 2**32, step % 2**32, epoch % 2**32, purpose % 2**32], [seed % 2**32, seed >> 32]
+    for _ in range(10):
+        p, q = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [q >> 32 ^ c[1] ^ k[0], q % 2**32, p >> 32 ^ c[3] ^ k[1], p % 2**32]
+        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
+    return c
+
+
+def dropout_words(seed, layer, epoch, step, rows, n):
+    """The words (rows, n) that decide what layer number `layer` drops in a step."""
+    quarter, purpose = -(-n // 4), 3 + layer * 256
+    words = np.empty((rows, 4 * quarter), np.uint64)
+    for row, block in np.ndindex(rows, quarter):
+        words[row, block::quarter] = philox_words(seed, purpose, epoch, step, row * quarter + block)
+    return words[:, :n]
+
+
+def stack_forward(stack, x):
+    """The logits."""
+    for layer in stack:
+        x, _ = layer(x)
+    return x
+
+
+def stack_gradient(stack, x, t, loss, option=0.0):
+    """The mean loss, the flat gradient of the parameters, and dx."""
+    value, value_gradient, _ = LOSSES[loss]
+    backs, gradients = [], []
+    for layer in stack:
+        x, back = layer(x)
+        backs.append(back)
+    d = value_gradient(x, t, option)
+    for back in reversed(backs):
+        d, of_layer = back(d)
+        gradients = of_layer + gradients
+    return value(x, t, option), np.concatenate([np.ravel(g) for g in gradients] or [np.empty(0)]), d
+
+
+def layer_norm_layer(gamma, beta, epsilon):
+    """gamma, beta (n,) or None."""
+
+    def run(x):
+        m, v = x.mean(axis=1, keepdims=True), x.var(axis=1, keepdims=True)
+        r = 1 / np.sqrt(v + epsilon)
+        normalized = (x - m) * r
+        return normalize_ends(normalized, r, gamma, beta, axis=1)
+
+    return run
+
+
+def batch_norm_layer(gamma, beta, mean, variance, epsilon, momentum, training):
+    """gamma, beta (n,) or None; mean, variance (n,) are the running ones, moved in training."""
+
+    def run(x):
+        if not training:
+            r = 1 / np.sqrt(variance + epsilon)
+            y, back = normalize_ends((x - mean) * r, r, gamma, beta, axis=None)
+        else:
+            m, v = x.mean(axis=0), x.var(axis=0)
+            r = 1 / np.sqrt(v + epsilon)
+            y, back = normalize_ends((x - m) * r, r, gamma, beta, axis=0)
+            if len(x) > 1:
+                mean[:] = (1 - momentum) * mean + momentum * m
+                variance[:] = (1 - momentum) * variance + momentum * x.var(axis=0, ddof=1)
+        nothing = np.zeros_like(mean)
+        return y, lambda dy: (back(dy)[0], [*back(dy)[1], nothing, nothing])
+
+    return run
+
+
+def normalize_ends(normalized, r, gamma, beta, axis):
+    """y and back of what was normalised along an axis (None: by constants)."""
+    scale, shift = 1 if gamma is None else gamma, 0 if beta is None else beta
+
+    def back(dy):
+        d = dy * scale
+        if axis is not None:
+            means = [each.mean(axis=axis, keepdims=True) for each in (d, d * normalized)]
+            d = d - means[0] - normalized * means[1]
+        dgamma, dbeta = (dy * normalized).sum(axis=0), dy.sum(axis=0)
+        return d * r, [*([] if gamma is None else [dgamma]), *([] if beta is None else [dbeta])]
+
+    return normalized * scale + shift, back
+
+
+def residual_layer(stack):
+    def run(x):
+        backs, y = [], x
+        for layer in stack:
+            y, back = layer(y)
+            backs.append(back)
+
+        def back(dy):
+            d, gradients = dy, []
+            for one in reversed(backs):
+                d, of_layer = one(d)
+                gradients = of_layer + gradients
+            return dy + d, gradients
+
+        return x + y, back
+
+    return run

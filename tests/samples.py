@@ -4,6 +4,7 @@ import numpy as np
 
 import fastbp
 from fastbp.formulas.losses import LOSSES
+from tests import reference
 
 OPTIONS = {"huber": {"delta": 0.7}, "softmax_cross_entropy": {"label_smoothing": 0.1}}
 
@@ -85,3 +86,112 @@ def read_only(a):
     a = a.copy()
     a.flags.writeable = False
     return a
+
+
+def stack_of(net, *, parameters=None, draws=None, batch_statistics=False):
+    """A network of any layers as `tests.reference` takes it.
+
+    parameters : a flat vector in place of the network's, float64; draws : (seed, epoch, step, rows) of a
+    training step, or None outside training.
+    """
+    vector = np.array(net.parameters, np.float64) if parameters is None else parameters
+    training = draws is not None or batch_statistics
+    stack = []
+    for number, (layer, placed) in enumerate(zip(net._views(vector), net._placed)):
+        if layer.kind == "Residual":
+            inner = [each for place, each in stack if place >= placed.first]
+            stack = [pair for pair in stack if pair[0] < placed.first]
+            stack.append((placed.first, reference.residual_layer(inner)))
+        else:
+            stack.append((number, _of_reference(layer, placed.layer, number, draws, training)))
+    return [each for _, each in stack]
+
+
+def _of_reference(layer, described, number, draws, training):
+    if layer.kind == "Dense":
+        return reference.dense_layer(layer.W, layer.b, layer.activation)
+    if layer.kind == "Dropout":
+        multipliers = 1.0
+        if draws is not None:
+            seed, epoch, step, rows = draws
+            words = reference.dropout_words(seed, number, epoch, step, rows, layer.n_in)
+            multipliers = reference.dropout_multipliers(described.rate, words)
+        return reference.dropout_layer(multipliers)
+    if layer.kind == "LayerNorm":
+        return reference.layer_norm_layer(layer.gamma, layer.beta, described.epsilon)
+    if layer.kind == "BatchNorm":
+        running = layer.mean, layer.variance, described.epsilon, described.momentum
+        return reference.batch_norm_layer(layer.gamma, layer.beta, *running, training)
+    raise NotImplementedError(f"{layer.kind} has no reference")
+
+
+def train_by_reference(net, x, y, *, epochs, batch_size, rate, seed):
+    """The flat vector after plain gradient descent without shuffling."""
+    vector, step = net.parameters.astype(np.float64), 0
+    loss = net.loss_function
+    for epoch in range(epochs):
+        for start in range(0, len(x), batch_size):
+            step, rows = step + 1, slice(start, start + batch_size)
+            stack = stack_of(net, parameters=vector, draws=(seed, epoch, step, len(x[rows])))
+            vector -= rate * reference.stack_gradient(stack, x[rows], y[rows], loss.name, loss.option)[1]
+    return vector
+
+
+# Networks of layers of every kind, for tests of the bits.
+# name: layers, number of inputs, loss, rows, batch size
+LAYERED = {
+    "dropout": (
+        [fastbp.Dropout(0.2), fastbp.Dense(19, "tanh"), fastbp.Dropout(0.5), fastbp.Dense(33, "gelu"),
+         fastbp.Dropout(0.9), fastbp.Dense(3)], 7, "softmax_cross_entropy", 50, 20,
+    ),
+    "dropout in chunks": (
+        [fastbp.Dense(16, "tanh"), fastbp.Dropout(0.5), fastbp.Dense(3)], 5, "mean_squared_error", 700, 300,
+    ),
+    "dropout, by columns": (
+        [fastbp.Dense(70, "tanh"), fastbp.Dropout(0.5), fastbp.Dense(2)], 200, "mean_squared_error", 50, 20,
+    ),
+    "layer norm": (
+        [fastbp.LayerNorm(0.01), fastbp.Dense(19, "gelu"), fastbp.LayerNorm(), fastbp.Dense(33, "tanh"),
+         fastbp.LayerNorm(shift=False), fastbp.Dense(2), fastbp.LayerNorm(scale=False), fastbp.Dense(3)],
+        7, "softmax_cross_entropy", 50, 20,
+    ),
+    "layer norm in chunks": (
+        [fastbp.Dense(18, "tanh"), fastbp.LayerNorm(), fastbp.Dense(3)], 5, "mean_squared_error", 700, 300,
+    ),
+    "layer norm, by columns": (
+        [fastbp.Dense(70, "tanh"), fastbp.LayerNorm(), fastbp.Dense(2)], 200, "mean_squared_error", 50, 20,
+    ),
+    "batch norm": (
+        [fastbp.BatchNorm(), fastbp.Dense(19, "gelu"), fastbp.BatchNorm(0.01, 0.3), fastbp.Dense(33, "tanh"),
+         fastbp.BatchNorm(shift=False), fastbp.BatchNorm(scale=False), fastbp.Dense(3)],
+        7, "softmax_cross_entropy", 141, 70,  # the last batch has one row
+    ),
+    "batch norm of many rows": (
+        [fastbp.Dense(6, "tanh"), fastbp.BatchNorm(), fastbp.Dense(3)], 5, "mean_squared_error", 700, 300,
+    ),
+    "batch norm, by columns": (
+        [fastbp.Dense(70, "tanh"), fastbp.BatchNorm(), fastbp.Dense(2)], 200, "mean_squared_error", 50, 20,
+    ),
+    "residual": (
+        [fastbp.Residual([fastbp.Dense(7, "tanh"), fastbp.Residual([fastbp.LayerNorm(), fastbp.Dense(7)])]),
+         fastbp.Dense(19, "gelu"), fastbp.Residual([fastbp.Dropout(0.3)], name="odd"),
+         fastbp.Residual([fastbp.Residual([fastbp.Dense(5, "relu"), fastbp.BatchNorm(), fastbp.Dense(19)])]),
+         fastbp.Dense(3), fastbp.Residual([fastbp.Dense(3, "tanh")])], 7, "softmax_cross_entropy", 50, 20,
+    ),
+    "residual in chunks": (
+        [fastbp.Residual([fastbp.Dense(16, "tanh"), fastbp.Dropout(0.2), fastbp.Dense(5)]),
+         fastbp.LayerNorm(), fastbp.Dense(3)], 5, "mean_squared_error", 700, 300,
+    ),
+    "residual, by columns": (
+        [fastbp.Residual([fastbp.Dense(200, "tanh")]), fastbp.Dense(2)], 200, "mean_squared_error", 50, 20,
+    ),
+}  # fmt: skip
+
+
+def make_layered(name, dtype="float64"):
+    """(network, x, y, batch size) of a row of `LAYERED`."""
+    layers, inputs, loss, rows, batch_size = LAYERED[name]
+    net = fastbp.Network(layers, inputs=inputs, loss=loss, dtype=dtype, seed=1)
+    net.parameters[:] += 0.1 * np.random.default_rng(2).uniform(-1, 1, net.parameters.size)
+    x, y = draw_inputs(rows, inputs), draw_targets(loss, rows, net.layers[-1].n_out)
+    return net, x.astype(dtype), y.astype(dtype) if y.ndim == 2 else y, batch_size

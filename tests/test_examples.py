@@ -121,6 +121,14 @@ def test_every_optimizer_and_schedule_learns_the_digits():
     assert min(accuracies) > 0.93
 
 
+def test_every_kind_of_layer_learns_the_digits():
+    text = output("layers")
+    lines = [line for line in text.splitlines() if "accuracy on other digits" in line]
+    assert len(lines) == len(load("layers")["NETWORKS"])
+    assert min(float(line.split()[-1]) for line in lines) > 0.85
+    assert "batch norm" in text.split("running mean")[0]
+
+
 def test_watch_and_resume():
     text = output("watch_and_resume")
     assert "stopped: validation_loss was not better in 8 epochs" in text

@@ -20,6 +20,7 @@ FLOORS = [
         "cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets", "metrics",
         "balance",
     },
+    {"operations"},
     {"plan"},
     {"network"},
     {

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from fastbp.formulas.activations import ACTIVATIONS
-from fastbp.layers import Dense, Parameter
+from fastbp.layers import BatchNorm, Dense, Dropout, LayerNorm, Parameter, Residual, place
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -38,6 +38,71 @@ def test_options():
 def test_repr_is_what_one_would_write(layer, text):
     assert repr(layer) == text
     assert eval(text) == layer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dropout(0.5)",
+        "Dropout(0.25, name='a')",
+        "LayerNorm()",
+        "LayerNorm(epsilon=0.001, scale=False, shift=False, name='n')",
+        "BatchNorm()",
+        "BatchNorm(momentum=0.2, shift=False)",
+        "Residual([Dense(3, 'relu'), Residual([LayerNorm()], name='b')])",
+    ],
+)
+def test_repr_of_other_kinds_is_what_one_would_write(text):
+    layer = eval(text)
+    assert repr(layer) == text
+    assert eval(text) == layer
+    assert hash(eval(text)) == hash(layer)
+    assert layer.n_outputs(7) == 7
+
+
+def test_parameters_of_other_kinds():
+    gamma, beta = Parameter("gamma", (3,), "ones"), Parameter("beta", (3,), "zeros")
+    running = Parameter("mean", (3,), "zeros"), Parameter("variance", (3,), "ones")
+    assert Dropout().parameters(3) == Residual([Dense(3)]).parameters(3) == ()
+    assert LayerNorm().parameters(3) == (gamma, beta)
+    assert LayerNorm(scale=False).parameters(3) == (beta,)
+    assert BatchNorm().parameters(3) == (gamma, beta, *running)
+    assert BatchNorm(shift=False).parameters(3) == (gamma, *running)
+
+
+def test_place():
+    block = Residual([Dense(5), Residual([Dropout()]), Dense(3)], name="block")
+    placed = [(each.name, each.n_in, each.n_out, each.first) for each in place([Dense(3), block], 2)]
+    assert placed == [
+        ("layer0", 2, 3, None),
+        ("block.layer0", 3, 5, None),
+        ("block.layer1.layer0", 5, 5, None),
+        ("block.layer1", 5, 5, 2),
+        ("block.layer2", 5, 3, None),
+        ("block", 3, 3, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Dropout(1.0), ValueError, "rate must be a finite number .* below 1; got 1.0"),
+        (lambda: Dropout(-0.1), ValueError, "rate must be .* at least 0"),
+        (lambda: Dropout("0.5"), TypeError, "rate must be"),
+        (lambda: Dropout(0.5, name="a.b"), ValueError, "name must be text"),
+        (lambda: LayerNorm(0), ValueError, "epsilon must be a finite number above 0; got 0"),
+        (lambda: LayerNorm(scale=1), TypeError, "scale must be True or False; got 1"),
+        (lambda: BatchNorm(shift=None), TypeError, "shift must be True or False; got None"),
+        (lambda: BatchNorm(momentum=0), ValueError, "momentum must be .* above 0"),
+        (lambda: BatchNorm(momentum=1.1), ValueError, "momentum must be .* at most 1"),
+        (lambda: Residual([]), ValueError, "Residual takes at least one layer; got none"),
+        (lambda: Residual(3), TypeError, "Residual takes a sequence of layers; got 3"),
+        (lambda: Residual([3]), TypeError, "Residual takes layers; got 3"),
+    ],
+)
+def test_other_kinds_refuse(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
 
 
 def test_is_a_value():

@@ -228,3 +228,86 @@ def test_layers_and_biases_with_settings_of_their_own_are_groups_of_pytorch():
     train_hundred(net, x, y, optimizer)
     assert difference(net.parameters, expected) < 1e-9
     assert np.array_equal(net.layers[2].W, last)
+
+
+def torch_module(net):
+    """The same network as a torch.nn.Module, in float64."""
+    nn, layers = torch.nn, iter(zip(net.layers, net._placed))
+
+    class Sum(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return x + self.inner(x)
+
+    def copy(target, values):
+        with torch.no_grad():
+            target.copy_(torch.tensor(values))
+
+    def made(described):
+        if isinstance(described, fastbp.Residual):
+            module = Sum(nn.Sequential(*map(made, described.layers)))
+            next(layers)
+            return module
+        layer, _ = next(layers)
+        if layer.kind == "Dense":
+            module = nn.Linear(layer.n_in, layer.n_out, dtype=torch.float64)
+            copy(module.weight, layer.W.T.copy())
+            copy(module.bias, layer.b)
+            return nn.Sequential(module, nn.Tanh()) if layer.activation == "tanh" else module
+        if layer.kind == "LayerNorm":
+            module = nn.LayerNorm(layer.n_in, eps=described.epsilon, dtype=torch.float64)
+        else:
+            module = nn.BatchNorm1d(layer.n_in, described.epsilon, described.momentum, dtype=torch.float64)
+            copy(module.running_mean, layer.mean)
+            copy(module.running_var, layer.variance)
+        copy(module.weight, layer.gamma)
+        copy(module.bias, layer.beta)
+        return module
+
+    return nn.Sequential(*map(made, net._described))
+
+
+def flat_of(module):
+    """Its arrays in the order of fastbp's flat vector."""
+    found = []
+    for each in module.modules():
+        if isinstance(each, torch.nn.Linear):
+            found += [each.weight.T, each.bias]
+        elif isinstance(each, torch.nn.LayerNorm):
+            found += [each.weight, each.bias]
+        elif isinstance(each, torch.nn.BatchNorm1d):
+            found += [each.weight, each.bias, each.running_mean, each.running_var]
+    return np.concatenate([array.detach().numpy().ravel() for array in found])
+
+
+@pytest.mark.parametrize(
+    ("ours", "options"),
+    [(fastbp.SGD, dict(momentum=0.9, weight_decay=0.05)), (fastbp.AdamW, dict(weight_decay=0.3))],
+)
+def test_normalisations_and_residuals_after_a_hundred_steps(ours, options):
+    D, x = fastbp.Dense, draw_inputs(ROWS, 4)
+    y = draw_targets("softmax_cross_entropy", ROWS, 3)
+    # No BatchNorm right behind a sum or product: the gradient of the bias there is nothing but rounding
+    # errors, which AdamW would magnify.
+    inner = fastbp.Residual([D(8, "tanh"), fastbp.LayerNorm(0.1)])
+    block = fastbp.Residual([D(8, "tanh"), fastbp.BatchNorm(), inner, D(6)])
+    layers = [fastbp.BatchNorm(1e-3, 0.2), D(6, "tanh"), fastbp.LayerNorm(), block, D(6, "tanh")]
+    layers += [fastbp.BatchNorm(), D(3)]
+    net = fastbp.Network(layers, inputs=4, loss="softmax_cross_entropy", dtype="float64", seed=0)
+    net.parameters[:] += 0.1 * np.random.default_rng(2).uniform(-1, 1, net.parameters.size)
+    module = torch_module(net)
+    assert np.array_equal(flat_of(module), net.parameters)
+    inputs, labels = torch.tensor(x), torch.tensor(y)
+    optimizer = getattr(torch.optim, ours.__name__)(module.parameters(), lr=RATE, **options)
+    for step in range(100):
+        rows = slice(BATCH * step % ROWS, BATCH * step % ROWS + BATCH)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(inputs[rows]), labels[rows]).backward()
+        optimizer.step()
+    train_hundred(net, x, y, ours(RATE, **options))
+    assert difference(net.parameters, flat_of(module)) < 1e-9
+    module.eval()
+    assert difference(net.logits(x), module(inputs).detach().numpy()) < 1e-9

@@ -333,3 +333,28 @@ def test_a_file_keeps_what_shapes_training(tmp_path):
     assert loaded._described == net._described
     assert loaded.penalty() == net.penalty() > 0
     assert repr(net._described[0]) == "Dense(9, 'tanh', l1=0.01, l2=0.02, max_norm=2.0)"
+
+
+@pytest.mark.parametrize("option", [{"clip_norm": 1.0}, {"clip_value": 1.0}, {"gradient_noise": 0.1}])
+@pytest.mark.parametrize("layer", [fastbp.LayerNorm(), fastbp.BatchNorm(scale=False)])
+def test_gradients_of_normalisations_cannot_be_shaped_yet(layer, option):
+    net = fastbp.Network([fastbp.Dense(3), layer, fastbp.Dense(1)], inputs=2)
+    before = net.parameters.copy()
+    with pytest.raises(ValueError, match="not there yet for networks in which LayerNorm or BatchNorm learn"):
+        fastbp.train(net, [[0, 1], [1, 0]], [1, 0], **option)
+    assert np.array_equal(net.parameters, before)
+
+
+def test_penalties_reach_dense_layers_among_others():
+    """The same as without the layers that do nothing here."""
+    x, y = draw_inputs(12, 3), draw_targets("mean_squared_error", 12, 2)
+    dense = [fastbp.Dense(4, "tanh", l2=0.1, max_norm=1.0), fastbp.Dense(2, l1=0.01)]
+    nets = [
+        fastbp.Network(layers, inputs=3, dtype="float64", seed=1)
+        for layers in (dense, [dense[0], fastbp.Dropout(0.0), dense[1]])
+    ]
+    nets[1].parameters[:] = nets[0].parameters
+    for net in nets:
+        fastbp.train(net, x, y, epochs=3, shuffle=False, clip_norm=0.5)
+    assert np.array_equal(nets[0].parameters, nets[1].parameters)
+    assert nets[0].penalty() == nets[1].penalty() > 0

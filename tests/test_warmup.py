@@ -71,6 +71,8 @@ def test_every_kernel_and_every_row_is_asked_for(asked_for):
         "optimizer_prepare": set(OPTIMIZERS),
         "dense_update": set(OPTIMIZERS),
         "dense_apply": set(OPTIMIZERS),
+        "scale_shift_update": set(OPTIMIZERS),
+        "scale_shift_apply": set(OPTIMIZERS),
     }
     schedules = {each[1] for each in asked if each[0] == "scheduled_settings"}
     assert schedules == set(SCHEDULES)  # in float64, whatever the type
@@ -87,7 +89,7 @@ def test_shapes_are_those_that_plans_treat_differently(asked_for):
     ways = set()
     for _, arguments, options in warmup.requests("float32"):
         plan = fastbp.plan.Plan(*arguments, **options)
-        ways.add("by columns" if plan._split else "in chunks" if plan._chunked else any(plan._packed))
+        ways.add("by columns" if plan._split else "in chunks" if plan.chunked else any(plan._packed))
     assert ways == {"by columns", "in chunks", True, False}
 
 

@@ -17,6 +17,7 @@ from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import REAL, kernel
 from fastbp.cpu.shaping import SHAPE, add_penalty, add_squares
 from fastbp.cpu.simd import array, call, part, transpose_square
+from fastbp.cpu.slots import slots_in_use, sum_of_slots
 from fastbp.formulas.shaping import renorm_factor
 
 
@@ -196,13 +197,13 @@ def dense_update(optimizer, real):
 
 def dense_apply(optimizer, real):
     """The update from gradient slots that are there: added in the order of the blocks, then applied."""
-    apply, (total, _), size = _apply(optimizer, real), _sum_of_slots(real), REAL[real](0).itemsize
+    apply, (total, _), size = _apply(optimizer, real), sum_of_slots(real), REAL[real](0).itemsize
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
         written = rows + 1 if row + rows == op.n_in and op.use_bias != 0 else rows
         first = op.slots + _place(op, row, column, width) * size
-        slots = 1 if op.collected != 0 else _slots_in_use(ctx)
+        slots = 1 if op.collected != 0 else slots_in_use(ctx)
         total(written * width, first, op.slot_bytes, slots, ctx.scratch)
         apply(op, ctx, row, rows, column, width, written)
 
@@ -225,13 +226,13 @@ def dense_collect(real):
     row on. Columns are never shared, so that order is one, and what pads W has no part in it.
     """
     size, penalise, squares = REAL[real](0).itemsize, add_penalty(real), add_squares(real)
-    _, total_in_place = _sum_of_slots(real)
+    _, total_in_place = sum_of_slots(real)
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
         written = rows + 1 if row + rows == op.n_in and op.use_bias != 0 else rows
         place, n = _place(op, row, column, width) * size, min(width, op.n_out - column)
-        total_in_place(written * width, op.slots + place, op.slot_bytes, _slots_in_use(ctx))
+        total_in_place(written * width, op.slots + place, op.slot_bytes, slots_in_use(ctx))
         penalise(op, rows * width, op.w + place, op.slots + place)
         here = op.squares + column * 8
         if row == 0:
@@ -325,35 +326,6 @@ def _place(op, row, column, width):
     return column * (op.n_in + 1) + row * width
 
 
-@part
-def _slots_in_use(ctx):
-    return (ctx.batch_rows + ctx.chunk_rows - 1) // ctx.chunk_rows
-
-
-def _sum_of_slots(real):
-    """Functions that add gradient slots in their order: into other memory, or into the first slot."""
-    dtype, copy = REAL[real], copy_elements(real)
-
-    @part
-    def total(n, first, slot_bytes, slots, target):
-        copy(n, first, target)
-        for slot in range(1, slots):
-            add(n, first + slot * slot_bytes, target)
-
-    @part
-    def total_in_place(n, first, slot_bytes, slots):
-        for slot in range(1, slots):
-            add(n, first + slot * slot_bytes, first)
-
-    @part
-    def add(n, source, target):
-        source, target = array(source, n, dtype), array(target, n, dtype)
-        for i in range(n):
-            target[i] += source[i]
-
-    return total, total_in_place
-
-
 def _transpose(real):
     """A function that copies a block of one panel of W into the packed transpose, square by square.
 
@@ -421,9 +393,9 @@ def dense_unpack(real):
 
 def dense_total(real):
     """The gradient slots of all blocks, added in their order, into the first of them."""
-    _, total_in_place = _sum_of_slots(real)
+    _, total_in_place = sum_of_slots(real)
 
     def dense_total(op, ctx):
-        total_in_place((op.n_in + 1) * op.columns, op.slots, op.slot_bytes, _slots_in_use(ctx))
+        total_in_place((op.n_in + 1) * op.columns, op.slots, op.slot_bytes, slots_in_use(ctx))
 
     return kernel(dense_total)

@@ -37,6 +37,12 @@ def _record(text):
 #   noise                    number of the first block of random words of this layer's W
 #   squares, collected       float64 sums over columns of the gradient; whether the first slot holds all of it
 #   piece, row, rows, column, width, written        the piece of W that is shaped, see `shape_gradient`
+#   use_scale, statistics    of a normalisation: whether there is a gamma; whether running statistics follow
+#                            in the host's vector
+#   numbers, purpose         a layer's float64 settings; what its random draws are for
+#   kept                     what a normalisation keeps for its backward: 1 / deviation of each row, or mean
+#                            and 1 / deviation of each column
+#   skip, dskip, skip_row    what a residual layer adds to its input x, the gradient of that, and its rows
 #   m, n, k, a, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
 OPERATION = _record(
     """kernel address
@@ -46,6 +52,7 @@ OPERATION = _record(
     packed_x packed_dz first_row last_row first_column last_column
     settings bias_settings schedule scheduled momentum
     shaping shape noise squares collected piece row rows column width written
+    use_scale statistics numbers purpose kept skip dskip skip_row
     m n k a a_row a_step one b b_panel b_step c0 c c_row"""
 )
 

@@ -243,6 +243,28 @@ def _loop16(builder, n, start, body):
     return following_state
 
 
+def _load16(builder, vector, address, i, size):
+    """Elements i … i + 15 at an address."""
+    here = builder.add(address, builder.mul(i, _INT64(size)))
+    return builder.load(builder.inttoptr(here, vector.as_pointer()), align=size)
+
+
+def _join_pairwise(builder, total, join):
+    """Sixteen partial results into one: halves first."""
+    for half in (8, 4, 2, 1):
+        undefined = ir.Constant(total.type, ir.Undefined)
+        low, high = (
+            builder.shuffle_vector(
+                total,
+                undefined,
+                ir.Constant(ir.VectorType(_INT32, half), list(range(first, first + half))),
+            )
+            for first in (0, half)
+        )
+        total = join(builder, low, high)
+    return builder.extract_element(total, _INT32(0))
+
+
 def _reduce16(real, name, nothing, join):
     """An intrinsic ``name(address, n)`` that joins n elements in a fixed order, for any vector width.
 
@@ -257,28 +279,39 @@ def _reduce16(real, name, nothing, join):
             neutral = ir.Constant(vector, [nothing] * 16)
 
             def body(i, partial):
-                here = builder.add(address, builder.mul(i, _INT64(size)))
-                loaded = builder.load(builder.inttoptr(here, vector.as_pointer()), align=size)
+                loaded = _load16(builder, vector, address, i, size)
                 return join(builder, partial, builder.select(_within(builder, i, n), loaded, neutral))
 
-            total = _loop16(builder, n, neutral, body)
-            for half in (8, 4, 2, 1):
-                undefined = ir.Constant(total.type, ir.Undefined)
-                low, high = (
-                    builder.shuffle_vector(
-                        total,
-                        undefined,
-                        ir.Constant(ir.VectorType(_INT32, half), list(range(first, first + half))),
-                    )
-                    for first in (0, half)
-                )
-                total = join(builder, low, high)
-            return builder.extract_element(total, _INT32(0))
+            return _join_pairwise(builder, _loop16(builder, n, neutral, body), join)
 
         return number(types.int64, types.int64), codegen
 
     reduce16.__name__ = reduce16.__qualname__ = name
     return intrinsic(reduce16)
+
+
+@cache
+def dot16(real):
+    """``dot16(a, b, n)``: the sum of the products of n elements at two addresses, see `_reduce16`."""
+    vector, size, number = _vector16(real)
+
+    @intrinsic
+    def dot16(typingctx, a, b, n):
+        def codegen(context, builder, signature, arguments):
+            a, b, n = arguments
+            zeros = ir.Constant(vector, [0.0] * 16)
+
+            def body(i, partial):
+                x, y = (_load16(builder, vector, address, i, size) for address in (a, b))
+                product = builder.select(_within(builder, i, n), builder.fmul(x, y), zeros)
+                return builder.fadd(partial, product)
+
+            total = _loop16(builder, n, zeros, body)
+            return _join_pairwise(builder, total, lambda builder, low, high: builder.fadd(low, high))
+
+        return number(types.int64, types.int64, types.int64), codegen
+
+    return dot16
 
 
 @cache

@@ -7,7 +7,22 @@ import sys
 import pytest
 from llvmlite import binding as llvm
 
-from fastbp.cpu import cache, dense, elementwise, gather, gemm, loss, shaping, step, team
+from fastbp.cpu import (
+    batch_norm,
+    cache,
+    dense,
+    dropout,
+    elementwise,
+    gather,
+    gemm,
+    layer_norm,
+    loss,
+    residual,
+    scale_shift,
+    shaping,
+    step,
+    team,
+)
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -45,6 +60,24 @@ KERNELS = {
     shaping.input_noise: [()],
     shaping.shape_gradient: [()],
     shaping.clip_factor: [()],
+    dropout.dropout_forward: [()],
+    dropout.dropout_backward: [()],
+    layer_norm.layer_norm_forward: [()],
+    layer_norm.layer_norm_backward: [()],
+    batch_norm.batch_norm_statistics: [()],
+    batch_norm.batch_norm_running: [()],
+    batch_norm.batch_norm_forward: [()],
+    batch_norm.batch_norm_backward: [()],
+    batch_norm.batch_norm_backward_running: [()],
+    scale_shift.scale_shift_gradient: [()],
+    scale_shift.scale_shift_update: [(name,) for name in OPTIMIZERS],
+    scale_shift.scale_shift_apply: [(name,) for name in OPTIMIZERS],
+    scale_shift.scale_shift_pack: [()],
+    scale_shift.scale_shift_unpack: [()],
+    scale_shift.scale_shift_total: [()],
+    residual.residual_forward: [()],
+    residual.residual_backward: [()],
+    residual.residual_skip_backward: [()],
     elementwise.activation_forward: [(name,) for name in _activations],
     elementwise.activation_backward: [(name,) for name in _activations],
     elementwise.optimizer_prepare: [(name,) for name in OPTIMIZERS],
@@ -57,15 +90,21 @@ KERNELS = {
     loss.total_weight: [()],
     loss.weigh_rows: [()],
 }
+# Of these the optimizers that differ only in a formula are compiled by `-m slow`.
+SLOW = {dense.dense_apply, scale_shift.scale_shift_update, scale_shift.scale_shift_apply}
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
     gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
     team.wait_for_all, team.function, team.bound, step.write_order, shaping.add_penalty, shaping.add_squares,
+    scale_shift.vector_bytes,
 }  # fmt: skip
 
 
 def test_every_kernel_is_in_the_list():
-    modules = (dense, elementwise, gather, gemm, loss, shaping, step, team)
+    modules = (
+        batch_norm, dense, dropout, elementwise, gather, gemm, layer_norm, loss, residual, scale_shift,
+        shaping, step, team,
+    )  # fmt: skip
     found = {
         function
         for module in modules
@@ -102,7 +141,7 @@ def every_kernel():
             for names in all_arguments:
                 yield pytest.param(factory, names, id="-".join((factory.__name__, *names)))
             continue
-        different = DIFFERENT_OPTIMIZERS if factory is dense.dense_apply else None
+        different = DIFFERENT_OPTIMIZERS if factory in SLOW else None
         for case in cases(all_arguments, different=different):
             names, real = case.values
             name = "-".join((factory.__name__, *names, real))

@@ -1,0 +1,182 @@
+"""Batch normalisation: each column by its mean and deviation over the rows (``formulas/normalization.py``).
+
+    forward    m, v = mean, variance over the batch     r = 1/√(v + ε)     x̂ = (x − m) · r     y = γ · x̂ + β
+    backward   dx = r · γ · (dy − dβ/n − x̂ · dγ/n)            dγ = Σ dy · x̂, dβ = Σ dy over the n rows
+
+The sums need all rows, so barriers stand around them, and each thread takes columns of its own: one chain of
+additions for each column, of partial sums over `ROWS` rows. m and r lie in op.kept, x̂ in op.z, dγ and dβ in
+the gradient slot.
+
+Outside training m and v are the running ones, constants:   dx = dy · γ · r.
+"""
+
+import numpy as np
+
+from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.scale_shift import vector_bytes
+from fastbp.cpu.simd import array, part
+from fastbp.formulas import normalization as formulas
+
+ROWS = 64  # rows of one partial sum: short chains round less
+
+
+def batch_norm_statistics(real):
+    """m and r of a thread's columns over the batch; the running mean and variance follow them.
+
+    op.numbers: ε, momentum. Of one row there is no unbiased variance: the running statistics stay.
+    """
+    dtype, size, stride = REAL[real], REAL[real](0).itemsize, vector_bytes(real)
+
+    @part
+    def clear(n, total):
+        total = array(total, n, dtype)
+        for j in range(n):
+            total[j] = dtype(0)
+
+    @part
+    def add(n, x, total):
+        x, total = array(x, n, dtype), array(total, n, dtype)
+        for j in range(n):
+            total[j] = total[j] + x[j]
+
+    @part
+    def add_square(n, x, mean, total):
+        x, mean, total = array(x, n, dtype), array(mean, n, dtype), array(total, n, dtype)
+        for j in range(n):
+            centred = x[j] - mean[j]
+            total[j] = total[j] + centred * centred
+
+    @part
+    def divide(n, rows, total):
+        total = array(total, n, dtype)
+        for j in range(n):
+            total[j] = total[j] / rows
+
+    @part
+    def follow(n, kept, rows, running, momentum):
+        kept, running = array(kept, n, dtype), array(running, n, dtype)
+        for j in range(n):
+            running[j] = formulas.follow(running[j], kept[j] / rows, momentum)
+
+    @part
+    def invert(n, rows, epsilon, r):
+        r = array(r, n, dtype)
+        for j in range(n):
+            r[j] = formulas.inverse_deviation(r[j] / rows, epsilon)
+
+    def batch_norm_statistics(op, ctx):
+        numbers, n, first = array(op.numbers, 2, np.float64), op.last_column - op.first_column, 0
+        epsilon, momentum, rows = dtype(numbers[0]), dtype(numbers[1]), dtype(ctx.rows)
+        x, step = op.x + op.first_column * size, stride(op)
+        mean = op.kept + op.first_column * size
+        r, running = mean + step, op.w + 2 * step + op.first_column * size
+        clear(n, mean)
+        clear(n, r)
+        while first < ctx.rows:
+            clear(n, ctx.scratch)
+            for i in range(first, min(first + ROWS, ctx.rows)):
+                add(n, x + i * op.x_row, ctx.scratch)
+            add(n, ctx.scratch, mean)
+            first += ROWS
+        divide(n, rows, mean)
+        first = 0
+        while first < ctx.rows:
+            clear(n, ctx.scratch)
+            for i in range(first, min(first + ROWS, ctx.rows)):
+                add_square(n, x + i * op.x_row, mean, ctx.scratch)
+            add(n, ctx.scratch, r)
+            first += ROWS
+        if ctx.rows > 1:
+            follow(n, mean, dtype(1), running, momentum)
+            follow(n, r, dtype(ctx.rows - 1), running + step, momentum)
+        invert(n, rows, epsilon, r)
+
+    return kernel(batch_norm_statistics)
+
+
+def batch_norm_running(real):
+    """m and r of all columns from the running mean and variance."""
+    dtype, stride = REAL[real], vector_bytes(real)
+
+    @part
+    def take(n, running_mean, running_variance, epsilon, mean, r):
+        running_mean, running_variance = array(running_mean, n, dtype), array(running_variance, n, dtype)
+        mean, r = array(mean, n, dtype), array(r, n, dtype)
+        for j in range(n):
+            mean[j] = running_mean[j]
+            r[j] = formulas.inverse_deviation(running_variance[j], epsilon)
+
+    def batch_norm_running(op, ctx):
+        epsilon, step = dtype(array(op.numbers, 1, np.float64)[0]), stride(op)
+        take(op.columns, op.w + 2 * step, op.w + 3 * step, epsilon, op.kept, op.kept + step)
+
+    return kernel(batch_norm_running)
+
+
+def batch_norm_forward(real):
+    """y (rows, n) = γ · x̂ + β for the rows of a block."""
+    dtype, stride = REAL[real], vector_bytes(real)
+
+    @part
+    def one_row(n, x, kept, step, normalized, parameters, y):
+        x, normalized, y = array(x, n, dtype), array(normalized, n, dtype), array(y, n, dtype)
+        mean, r = array(kept, n, dtype), array(kept + step, n, dtype)
+        gamma, beta = array(parameters, n, dtype), array(parameters + step, n, dtype)
+        for j in range(n):
+            each = formulas.normalize(x[j], mean[j], r[j])
+            normalized[j] = each
+            y[j] = formulas.scale_and_shift(each, gamma[j], beta[j])
+
+    def batch_norm_forward(op, ctx):
+        step = stride(op)
+        for i in range(ctx.rows):
+            x, at = op.x + (ctx.slot + i) * op.x_row, (ctx.slot + i) * op.z_row
+            one_row(op.columns, x, op.kept, step, op.z + at, op.w, op.y + at)
+
+    return kernel(batch_norm_forward)
+
+
+def batch_norm_backward(real):
+    """dx (rows, n) for the rows of a block, where m and r are of this batch."""
+    dtype, stride = REAL[real], vector_bytes(real)
+
+    @part
+    def one_row(n, dy, normalized, r, gamma, sums, step, share, dx):
+        dy, normalized, dx = array(dy, n, dtype), array(normalized, n, dtype), array(dx, n, dtype)
+        r, gamma = array(r, n, dtype), array(gamma, n, dtype)
+        dgamma, dbeta = array(sums, n, dtype), array(sums + step, n, dtype)
+        for j in range(n):
+            mean_d, mean_product = gamma[j] * dbeta[j] * share, gamma[j] * dgamma[j] * share
+            d = dy[j] * gamma[j]
+            dx[j] = formulas.normalize_backward(d, normalized[j], mean_d, mean_product, r[j])
+
+    def batch_norm_backward(op, ctx):
+        step, share = stride(op), dtype(1) / dtype(ctx.batch_rows)
+        for i in range(ctx.rows):
+            dx, at = op.dx + (ctx.slot + i) * op.x_row, (ctx.slot + i) * op.z_row
+            one_row(op.columns, op.dz + at, op.z + at, op.kept + step, op.w, op.slots, step, share, dx)
+
+    return kernel(batch_norm_backward)
+
+
+def batch_norm_backward_running(real):
+    """dx (rows, n) = dy · γ · r for the rows of a block, where m and r are constants."""
+    dtype, stride = REAL[real], vector_bytes(real)
+
+    @part
+    def one_row(n, dy, gamma, r, dx):
+        dy, dx, gamma, r = (
+            array(dy, n, dtype),
+            array(dx, n, dtype),
+            array(gamma, n, dtype),
+            array(r, n, dtype),
+        )
+        for j in range(n):
+            dx[j] = dy[j] * gamma[j] * r[j]
+
+    def batch_norm_backward_running(op, ctx):
+        for i in range(ctx.rows):
+            dx, at = op.dx + (ctx.slot + i) * op.x_row, (ctx.slot + i) * op.z_row
+            one_row(op.columns, op.dz + at, op.w, op.kept + stride(op), dx)
+
+    return kernel(batch_norm_backward_running)

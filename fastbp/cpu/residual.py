@@ -1,0 +1,57 @@
+"""A residual connection around a block of layers: y = x + f(x).
+
+    forward    y  = x + f
+    backward   df = dy          dx = df · ∂f/∂x + dy
+
+The sum is an operation behind the block: op.x holds f, op.skip the block's input x. Backward it hands dy to
+the block, which leaves its own part of dx in op.dskip; then dy is added there.
+"""
+
+from fastbp.cpu.elementwise import copy_elements
+from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.simd import array, part
+
+
+def residual_forward(real):
+    """y (rows, n) = f + x for the rows of a block of rows."""
+    dtype = REAL[real]
+
+    @part
+    def one_row(n, f, x, y):
+        f, x, y = array(f, n, dtype), array(x, n, dtype), array(y, n, dtype)
+        for j in range(n):
+            y[j] = x[j] + f[j]
+
+    def residual_forward(op, ctx):
+        for i in range(ctx.slot, ctx.slot + ctx.rows):
+            one_row(op.columns, op.x + i * op.x_row, op.skip + i * op.skip_row, op.y + i * op.z_row)
+
+    return kernel(residual_forward)
+
+
+def residual_backward(real):
+    """df (rows, n) = dy for the rows of a block of rows."""
+    copy = copy_elements(real)
+
+    def residual_backward(op, ctx):
+        for i in range(ctx.slot, ctx.slot + ctx.rows):
+            copy(op.columns, op.dz + i * op.z_row, op.dx + i * op.x_row)
+
+    return kernel(residual_backward)
+
+
+def residual_skip_backward(real):
+    """dx (rows, n) += dy for the rows of a block of rows."""
+    dtype = REAL[real]
+
+    @part
+    def one_row(n, dy, dx):
+        dy, dx = array(dy, n, dtype), array(dx, n, dtype)
+        for j in range(n):
+            dx[j] = dx[j] + dy[j]
+
+    def residual_skip_backward(op, ctx):
+        for i in range(ctx.slot, ctx.slot + ctx.rows):
+            one_row(op.columns, op.dz + i * op.z_row, op.dskip + i * op.skip_row)
+
+    return kernel(residual_skip_backward)

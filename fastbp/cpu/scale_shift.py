@@ -1,0 +1,162 @@
+"""What a normalisation learns: y = γ · x̂ + β, one γ and one β for each column.
+
+    dγ = Σ_rows dy · x̂        dβ = Σ_rows dy
+    update     γ, β ← optimizer(γ, dγ), optimizer(β, dβ)
+
+The packed parameters are vectors of whole machine vectors, one behind the other: γ | β, and with running
+statistics mean | variance. Those that are not learnt are 1 and 0. op.z holds x̂, op.dz dy. A thread's share
+are columns [first_column, last_column): each sum is one chain over the rows, in their order.
+"""
+
+from fastbp.cpu.elementwise import copy_elements, update_loop, whole_vectors
+from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.simd import array, part
+from fastbp.cpu.slots import slots_in_use, sum_of_slots
+
+
+def vector_bytes(real):
+    """A function that tells the bytes from one vector of packed parameters to the next."""
+    whole, size = whole_vectors(real), REAL[real](0).itemsize
+
+    @part
+    def stride(op):
+        return whole(op.columns) * size
+
+    return stride
+
+
+def _sums(real):
+    """A function that writes dγ and dβ of a thread's columns over ctx.rows rows."""
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    @part
+    def clear(n, dgamma, dbeta):
+        dgamma, dbeta = array(dgamma, n, dtype), array(dbeta, n, dtype)
+        for j in range(n):
+            dgamma[j] = dbeta[j] = dtype(0)
+
+    @part
+    def add_row(n, dy, normalized, dgamma, dbeta):
+        dy, normalized = array(dy, n, dtype), array(normalized, n, dtype)
+        dgamma, dbeta = array(dgamma, n, dtype), array(dbeta, n, dtype)
+        for j in range(n):
+            dgamma[j] = dgamma[j] + dy[j] * normalized[j]
+            dbeta[j] = dbeta[j] + dy[j]
+
+    @part
+    def sums(op, ctx, dgamma, dbeta):
+        n, first = op.last_column - op.first_column, op.first_column * size
+        clear(n, dgamma, dbeta)
+        for i in range(ctx.rows):
+            at = (ctx.slot + i) * op.z_row + first
+            add_row(n, op.dz + at, op.z + at, dgamma, dbeta)
+
+    return sums
+
+
+def scale_shift_gradient(real):
+    """dγ and dβ over ctx.rows rows, into the gradient slot of this block."""
+    sums, stride, size = _sums(real), vector_bytes(real), REAL[real](0).itemsize
+
+    def scale_shift_gradient(op, ctx):
+        dgamma = op.slots + ctx.block * op.slot_bytes + op.first_column * size
+        sums(op, ctx, dgamma, dgamma + stride(op))
+
+    return kernel(scale_shift_gradient)
+
+
+def scale_shift_update(optimizer, real):
+    """dγ and dβ over the whole batch, applied."""
+    sums, apply, stride = _sums(real), _apply(optimizer, real), vector_bytes(real)
+
+    def scale_shift_update(op, ctx):
+        if op.last_column > op.first_column:
+            sums(op, ctx, ctx.scratch, ctx.scratch + stride(op))
+            apply(op, ctx)
+
+    return kernel(scale_shift_update)
+
+
+def scale_shift_apply(optimizer, real):
+    """The update from gradient slots that are there: added in the order of the blocks, then applied."""
+    (total, _), apply, stride = sum_of_slots(real), _apply(optimizer, real), vector_bytes(real)
+    size = REAL[real](0).itemsize
+
+    def scale_shift_apply(op, ctx):
+        n, first = op.last_column - op.first_column, op.slots + op.first_column * size
+        if n > 0:
+            total(n, first, op.slot_bytes, slots_in_use(ctx), ctx.scratch)
+            total(n, first + stride(op), op.slot_bytes, slots_in_use(ctx), ctx.scratch + stride(op))
+            apply(op, ctx)
+
+    return kernel(scale_shift_apply)
+
+
+def _apply(optimizer, real):
+    """A function that steps γ and β of a thread's columns, whose gradients lie in ctx.scratch.
+
+    Both are trained with the settings of biases, where those have settings of their own.
+    """
+    update, stride, size = update_loop(optimizer, real), vector_bytes(real), REAL[real](0).itemsize
+
+    @part
+    def apply(op, ctx):
+        n, gamma = op.last_column - op.first_column, op.w + op.first_column * size
+        hyper = ctx.bias_hyper if op.bias_settings != 0 else ctx.hyper
+        learnt = op.use_scale + 2 * op.use_bias
+        for vector in range(2):
+            if learnt >> vector & 1:
+                here = vector * stride(op)
+                update(n, ctx.scratch + here, gamma + here, op.arena_bytes, hyper)
+
+    return apply
+
+
+def scale_shift_total(real):
+    """The gradient slots of all blocks, added in their order, into the first of them."""
+    (_, total_in_place), stride = sum_of_slots(real), vector_bytes(real)
+
+    def scale_shift_total(op, ctx):
+        for vector in range(2):
+            total_in_place(op.columns, op.slots + vector * stride(op), op.slot_bytes, slots_in_use(ctx))
+
+    return kernel(scale_shift_total)
+
+
+def scale_shift_pack(real):
+    """The host's vectors into the packed ones; ones and zeros for those that are not learnt."""
+    dtype, size, stride, copy = REAL[real], REAL[real](0).itemsize, vector_bytes(real), copy_elements(real)
+
+    @part
+    def fill(n, target, value):
+        target = array(target, n, dtype)
+        for j in range(n):
+            target[j] = value
+
+    def scale_shift_pack(op, ctx):
+        source = ctx.host + op.host
+        there = op.use_scale + 2 * op.use_bias + 12 * op.statistics
+        for vector in range(4 if op.statistics != 0 else 2):
+            target = op.w + vector * stride(op)
+            if there >> vector & 1:
+                copy(op.n_out, source, target)
+                source += op.n_out * size
+            else:
+                fill(op.columns, target, dtype(1 - vector))
+
+    return kernel(scale_shift_pack)
+
+
+def scale_shift_unpack(real):
+    """The packed vectors back into the host's."""
+    size, stride, copy = REAL[real](0).itemsize, vector_bytes(real), copy_elements(real)
+
+    def scale_shift_unpack(op, ctx):
+        target = ctx.host + op.host
+        there = op.use_scale + 2 * op.use_bias + 12 * op.statistics
+        for vector in range(4 if op.statistics != 0 else 2):
+            if there >> vector & 1:
+                copy(op.n_out, op.w + vector * stride(op), target)
+                target += op.n_out * size
+
+    return kernel(scale_shift_unpack)

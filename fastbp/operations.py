@@ -1,0 +1,348 @@
+"""What each kind of layer contributes to a plan: its parameters, its memory, and its rows of the program.
+
+A plan asks the operation of every layer in turn; nothing else in it knows which kinds there are. ``program``
+is the program of one thread while it is written (`plan.Program`), ``program.plan`` the plan; ``layer`` is the
+operation's place in the network. To add a kind: a file of kernels in ``cpu/``, a class here, a description
+in ``layers.py``.
+"""
+
+from dataclasses import dataclass
+
+from . import layers, random
+from .cpu import batch_norm, dense, dropout, layer_norm, residual, scale_shift
+from .formulas.dropout import dropout_threshold
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is true of an operation unless its class says otherwise. Values, so plans can be told apart.
+
+    learns : whether it has parameters in the flat vector.
+    keeps : whether its backward needs a second buffer as large as its output (``op.z``).
+    keeps_rows : whether it needs a number of each row too (``op.kept``).
+    keeps_columns : how many numbers of each column it needs.
+    needs_all_rows : whether training needs all rows of the batch at once, not chunk by chunk.
+    first : where the block of layers begins whose input it reads too; None: it reads the layer before alone.
+    """
+
+    learns = False
+    keeps = False
+    keeps_rows = False
+    keeps_columns = 0
+    needs_all_rows = False
+    first = None
+
+    def passes(self, plan):
+        """Whether, in this plan, the output is the input: then the two share their memory."""
+        return False
+
+    def n_parameters(self, n_in, n_out, bias):
+        """Elements in the host's flat vector."""
+        return 0
+
+    def arena_elements(self, plan, layer):
+        """Elements that the packed parameters take."""
+        return 0
+
+    def numbers(self):
+        """Float64 settings that its kernels read."""
+        return ()
+
+    def fields(self, plan, layer, workspace):
+        """Fields of its records, beside those that all layers have."""
+        return {}
+
+    def pack(self, program, layer):
+        """Emit the copy of the host's parameters into the arena."""
+
+    def unpack(self, program, layer, **fields):
+        """Emit the copy back; `fields` say where the values lie if not in the arena."""
+
+    def forward(self, program, layer):
+        """Emit phase 1, by rows: the output from the input."""
+
+    def backward(self, program, layer):
+        """Emit phase 1, by rows: the gradient of the input, and of the parameters where chunks are summed."""
+
+    def gradient(self, program, layer):
+        """Emit phase 2: the gradient of the parameters over all rows, into the first slot."""
+
+    def rejoin(self, program, layer):
+        """Emit phase 1, by rows: what is added to the gradient of the input of layer `first`."""
+
+    def total(self, program, layer):
+        """Emit phase 2: the sum of the slots of all chunks, into the first; the first thread's task."""
+
+    def update(self, program, layer, from_slots, bias_settings, **shape):
+        """Emit phase 2: the optimizer's step, from slots or from the activations themselves.
+
+        `shape` are fields that say what is done to the gradient of W first.
+        """
+
+
+@dataclass(frozen=True)
+class Dense(Operation):
+    """z = x · W + b: see ``cpu/dense.py``."""
+
+    learns = True
+
+    def n_parameters(self, n_in, n_out, bias):
+        """Elements of W and b."""
+        return n_in * n_out + (n_out if bias else 0)
+
+    def arena_elements(self, plan, layer):
+        """W and b in panels; nothing where W is read from the host."""
+        n_in, n_out = plan.architecture.sizes[layer : layer + 2]
+        return 0 if plan.unpacked else (n_in + 1) * plan.columns(n_out)
+
+    def pack(self, program, layer):
+        """W, b and the transpose of W."""
+        for part in program.plan.parts(layer):
+            if not program.plan.unpacked:
+                program.emit(dense.dense_pack, layer=layer, part=part)
+
+    def unpack(self, program, layer, **fields):
+        """W and b."""
+        for part in program.plan.parts(layer) if not fields else (None,):
+            program.emit(dense.dense_unpack, layer=layer, part=part, **fields)
+
+    def forward(self, program, layer):
+        """The product, from the rows where they lie if that can be."""
+        if program.plan.unpacked:
+            kernel = dense.dense_forward_unpacked
+        elif layer == program.plan.in_order:
+            kernel = dense.dense_forward_in_order
+        else:
+            kernel = dense.dense_forward
+        program.emit(kernel, layer=layer)
+
+    def backward(self, program, layer):
+        """The products for dW of a chunk and for dx."""
+        if program.plan.chunked:
+            program.emit(dense.dense_gradient, layer=layer, **program.plan.all_columns(layer))
+        if program.plan.wants_dx(layer):
+            program.emit(dense.dense_backward, layer=layer)
+
+    def gradient(self, program, layer):
+        """A thread's tiles of dW and db."""
+        program.emit(dense.dense_gradient, layer=layer, part=program.own_part(layer))
+
+    def total(self, program, layer):
+        """All of dW and db."""
+        program.emit(dense.dense_total, layer=layer)
+
+    def update(self, program, layer, from_slots, bias_settings, **shape):
+        """A thread's tiles of W and b."""
+        update, optimizer = dense.dense_apply if from_slots else dense.dense_update, program.plan.optimizer
+        part = program.own_part(layer)
+        program.emit(update, optimizer, layer=layer, part=part, bias_settings=bias_settings, **shape)
+
+
+@dataclass(frozen=True)
+class Dropout(Operation):
+    """y = x · m with random m while training: see ``cpu/dropout.py``."""
+
+    rate: float = 0.5
+
+    keeps = True
+
+    def passes(self, plan):
+        """Nothing is dropped but in training."""
+        return plan.task != "train" or self.rate == 0
+
+    def numbers(self):
+        """The threshold of a random word, and the scale of what is kept."""
+        return dropout_threshold(self.rate), 1 / (1 - self.rate)
+
+    def fields(self, plan, layer, workspace):
+        """Draws of its own for every layer."""
+        return dict(purpose=random.purpose_of(random.DROPOUT, layer))
+
+    def forward(self, program, layer):
+        """Draw and multiply."""
+        program.emit(dropout.dropout_forward, layer=layer)
+
+    def backward(self, program, layer):
+        """Multiply."""
+        if program.plan.wants_dx(layer):
+            program.emit(dropout.dropout_backward, layer=layer)
+
+
+@dataclass(frozen=True)
+class _Normalization(Operation):
+    """y = γ · x̂ + β with learnt γ and β: see ``cpu/scale_shift.py``."""
+
+    epsilon: float = 1e-5
+    scale: bool = True
+    shift: bool = True
+
+    keeps = True
+    vectors = 2  # that lie in the arena
+
+    @property
+    def learns(self):
+        """Whether there is a γ or a β."""
+        return self.scale or self.shift
+
+    def n_parameters(self, n_in, n_out, bias):
+        """Elements of what is learnt."""
+        return (self.scale + self.shift) * n_out
+
+    def arena_elements(self, plan, layer):
+        """Whole vectors, for what is not learnt too."""
+        return self.vectors * plan.whole_vectors(plan.architecture.sizes[layer + 1])
+
+    def numbers(self):
+        """What is added to the variance."""
+        return (self.epsilon,)
+
+    def fields(self, plan, layer, workspace):
+        """What is there of γ and β."""
+        return dict(use_scale=self.scale, use_bias=self.shift)
+
+    def pack(self, program, layer):
+        """γ and β; where the dense layers read the host, in front of every use."""
+        if not program.plan.unpacked:
+            program.emit(scale_shift.scale_shift_pack, layer=layer)
+
+    def unpack(self, program, layer, **fields):
+        """γ and β."""
+        program.emit(scale_shift.scale_shift_unpack, layer=layer, **fields)
+
+    def gradient(self, program, layer):
+        """A thread's columns of dγ and dβ."""
+        program.emit(scale_shift.scale_shift_gradient, layer=layer)
+
+    def total(self, program, layer):
+        """All of dγ and dβ."""
+        program.emit(scale_shift.scale_shift_total, layer=layer)
+
+    def update(self, program, layer, from_slots, bias_settings, **shape):
+        """A thread's columns of γ and β."""
+        update = scale_shift.scale_shift_apply if from_slots else scale_shift.scale_shift_update
+        program.emit(update, program.plan.optimizer, layer=layer, bias_settings=bias_settings)
+
+
+@dataclass(frozen=True)
+class LayerNorm(_Normalization):
+    """Every row by its own mean and deviation: see ``cpu/layer_norm.py``."""
+
+    keeps_rows = True
+
+    def fields(self, plan, layer, workspace):
+        """Where 1 / deviation of every row is kept."""
+        return super().fields(plan, layer, workspace) | dict(kept=workspace[layer + 1][3])
+
+    def forward(self, program, layer):
+        """Normalise, scale and shift."""
+        if program.plan.unpacked:
+            program.emit(scale_shift.scale_shift_pack, layer=layer)
+        program.emit(layer_norm.layer_norm_forward, layer=layer)
+
+    def backward(self, program, layer):
+        """The sums of a chunk, and dx."""
+        if program.plan.chunked and self.learns:
+            program.emit(scale_shift.scale_shift_gradient, layer=layer, **program.plan.all_columns(layer))
+        if program.plan.wants_dx(layer):
+            program.emit(layer_norm.layer_norm_backward, layer=layer)
+
+
+@dataclass(frozen=True)
+class BatchNorm(_Normalization):
+    """Every column by its mean and deviation over the rows: see ``cpu/batch_norm.py``."""
+
+    momentum: float = 0.1
+
+    vectors = 4
+    keeps_columns = 2
+    needs_all_rows = True
+
+    def n_parameters(self, n_in, n_out, bias):
+        """Elements of what is learnt, and of the running mean and variance."""
+        return super().n_parameters(n_in, n_out, bias) + 2 * n_out
+
+    def numbers(self):
+        """What is added to the variance; how fast the running statistics follow."""
+        return self.epsilon, self.momentum
+
+    def fields(self, plan, layer, workspace):
+        """Where mean and 1 / deviation of every column are kept."""
+        kept = plan.kept_columns(layer)
+        return super().fields(plan, layer, workspace) | dict(statistics=True, kept=kept)
+
+    def pack(self, program, layer):
+        """γ, β and the running statistics; where these are used, what follows from them."""
+        super().pack(program, layer)
+        if not (program.plan.unpacked or program.plan.batch_statistics):
+            program.emit(batch_norm.batch_norm_running, layer=layer)
+
+    def forward(self, program, layer):
+        """The batch's statistics, between barriers; then normalise, scale and shift."""
+        if program.plan.batch_statistics:
+            program.emit_for_all_rows(batch_norm.batch_norm_statistics, layer=layer)
+        elif program.plan.unpacked:
+            program.emit(scale_shift.scale_shift_pack, layer=layer)
+            program.emit(batch_norm.batch_norm_running, layer=layer)
+        program.emit(batch_norm.batch_norm_forward, layer=layer)
+
+    def backward(self, program, layer):
+        """The sums over all rows, between barriers; then dx."""
+        wants_dx = program.plan.wants_dx(layer)
+        if program.plan.batch_statistics and (self.learns or wants_dx):
+            program.emit_for_all_rows(scale_shift.scale_shift_gradient, layer=layer)
+        if wants_dx and program.plan.batch_statistics:
+            program.emit(batch_norm.batch_norm_backward, layer=layer)
+        elif wants_dx:
+            program.emit(batch_norm.batch_norm_backward_running, layer=layer)
+
+    def gradient(self, program, layer):
+        """A thread's columns of dγ and dβ, if the backward has not left them there."""
+        if not program.plan.batch_statistics:
+            super().gradient(program, layer)
+
+    def update(self, program, layer, from_slots, bias_settings, **shape):
+        """A thread's columns of γ and β; the backward left their gradients in the slot."""
+        super().update(program, layer, True, bias_settings)
+
+
+@dataclass(frozen=True)
+class Residual(Operation):
+    """y = x + f(x), the sum behind a block that begins with layer `first`: see ``cpu/residual.py``."""
+
+    first: int = 0
+
+    def fields(self, plan, layer, workspace):
+        """Where the block's input lies, and its gradient."""
+        _, skip, dskip, _ = workspace[self.first]
+        return dict(skip=skip, dskip=dskip, skip_row=plan.row_bytes(self.first))
+
+    def forward(self, program, layer):
+        """Add."""
+        program.emit(residual.residual_forward, layer=layer)
+
+    def backward(self, program, layer):
+        """Hand dy to the block."""
+        if program.plan.wants_dx(layer):
+            program.emit(residual.residual_backward, layer=layer)
+
+    def rejoin(self, program, layer):
+        """Add dy to what came back through the block."""
+        program.emit(residual.residual_skip_backward, layer=layer)
+
+
+def operation_of(placed):
+    """The operation that a layer at its place (`layers.Placed`) stands for."""
+    return _MAKERS[type(placed.layer)](placed)
+
+
+def _settings(layer):
+    return layer.epsilon, layer.scale, layer.shift
+
+
+_MAKERS = {
+    layers.Dense: lambda placed: Dense(),
+    layers.Dropout: lambda placed: Dropout(placed.layer.rate),
+    layers.LayerNorm: lambda placed: LayerNorm(*_settings(placed.layer)),
+    layers.BatchNorm: lambda placed: BatchNorm(*_settings(placed.layer), placed.layer.momentum),
+    layers.Residual: lambda placed: Residual(placed.first),
+}
