@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import SGD, Adam, OnlineTrainer, schedules
+from fastbp import SGD, Adam, OnlineTrainer, online, schedules
 from tests.samples import draw_inputs, draw_targets, make_network
 
 
@@ -222,14 +222,20 @@ def test_refuses_settings(how, error):
         OnlineTrainer(**dict(network=start()[0]) | how)
 
 
-def test_interrupt_leaves_whole_weights():
+def test_interrupt_leaves_whole_weights(monkeypatch):
     net = make_network([3, 4, 2], dtype="float64")
     x, y = draw_inputs(3_000_000, 3), draw_targets("mean_squared_error", 3_000_000, 2)
     trainer = OnlineTrainer(net, SGD(1e-4), batch_size=1)
     trainer.step(x[:2], y[:2])
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    timer = threading.Timer(0.1, _thread.interrupt_main)
-    timer.start()
+    timer = threading.Timer(0.05, _thread.interrupt_main)
+    run = online.run_in_team
+
+    def run_and_interrupt(*arguments):
+        timer.start()
+        run(*arguments)
+
+    monkeypatch.setattr(online, "run_in_team", run_and_interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
             trainer.step(x, y)
