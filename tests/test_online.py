@@ -242,6 +242,7 @@ def test_interrupt_leaves_whole_weights(monkeypatch):
     finally:
         timer.join()
         signal.signal(signal.SIGINT, before)
+    monkeypatch.undo()
     done = trainer.steps - 2
     assert 0 < done < len(x)
     again = OnlineTrainer(make_network([3, 4, 2], dtype="float64"), SGD(1e-4), batch_size=1)
