@@ -212,13 +212,14 @@ def test_nothing_is_left_to_compile(tmp_path, monkeypatch):
 
     x = np.random.default_rng(0).normal(0, 0.1, (300, 4))  # little, for the exponential of an exponential
     targets = {"real": (300, 3), "binary": (300, 3), "count": (300, 3), "sign": (300, 3), "classes": (300,)}
+    optimizers = SGD(1e-6, 0.9), SGD(1e-6), SGD(1e-6, 0.9, nesterov=True), Adam(1e-6)
     for real, activation in itertools.product(warmup.REALS, ACTIVATIONS):
         for loss, row in LOSSES.items():
             network = fastbp.Network(
                 [Dense(5, activation), Dense(3)], inputs=4, loss=loss, dtype=real, seed=0
             )
             y = np.ones(targets[row.targets], np.int64 if row.targets == "classes" else real)
-            for optimizer in (SGD(1e-6), SGD(1e-6, 0.9), SGD(1e-6, 0.9, nesterov=True), Adam(1e-6)):
+            for optimizer in optimizers if activation == "tanh" else optimizers[:1]:
                 options = dict(epochs=1, optimizer=optimizer, threads=2, progress=False)
                 fastbp.train(network, x, y, batch_size=32, **options)
             network.predict(x), network.predict(x[:1]), network.logits(x), network.gradient(x, y)
