@@ -23,33 +23,39 @@ from fastbp.formulas.shaping import renorm_factor
 
 def dense_forward(real):
     """z (rows, n_out) = x (rows, n_in) · W + b for the rows of a block."""
-    size = REAL[real](0).itemsize
+    times_packed_w = _times_packed_w(real)
 
     def dense_forward(op, ctx):
-        op.m, op.n, op.k = ctx.rows, op.columns, op.n_in
-        op.a, op.a_row, op.a_step = op.x + ctx.slot * op.x_row, op.x_row, size
-        op.b, op.b_panel, op.b_step = op.w, (op.n_in + 1) * size, 0
-        op.c0 = 0
-        op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
-        call(ctx.product, op.address, ctx.address)
+        times_packed_w(op, ctx, op.x + ctx.slot * op.x_row, op.x_row)
 
     return kernel(dense_forward)
 
 
 def dense_forward_in_order(real):
     """The same for the first layer, straight from the rows of the data, which come in their order."""
-    size = REAL[real](0).itemsize
+    size, times_packed_w = REAL[real](0).itemsize, _times_packed_w(real)
 
     def dense_forward_in_order(op, ctx):
+        row_bytes = op.n_in * size
+        times_packed_w(op, ctx, ctx.x + (ctx.start + ctx.row) * row_bytes, row_bytes)
+
+    return kernel(dense_forward_in_order)
+
+
+def _times_packed_w(real):
+    """A function for z = x · W + b of a block, of x whose first row and distance between rows are given."""
+    size = REAL[real](0).itemsize
+
+    @part
+    def times_packed_w(op, ctx, x, x_row):
         op.m, op.n, op.k = ctx.rows, op.columns, op.n_in
-        op.a_row, op.a_step = op.n_in * size, size
-        op.a = ctx.x + (ctx.start + ctx.row) * op.a_row
+        op.a, op.a_row, op.a_step = x, x_row, size
         op.b, op.b_panel, op.b_step = op.w, (op.n_in + 1) * size, 0
         op.c0 = 0
         op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
         call(ctx.product, op.address, ctx.address)
 
-    return kernel(dense_forward_in_order)
+    return times_packed_w
 
 
 def dense_forward_unpacked(real):
@@ -151,9 +157,10 @@ def _gradient(real):
             op.b_step = op.z_row
         op.c0 = ctx.zeros
         op.c, op.c_row = dw, width * size
-        op.one = ctx.one if row + rows == op.n_in and op.use_bias != 0 else 0
+        written = _with_bias(op, row, rows)
+        op.one = ctx.one if written > rows else 0
         call(ctx.product, op.address, ctx.address)
-        return rows + 1 if op.one != 0 else rows
+        return written
 
     return pack_dz, pack_x, gradient
 
@@ -201,17 +208,13 @@ def dense_apply(optimizer, real):
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
-        written = rows + 1 if row + rows == op.n_in and op.use_bias != 0 else rows
+        written = _with_bias(op, row, rows)
         first = op.slots + _place(op, row, column, width) * size
         slots = 1 if op.collected != 0 else slots_in_use(ctx)
         total(written * width, first, op.slot_bytes, slots, ctx.scratch)
         apply(op, ctx, row, rows, column, width, written)
 
-    @part
-    def nothing(op, ctx, row, rows):
-        pass
-
-    over_share = _over_share(real, nothing, one_panel)
+    over_share = _over_share(real, _nothing, one_panel)
 
     def dense_apply(op, ctx):
         over_share(op, ctx)
@@ -230,7 +233,7 @@ def dense_collect(real):
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
-        written = rows + 1 if row + rows == op.n_in and op.use_bias != 0 else rows
+        written = _with_bias(op, row, rows)
         place, n = _place(op, row, column, width) * size, min(width, op.n_out - column)
         total_in_place(written * width, op.slots + place, op.slot_bytes, slots_in_use(ctx))
         penalise(op, rows * width, op.w + place, op.slots + place)
@@ -240,11 +243,7 @@ def dense_collect(real):
         for r in range(written):
             squares(n, op.slots + place + r * width * size, here)
 
-    @part
-    def nothing(op, ctx, row, rows):
-        pass
-
-    over_share = _over_share(real, nothing, one_panel)
+    over_share = _over_share(real, _nothing, one_panel)
 
     def dense_collect(op, ctx):
         over_share(op, ctx)
@@ -318,6 +317,17 @@ def _apply(optimizer, real):
             transpose(op, ctx, row, rows, column, width, w)
 
     return apply
+
+
+@part
+def _nothing(op, ctx, row, rows):
+    """What comes ahead of a block of rows where nothing needs to."""
+
+
+@part
+def _with_bias(op, row, rows):
+    """How many rows of parameters a block has: with b, if it ends W and there is one."""
+    return rows + 1 if row + rows == op.n_in and op.use_bias != 0 else rows
 
 
 @part
