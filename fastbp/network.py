@@ -22,6 +22,9 @@ FEW_ROWS = 8
 # Elements behind the flat vector that kernels may read, never use: they read rows of W to whole vectors.
 _MARGIN = 64
 
+# Rows that a GPU predicts together.
+_ROWS_ON_DEVICE = 1 << 14
+
 # Plans that a network keeps for its next call; the oldest goes first.
 _PLANS_KEPT = 8
 
@@ -145,12 +148,14 @@ class Network:
         """Predict; the same as `predict`."""
         return self.predict(x)
 
-    def predict(self, x):
+    def predict(self, x, *, device="cpu"):
         """Outputs after the loss's link: probabilities or values.
 
         Parameters
         ----------
         x : array-like (n, n_inputs), or one row (n_inputs,)
+        device : {"cpu", "cuda"}
+            Where to compute, to the same bits; see `fastbp.train`.
 
         Returns
         -------
@@ -161,14 +166,18 @@ class Network:
         TypeError, ValueError
             If x has another shape, or holds anything but finite numbers.
         """
+        if validation.device(device) == "cuda":
+            return self._outputs_on_device("predict", x)
         if type(x) is np.ndarray and x.dtype == self.dtype and x.shape in self._row_shapes:
             predicted = self._predict_row(x)
             if predicted is not None:
                 return predicted
         return self._outputs("predict", x)
 
-    def logits(self, x):
+    def logits(self, x, *, device="cpu"):
         """Outputs before the loss's link; see `predict`."""
+        if validation.device(device) == "cuda":
+            return self._outputs_on_device("logits", x)
         return self._outputs("logits", x)
 
     def loss(self, x, y, *, sample_weight=None):
@@ -212,7 +221,7 @@ class Network:
             )
         )
 
-    def gradient(self, x, y, *, sample_weight=None, batch_statistics=False):
+    def gradient(self, x, y, *, sample_weight=None, batch_statistics=False, device="cpu"):
         """Mean loss over rows of data, and its gradient.
 
         Parameters
@@ -221,6 +230,8 @@ class Network:
         batch_statistics : bool
             Whether `BatchNorm` layers use mean and variance of these rows, as in training, rather than the
             running ones, as elsewhere.
+        device : {"cpu", "cuda"}
+            Where to compute, to the same bits; see `fastbp.train`.
 
         Returns
         -------
@@ -235,12 +246,16 @@ class Network:
         """
         x, y = self.check_data(x, y)
         weights, n = self._check_weights(sample_weight, y), len(x)
-        threads = automatic_threads(self.architecture.multiply_adds(n))
+        where = (
+            automatic_threads(self.architecture.multiply_adds(n))
+            if validation.device(device) == "cpu"
+            else "cuda"
+        )
         flat, d_inputs = np.empty_like(self.parameters), np.empty_like(x)
         options = _options(y, weights) | dict(inputs=True)
         if validation.boolean("batch_statistics", batch_statistics):
             options["batch_statistics"] = True
-        with self._plan("gradient", n, threads, **options) as plan:
+        with self._plan("gradient", n, where, **options) as plan:
             losses = _run_over(plan, self, x, y, outputs=d_inputs, weights=weights)
             plan.unpack(flat)
         return float(losses[0] / n), Gradient(flat, self._views(flat), d_inputs)
@@ -424,6 +439,14 @@ class Network:
                 validation.inputs(x, n_inputs, self.dtype)  # says where
         return out[0] if np.ndim(x) == 1 and n_inputs != 1 else out
 
+    def _outputs_on_device(self, task, x):
+        n_inputs, n_outputs = self.architecture.sizes[0], self.architecture.sizes[-1]
+        rows = validation.inputs(x, n_inputs, self.dtype, row=True)
+        out = np.empty((len(rows), n_outputs), self.dtype)
+        with self._plan(task, min(len(rows), _ROWS_ON_DEVICE), "cuda") as plan:
+            _run_over(plan, self, rows, None, outputs=out)
+        return out[0] if np.ndim(x) == 1 and n_inputs != 1 else out
+
     def _loss(self, x, y, weights=None):
         threads = automatic_threads(self.architecture.multiply_adds(len(x)) // 3)
         with self._plan("loss", 2**31 - 1, threads, **_options(y, weights)) as plan:
@@ -437,10 +460,13 @@ class Network:
             return {}
         return measure(metrics, self.loss_function.formula, y, self._outputs("predict", x))
 
-    def _plan(self, task, rows, threads, **options):
-        """A plan, taken out of those kept while in use, so that threads of the caller do not share one."""
+    def _plan(self, task, rows, where, **options):
+        """A plan, taken out of those kept while in use, so that threads of the caller do not share one.
+
+        where : a number of threads, or "cuda".
+        """
         self._forget_replaced_activations()
-        return _Borrowed(self, (task, rows, threads, *sorted(options.items())), options)
+        return _Borrowed(self, (task, rows, where, *sorted(options.items())), options)
 
     def _forget_replaced_activations(self):
         """Drop what was compiled for an activation of the user's that has since been registered anew."""
@@ -538,8 +564,13 @@ class _Borrowed:
         with self._network._plans_lock:
             self._plan = self._network._plans.pop(self._key, None)
         if self._plan is None:
-            task, rows, threads = self._key[:3]
-            self._plan = Plan(self._network.architecture, task, rows, threads, **self._options)
+            task, rows, where = self._key[:3]
+            if where == "cuda":
+                from .device_plan import DevicePlan
+
+                self._plan = DevicePlan(self._network.architecture, task, rows, **self._options)
+            else:
+                self._plan = Plan(self._network.architecture, task, rows, where, **self._options)
         return self._plan
 
     def __exit__(self, *exception):

@@ -145,13 +145,14 @@ def sample_balanced(order, by_class, starts, seed, epoch):
     n, classes = np.uint64(order.size), np.uint64(starts.size - 1)
     for block in range((n + _1) // _2):
         w0, w1, w2, w3 = philox(seed, SAMPLE, epoch, 0, block)
-        order[block * _2] = _row_of_class(w0, w1, classes, by_class, starts)
+        order[block * _2] = row_of_class(w0, w1, classes, by_class, starts)
         if block * _2 + _1 < n:
-            order[block * _2 + _1] = _row_of_class(w2, w3, classes, by_class, starts)
+            order[block * _2 + _1] = row_of_class(w2, w3, classes, by_class, starts)
 
 
 @register_jitable
-def _row_of_class(word, second_word, classes, by_class, starts):
+def row_of_class(word, second_word, classes, by_class, starts):
+    """The row that two words draw: the first says which class, the second which of its rows."""
     chosen = (word * classes) >> _32
     first = np.uint64(starts[chosen])
     return by_class[first + ((second_word * (np.uint64(starts[chosen + _1]) - first)) >> _32)]

@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 
 import numpy as np
 
@@ -111,7 +112,9 @@ def train(
         Whether to show a progress bar; "auto" does in a terminal or notebook if training takes seconds.
     verbose : bool or int
         Whether to write a table to standard output, for logs: a line for every epoch, or every so many.
-    device : {"cpu"}
+    device : {"cpu", "cuda"}
+        "cuda" trains on an NVIDIA GPU, to the same bits; `threads` then means nothing. It needs numba-cuda, which
+        ``pip install 'fastbp[cuda]'`` brings. Validation and metrics are computed on the CPU.
     materialise : bool
         Write each step's gradients to memory before the update. The same bits, slower; for comparison.
     sample_weight : array-like (n,), optional
@@ -153,6 +156,8 @@ def train(
         before where a call is too short for a look at the weights.
     OSError
         If a checkpoint cannot be read or written.
+    RuntimeError
+        If `device` is "cuda" and numba-cuda, a GPU or its driver is missing.
 
     Notes
     -----
@@ -185,8 +190,8 @@ def train(
     checks.known_name("on_divergence", on_divergence, ("raise", "continue"))
     if progress != "auto":
         progress = checks.boolean("progress", progress)
-    if checks.known_name("device", device, ("cpu", "cuda")) == "cuda":
-        raise ValueError('device "cuda" is not there yet; "cpu" is')
+    if checks.device(device) == "cuda" and whole_batch:
+        raise ValueError('LBFGS is run by SciPy on the CPU: it takes device="cpu" only')
     checkpoint = None if resume is None else read_checkpoint(resume, network)
     seed = checks.seed(seed) if seed is not None else checkpoint.seed if checkpoint else network.seed
     x, y = network.check_data(x, y)
@@ -199,13 +204,14 @@ def train(
     batch_size = min(n, batch_size)
     work = network.architecture.multiply_adds(batch_size)
     threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
+    new_plan = partial(Plan, threads=threads) if device == "cpu" else _device_plan()
 
     if whole_batch:
         history, bar = History(threads=threads), Bar(progress, epochs, n)
         return train_whole_batch(network, optimizer, x, y, rows.weights, held_out, epochs, history, bar)
     rates = Rates(optimizer, network, epochs, -(-n // batch_size))
-    plan = Plan(
-        network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
+    plan = new_plan(
+        network.architecture, "train", batch_size, optimizer=optimizer.formula,
         materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
         shaping=shaping, **rows.options,
     )  # fmt: skip
@@ -225,6 +231,13 @@ def train(
     )  # fmt: skip
     training._run(checkpoint, progress)
     return training.history
+
+
+def _device_plan():
+    """What makes a plan for a GPU; imported only when it is asked for."""
+    from .device_plan import DevicePlan
+
+    return DevicePlan
 
 
 def _check_whole_batch(watched, shaped):

@@ -94,6 +94,23 @@ def integer(name, value, *, at_least=None, at_most=None):
     return number
 
 
+def device(value):
+    """Check where to compute: "cpu", or "cuda" where there is one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no string or another one.
+    RuntimeError
+        If it is "cuda" and numba-cuda, a GPU or its driver is missing.
+    """
+    if known_name("device", value, ("cpu", "cuda")) == "cuda":
+        from .cuda.device import require
+
+        require()
+    return value
+
+
 def positive_integer(name, value):
     """Check an integer that is at least 1 and at most 2**31 - 1, as sizes are; see `integer`."""
     return integer(name, value, at_least=1, at_most=2**31 - 1)

@@ -1,0 +1,136 @@
+"""Batch normalisation: each column by its mean and deviation over the rows (``formulas/normalization.py``).
+
+    forward    m, v = mean, variance over the batch     r = 1/√(v + ε)     x̂ = (x − m) · r     y = γ · x̂ + β
+    backward   dx = r · γ · (dy − dβ/n − x̂ · dγ/n)            dγ = Σ dy · x̂, dβ = Σ dy over the n rows
+
+A thread takes a column: one chain of additions for each, of partial sums over `ROWS` rows. m and r lie in
+op.kept, x̂ in op.z, dγ and dβ at op.dskip (`scale_shift`).
+
+Outside training m and v are the running ones, constants:   dx = dy · γ · r.
+"""
+
+from fastbp.cuda.device import cuda
+from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.scale_shift import gamma_beta
+from fastbp.cuda.simt import array
+from fastbp.formulas import normalization as formulas
+
+ROWS = 64  # rows of one partial sum, as on the CPU: the bits depend on it
+
+
+def batch_norm_statistics(real):
+    """m and r of every column over the batch; the running mean and variance follow them.
+
+    op.numbers: ε, momentum. Of one row there is no unbiased variance: the running statistics stay.
+    """
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    def batch_norm_statistics(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        j, n = cuda.grid(1), op.n_out
+        if ctx.halt != 0 or j >= n:
+            return
+        numbers, rows = array(op.numbers, 2, dtype), dtype(ctx.batch_rows)
+        mean, square = dtype(0), dtype(0)
+        for first in range(0, ctx.batch_rows, ROWS):
+            partial = dtype(0)
+            for i in range(first, min(first + ROWS, ctx.batch_rows)):
+                partial = partial + array(op.x + i * op.x_row, n, dtype)[j]
+            mean = mean + partial
+        mean = mean / rows
+        for first in range(0, ctx.batch_rows, ROWS):
+            partial = dtype(0)
+            for i in range(first, min(first + ROWS, ctx.batch_rows)):
+                centred = array(op.x + i * op.x_row, n, dtype)[j] - mean
+                partial = partial + centred * centred
+            square = square + partial
+        kept = array(op.kept, 2 * n, dtype)
+        kept[j], kept[n + j] = mean, formulas.inverse_deviation(square / rows, numbers[0])
+        if ctx.batch_rows > 1:
+            running = array(op.w + (op.use_scale + op.use_bias) * n * size, 2 * n, dtype)
+            variance = square / dtype(ctx.batch_rows - 1)
+            running[j] = formulas.follow(running[j], mean / dtype(1), numbers[1])
+            running[n + j] = formulas.follow(running[n + j], variance, numbers[1])
+
+    return batch_norm_statistics
+
+
+def batch_norm_running(real):
+    """m and r of all columns from the running mean and variance."""
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    def batch_norm_running(op_address, ctx_address):
+        op = operation(op_address)
+        j, n = cuda.grid(1), op.n_out
+        if j < n:
+            running = array(op.w + (op.use_scale + op.use_bias) * n * size, 2 * n, dtype)
+            kept = array(op.kept, 2 * n, dtype)
+            kept[j] = running[j]
+            kept[n + j] = formulas.inverse_deviation(running[n + j], array(op.numbers, 1, dtype)[0])
+
+    return batch_norm_running
+
+
+def batch_norm_forward(real):
+    """y (rows, n) = γ · x̂ + β for the rows of the batch."""
+    dtype, parameters = REAL[real], gamma_beta(real)
+
+    def batch_norm_forward(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        if ctx.halt != 0:
+            return
+        first, row = cuda.grid(2)
+        step, rows = cuda.gridsize(2)
+        kept, n = array(op.kept, 2 * op.n_out, dtype), op.n_out
+        for i in range(row, ctx.batch_rows, rows):
+            x, y = array(op.x + i * op.x_row, n, dtype), array(op.y + i * op.z_row, n, dtype)
+            normalized = array(op.z + i * op.z_row, n, dtype)
+            for j in range(first, n, step):
+                gamma, beta = parameters(op, j)
+                normalized[j] = formulas.normalize(x[j], kept[j], kept[n + j])
+                y[j] = formulas.scale_and_shift(normalized[j], gamma, beta)
+
+    return batch_norm_forward
+
+
+def batch_norm_backward(real):
+    """dx (rows, n) for the rows of the batch, where m and r are of this batch."""
+    dtype, parameters = REAL[real], gamma_beta(real)
+
+    def batch_norm_backward(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        if ctx.halt != 0:
+            return
+        first, row = cuda.grid(2)
+        step, rows = cuda.gridsize(2)
+        kept, sums, n = array(op.kept, 2 * op.n_out, dtype), array(op.dskip, 2 * op.n_out, dtype), op.n_out
+        share = dtype(1) / dtype(ctx.batch_rows)
+        for i in range(row, ctx.batch_rows, rows):
+            dy, dx = array(op.dz + i * op.z_row, n, dtype), array(op.dx + i * op.x_row, n, dtype)
+            normalized = array(op.z + i * op.z_row, n, dtype)
+            for j in range(first, n, step):
+                gamma, _ = parameters(op, j)
+                mean_d, mean_product = gamma * sums[n + j] * share, gamma * sums[j] * share
+                d = dy[j] * gamma
+                dx[j] = formulas.normalize_backward(d, normalized[j], mean_d, mean_product, kept[n + j])
+
+    return batch_norm_backward
+
+
+def batch_norm_backward_running(real):
+    """dx (rows, n) = dy · γ · r for the rows of the batch, where m and r are constants."""
+    dtype, parameters = REAL[real], gamma_beta(real)
+
+    def batch_norm_backward_running(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        if ctx.halt != 0:
+            return
+        first, row = cuda.grid(2)
+        step, rows = cuda.gridsize(2)
+        kept, n = array(op.kept, 2 * op.n_out, dtype), op.n_out
+        for i in range(row, ctx.batch_rows, rows):
+            dy, dx = array(op.dz + i * op.z_row, n, dtype), array(op.dx + i * op.x_row, n, dtype)
+            for j in range(first, n, step):
+                dx[j] = dy[j] * parameters(op, j)[0] * kept[n + j]
+
+    return batch_norm_backward_running

@@ -1,0 +1,223 @@
+"""Matrix products: tiles in shared memory, tiles of those in registers.
+
+    c[m, n] = c0[n] + a[m, k] · b[k, n]
+
+A block of threads owns an `edge` x `edge` tile of C, a thread `side` x `side` of it (4, or four squares of 4
+that lie half a tile apart). Slices of A and B, `depth` steps of k, pass through shared memory; the next slice
+is on its way to registers meanwhile. Each element of C is one chain of fused multiply-adds in the order of k,
+from c0 on: the same bits as ``cpu/gemm.py``, for any tile. k beyond the last is not computed.
+
+A and B lie in one of two ways: with k along their rows in memory (x of the forward product, both operands of
+dx), or across (W of the forward product, both operands of dW). An access takes four numbers, at once where
+they lie at a multiple of 16 bytes.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+from fastbp.cuda.device import SIMULATED, block_part, cuda
+from fastbp.cuda.program import REAL
+from fastbp.cuda.simt import array, load4, outer, part, put4, row, take4
+
+ALIGNED = None if SIMULATED else 16  # the simulator knows no alignment
+
+
+class Tile(NamedTuple):
+    """How a product is cut: `edge` of a block's tile, `side` of a thread's."""
+
+    edge: int
+    side: int
+
+    @property
+    def threads(self):
+        """Threads of a block."""
+        return (self.edge // self.side) ** 2
+
+    @property
+    def depth(self):
+        """Steps of k in a slice: each thread moves eight numbers of A and eight of B."""
+        return 8 * self.threads // self.edge
+
+
+# The largest that still gives most of the multiprocessors something to do is taken.
+TILES = {"large": Tile(128, 8), "medium": Tile(64, 8), "small": Tile(32, 4)}
+TINY = Tile(16, 4)  # for the simulator
+ENOUGH_BLOCKS = 64
+
+
+def tile_for(m, n):
+    """The name of the tile for a product of m rows and n columns."""
+    if SIMULATED:
+        return "tiny"
+    for name in ("large", "medium"):
+        edge = TILES[name].edge
+        if -(-m // edge) * -(-n // edge) >= ENOUGH_BLOCKS:
+            return name
+    return "small"
+
+
+def tile_named(name):
+    """The tile of a name."""
+    return TINY if name == "tiny" else TILES[name]
+
+
+@cache
+def four_numbers(real):
+    """A function ``fetch(base, row_bytes, rows, columns, i, j, ones)``: elements (i, j … j + 3) of a matrix.
+
+    0 outside it; but 1 in column `columns` where `ones`: there stands the 1 that b is multiplied by.
+    """
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    @part
+    def one(line, columns, j, ones):
+        if j < columns:
+            return line[j]
+        return dtype(1) if ones != 0 and j == columns else dtype(0)
+
+    @part
+    def fetch(base, row_bytes, rows, columns, i, j, ones):
+        if i >= rows:
+            return dtype(0), dtype(0), dtype(0), dtype(0)
+        at = base + i * row_bytes + j * size
+        if j + 4 <= columns and at & 15 == 0:
+            return load4(at, dtype)
+        line = array(base + i * row_bytes, columns, dtype)
+        return (
+            one(line, columns, j, ones),
+            one(line, columns, j + 1, ones),
+            one(line, columns, j + 2, ones),
+            one(line, columns, j + 3, ones),
+        )
+
+    return fetch
+
+
+@cache
+def product(real, tile, a_along_k, b_along_k):
+    """A function ``accumulate(a, b, first, sizes, ones, c)``: a thread's part of C, which begins as c.
+
+    a, b: (address, bytes of a row); first: (row, column) of the block's tile; sizes: (m, n, k). With `ones`
+    A has one more row, of ones.
+    """
+    edge, depth, threads = tile.edge, tile.depth, tile.threads
+    a_of, b_of = _operand(real, tile, a_along_k), _operand(real, tile, b_along_k)
+    (fetch_a, stash_a), (fetch_b, stash_b), step = a_of, b_of, _step(tile)
+    dtype, room = REAL[real], edge + 4  # four more than a row needs: fewer conflicts between banks
+
+    def accumulate(a, b, first, sizes, ones, c):
+        a_slice = cuda.shared.array((depth, room), dtype, alignment=ALIGNED)
+        b_slice = cuda.shared.array((depth, room), dtype, alignment=ALIGNED)
+        m, n, k = sizes
+        t = cuda.threadIdx.x
+        i, j = t // (edge // tile.side) * 4, t % (edge // tile.side) * 4
+        a0, a1 = fetch_a(a, first[0], m, 0, k, ones, t), fetch_a(a, first[0], m, 0, k, ones, t + threads)
+        b0, b1 = fetch_b(b, first[1], n, 0, k, 0, t), fetch_b(b, first[1], n, 0, k, 0, t + threads)
+        done = 0
+        while done < k:
+            stash_a(a_slice, t, a0)
+            stash_a(a_slice, t + threads, a1)
+            stash_b(b_slice, t, b0)
+            stash_b(b_slice, t + threads, b1)
+            cuda.syncthreads()
+            done += depth
+            if done <= k:
+                if done < k:
+                    a0 = fetch_a(a, first[0], m, done, k, ones, t)
+                    a1 = fetch_a(a, first[0], m, done, k, ones, t + threads)
+                    b0 = fetch_b(b, first[1], n, done, k, 0, t)
+                    b1 = fetch_b(b, first[1], n, done, k, 0, t + threads)
+                for s in range(depth):
+                    c = step(a_slice, b_slice, s, i, j, c)
+            else:
+                for s in range(depth - (done - k)):
+                    c = step(a_slice, b_slice, s, i, j, c)
+            cuda.syncthreads()
+        return c
+
+    return block_part(accumulate)
+
+
+@cache
+def _operand(real, tile, along_k):
+    """(fetch, stash): one access of a thread to a slice of A or B, and its way into shared memory."""
+    numbers, in_a_row = four_numbers(real), (tile.depth if along_k else tile.edge) // 4
+
+    @part
+    def fetch_along(matrix, first, rows, done, k, ones, t):
+        return numbers(matrix[0], matrix[1], rows, k, first + t // in_a_row, done + t % in_a_row * 4, 0)
+
+    @part
+    def stash_along(shared, t, x):
+        i, j = t // in_a_row, t % in_a_row * 4
+        shared[j, i], shared[j + 1, i], shared[j + 2, i], shared[j + 3, i] = x
+
+    @part
+    def fetch_across(matrix, first, columns, done, k, ones, t):
+        return numbers(
+            matrix[0], matrix[1], k, columns, done + t // in_a_row, first + t % in_a_row * 4, ones
+        )
+
+    @part
+    def stash_across(shared, t, x):
+        put4(shared, t // in_a_row, t % in_a_row * 4, x)
+
+    return (fetch_along, stash_along) if along_k else (fetch_across, stash_across)
+
+
+def _step(tile):
+    """A function for one step of k: the outer product of a column of the slice of A and a row of that of B."""
+    half = tile.edge // 2
+
+    @part
+    def four(a_slice, b_slice, s, i, j, c):
+        return outer(take4(a_slice, s, i), take4(b_slice, s, j), c)
+
+    @part
+    def eight(a_slice, b_slice, s, i, j, c):
+        a = take4(a_slice, s, i) + take4(a_slice, s, i + half)
+        b = take4(b_slice, s, j) + take4(b_slice, s, j + half)
+        return outer(a, b, c)
+
+    return four if tile.side == 4 else eight
+
+
+def start(tile, c0):
+    """A function ``begin(op, first)``: what a thread's C starts as: in every row ``c0(j, op)``, four numbers."""
+    half, in_a_row = tile.edge // 2, tile.edge // tile.side
+
+    def four(op, first):
+        b = c0(first[1] + cuda.threadIdx.x % in_a_row * 4, op)
+        return b + b + b + b
+
+    def eight(op, first):
+        j = first[1] + cuda.threadIdx.x % in_a_row * 4
+        b = c0(j, op) + c0(j + half, op)
+        return b + b + b + b + b + b + b + b
+
+    return block_part(four if tile.side == 4 else eight)
+
+
+def finish(tile, body):
+    """A function ``(op, ctx, first, c)`` that calls ``body(op, ctx, i, j, numbers)`` for all of a thread's C.
+
+    Four numbers at a time, of row i from column j on; some may lie outside C.
+    """
+    half, in_a_row = tile.edge // 2, tile.edge // tile.side
+
+    def four(op, ctx, first, c):
+        t = cuda.threadIdx.x
+        i, j = first[0] + t // in_a_row * 4, first[1] + t % in_a_row * 4
+        for r in range(4):
+            body(op, ctx, i + r, j, row(c, r, c[:4]))
+
+    def eight(op, ctx, first, c):
+        t = cuda.threadIdx.x
+        i, j = first[0] + t // in_a_row * 4, first[1] + t % in_a_row * 4
+        for r in range(8):
+            numbers = row(c, r, c[:8])
+            here = i + r + (r >> 2) * (half - 4)
+            body(op, ctx, here, j, numbers[:4])
+            body(op, ctx, here, j + half, numbers[4:])
+
+    return block_part(four if tile.side == 4 else eight)

@@ -1,0 +1,103 @@
+"""What a normalisation learns: y = γ · x̂ + β, one γ and one β for each column.
+
+    dγ = Σ_rows dy · x̂        dβ = Σ_rows dy
+    update     γ, β ← optimizer(γ, dγ), optimizer(β, dβ)
+
+The parameters lie as on the host: γ | β | running mean | variance, those that there are; a γ that is not learnt
+is 1, a β 0. op.z holds x̂, op.dz dy. A thread takes a column: each sum is one chain over the rows of the batch,
+or of a chunk, in their order.
+"""
+
+from functools import cache
+
+from fastbp.cuda.device import cuda
+from fastbp.cuda.elementwise import update_one
+from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.simt import array, part
+
+
+@cache
+def gamma_beta(real):
+    """A function that tells γ and β of a column."""
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    @part
+    def gamma_beta(op, j):
+        gamma = array(op.w, op.n_out, dtype)[j] if op.use_scale != 0 else dtype(1)
+        beta_at = op.w + op.use_scale * op.n_out * size
+        beta = array(beta_at, op.n_out, dtype)[j] if op.use_bias != 0 else dtype(0)
+        return gamma, beta
+
+    return gamma_beta
+
+
+@part
+def slots_in_use(ctx):
+    """How many slots this step's rows fill."""
+    return (ctx.batch_rows + ctx.chunk_rows - 1) // ctx.chunk_rows
+
+
+def scale_shift_gradient(real):
+    """dγ and dβ over the rows of each chunk, into its gradient slot: γ's, then β's.
+
+    In op.kept's place behind what a batch normalisation keeps there is none: where γ or β is not learnt, its
+    sum has a place of its own at op.dskip, as the backward of a batch normalisation needs both.
+    """
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    def scale_shift_gradient(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        j, chunk = cuda.grid(1), cuda.blockIdx.y
+        first = chunk * ctx.chunk_rows
+        if ctx.halt != 0 or j >= op.n_out or first >= ctx.batch_rows:
+            return
+        dgamma, dbeta = dtype(0), dtype(0)
+        for i in range(first, min(first + ctx.chunk_rows, ctx.batch_rows)):
+            dy = array(op.dz + i * op.z_row, op.n_out, dtype)[j]
+            dgamma = dgamma + dy * array(op.z + i * op.z_row, op.n_out, dtype)[j]
+            dbeta = dbeta + dy
+        slot, n = op.slots + chunk * op.slot_bytes, op.n_out
+        if op.use_scale != 0:
+            array(slot, n, dtype)[j] = dgamma
+        if op.use_bias != 0:
+            array(slot + op.use_scale * n * size, n, dtype)[j] = dbeta
+        if op.dskip != 0:
+            array(op.dskip, n, dtype)[j] = dgamma
+            array(op.dskip + n * size, n, dtype)[j] = dbeta
+
+    return scale_shift_gradient
+
+
+def scale_shift_apply(optimizer, real):
+    """The update of γ and β from gradient slots, added in the order of the chunks.
+
+    Both are trained with the settings of biases.
+    """
+    dtype, size, update = REAL[real], REAL[real](0).itemsize, update_one(optimizer, real)
+
+    def scale_shift_apply(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        n = (op.use_scale + op.use_bias) * op.n_out
+        if ctx.halt != 0:
+            return
+        for e in range(cuda.grid(1), n, cuda.gridsize(1)):
+            d = array(op.slots, n, dtype)[e]
+            for slot in range(1, slots_in_use(ctx)):
+                d += array(op.slots + slot * op.slot_bytes, n, dtype)[e]
+            update(op.w + e * size, d, op.state_bytes, op.bias_hyper)
+
+    return scale_shift_apply
+
+
+def slots_total(real):
+    """The gradient slots of all chunks, added in their order, into the first; of n_in parameters of a layer."""
+    dtype = REAL[real]
+
+    def slots_total(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        total = array(op.slots, op.n_in, dtype)
+        for e in range(cuda.grid(1), op.n_in, cuda.gridsize(1)):
+            for slot in range(1, slots_in_use(ctx)):
+                total[e] += array(op.slots + slot * op.slot_bytes, op.n_in, dtype)[e]
+
+    return slots_total

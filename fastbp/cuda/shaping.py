@@ -1,0 +1,104 @@
+"""What shapes gradients and weights beside the optimizer: penalties, clipping, noise; and noise on inputs.
+
+Noise is counter-based, with the very draws of ``cpu/shaping.py``: four rows of a column of W, or four quarters
+of a row of inputs, share the four words of a block.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from fastbp.cuda.device import cuda
+from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.simt import array, part
+from fastbp.formulas import shaping as formulas
+from fastbp.random import GRADIENT_NOISE, INPUT_NOISE, philox
+
+# Numbers at op.shape, of the type of the parameters:
+#     l1, l2 | limit of an element | standard deviation of the noise | as float64: most of a norm
+L1, L2, LIMIT, DEVIATION, SHAPE = 0, 1, 2, 3, 4
+
+
+@cache
+def _normal_number(real):
+    """A function ``normal(seed, purpose, step, block, which)``: of the four words of a block the one asked for.
+
+    Its first bit is the sign, the next 23 say how far out the number lies.
+    """
+    dtype = REAL[real]
+
+    @part
+    def normal(seed, purpose, step, block, which):
+        w0, w1, w2, w3 = philox(seed, purpose, 0, step, block)
+        word = w0 if which == 0 else (w1 if which == 1 else (w2 if which == 2 else w3))
+        p = (dtype(np.int64((word >> np.uint64(8)) & np.uint64(0x7FFFFF))) + dtype(0.5)) * dtype(2.0**-24)
+        x = formulas.normal_size(p)
+        return -x if word >> np.uint64(31) != np.uint64(0) else x
+
+    return normal
+
+
+@cache
+def shape_one(real):
+    """A function ``shape(op, ctx, i, j, w, dw)``: the gradient of W[i, j], of b where i is n_in, shaped.
+
+    Penalties, clipping, noise, in this order; b has no penalty. w is the parameter's address. Where the whole
+    gradient was collected, it has its penalties, and all of it is scaled.
+    """
+    dtype, normal = REAL[real], _normal_number(real)
+
+    @part
+    def shape(op, ctx, i, j, w, dw):
+        numbers = array(op.shape, SHAPE, dtype)
+        if op.collected != 0:
+            dw = dw * array(ctx.clip, 1, dtype)[0]
+        elif i < op.n_in and (numbers[L1] != 0 or numbers[L2] != 0):
+            dw = dw + formulas.penalty_backward(array(w, 1, dtype)[0], numbers[L1], numbers[L2])
+        if numbers[LIMIT] != 0:
+            dw = formulas.clip(dw, numbers[LIMIT])
+        if numbers[DEVIATION] != 0:
+            block = op.noise + i // 4 * op.n_out + j
+            dw = dw + numbers[DEVIATION] * normal(ctx.seed, GRADIENT_NOISE, ctx.step, block, i % 4)
+        return dw
+
+    return shape
+
+
+def input_noise(real):
+    """x (rows, n_in) of the workspace += deviation · normal numbers, others in each step."""
+    dtype, normal = REAL[real], _normal_number(real)
+
+    def input_noise(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        if ctx.halt != 0:
+            return
+        first, row = cuda.grid(2)
+        step, rows = cuda.gridsize(2)
+        deviation, quarter = array(op.shape, SHAPE, dtype)[DEVIATION], (op.n_in + 3) // 4
+        for i in range(row, ctx.batch_rows, rows):
+            x = array(op.x + i * op.x_row, op.n_in, dtype)
+            for j in range(first, op.n_in, step):
+                block = i * quarter + j % quarter
+                x[j] += deviation * normal(ctx.seed, INPUT_NOISE, ctx.step, block, j // quarter)
+
+    return input_noise
+
+
+def clip_factor(real):
+    """What every gradient is multiplied by so that all together are no longer than asked, at ctx.clip.
+
+    op.squares: the sum of squares of each of the op.n_out columns of all layers, added up by one thread.
+    """
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    def clip_factor(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        if ctx.halt != 0:
+            return
+        squares, total = array(op.squares, op.n_out, np.float64), 0.0
+        for column in range(op.n_out):
+            total += squares[column]
+        most = array(op.shape + SHAPE * size, 1, np.float64)[0]
+        array(ctx.clip, 1, dtype)[0] = dtype(formulas.clip_factor(total, most))
+
+    return clip_factor
