@@ -425,8 +425,8 @@ class DeviceProgram:
 
     def _tiles(self, m, n, chunks=1):
         """(name of the tile, grid) of a product of m rows and n columns."""
-        name = tile_for(m, n)
-        edge, threads = tile_named(name).edge, tile_named(name).threads
+        name = tile_for(m, n, self.plan.real)
+        edge, threads = tile_named(name, self.plan.real).edge, tile_named(name, self.plan.real).threads
         return name, ((-(-n // edge), -(-m // edge), chunks), (threads, 1))
 
     _ONE = (1, 1), (1, 1)

@@ -23,7 +23,7 @@ from fastbp.formulas.shaping import penalty_backward, renorm_factor
 
 def dense_forward(activation, tile, real):
     """y (rows, n_out) = f(x (rows, n_in) · W + b) for the rows of the batch; z too where that is kept."""
-    tile, dtype, size = tile_named(tile), REAL[real], REAL[real](0).itemsize
+    tile, dtype, size = tile_named(tile, real), REAL[real], REAL[real](0).itemsize
     accumulate, numbers = product(real, tile, True, False), four_numbers(real)
     keeps_z, formula = ACTIVATIONS[activation].keeps == "z", part(ACTIVATIONS[activation].forward)
 
@@ -59,7 +59,7 @@ def dense_backward(activation, tile, real):
 
     Times the derivative of the activation before this layer, whose gradient is then dz of that layer.
     """
-    tile, dtype, size = tile_named(tile), REAL[real], REAL[real](0).itemsize
+    tile, dtype, size = tile_named(tile, real), REAL[real], REAL[real](0).itemsize
     accumulate, formula = product(real, tile, True, True), part(ACTIVATIONS[activation].backward)
     is_identity = activation == "identity"
 
@@ -138,7 +138,7 @@ def _gradient(real, tile, one):
 
 def dense_gradient(tile, real):
     """dW and db of the batch, or of each chunk, into gradient slots: laid out as W and b are."""
-    tile, dtype, size = tile_named(tile), REAL[real], REAL[real](0).itemsize
+    tile, dtype, size = tile_named(tile, real), REAL[real], REAL[real](0).itemsize
 
     @part
     def one(op, ctx, i, j, dw):
@@ -151,7 +151,7 @@ def dense_gradient(tile, real):
 def dense_update(optimizer, shaped, tile, real):
     """dW in registers over the whole batch, applied to W there and then; `shaped`: 1 where it is shaped first."""
     apply = _apply(optimizer, shaped, real)
-    return _gradient(real, tile_named(tile), apply)
+    return _gradient(real, tile_named(tile, real), apply)
 
 
 def _apply(optimizer, shaped, real):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from fastbp.cuda.device import SIMULATED, block_part, cuda
 from fastbp.cuda.program import REAL
-from fastbp.cuda.simt import array, load4, outer, part, put4, row, take4
+from fastbp.cuda.simt import array, load4, part, put4, row, steps
 
 ALIGNED = None if SIMULATED else 16  # the simulator knows no alignment
 
@@ -44,21 +44,25 @@ TILES = {"large": Tile(128, 8), "medium": Tile(64, 8), "small": Tile(32, 4)}
 TINY = Tile(16, 4)  # for the simulator
 ENOUGH_BLOCKS = 64
 
+# Steps of k that are written out, at most.
+STEPS = 8
 
-def tile_for(m, n):
+
+def tile_for(m, n, real):
     """The name of the tile for a product of m rows and n columns."""
     if SIMULATED:
         return "tiny"
     for name in ("large", "medium"):
-        edge = TILES[name].edge
+        edge = tile_named(name, real).edge
         if -(-m // edge) * -(-n // edge) >= ENOUGH_BLOCKS:
             return name
     return "small"
 
 
-def tile_named(name):
-    """The tile of a name."""
-    return TINY if name == "tiny" else TILES[name]
+def tile_named(name, real):
+    """The tile of a name. Numbers of twice the size leave registers for 4 x 4 of them."""
+    tile = TINY if name == "tiny" else TILES[name]
+    return tile if real == "float32" or tile.side == 4 else Tile(tile.edge // 2, 4)
 
 
 @cache
@@ -102,7 +106,9 @@ def product(real, tile, a_along_k, b_along_k):
     """
     edge, depth, threads = tile.edge, tile.depth, tile.threads
     a_of, b_of = _operand(real, tile, a_along_k), _operand(real, tile, b_along_k)
-    (fetch_a, stash_a), (fetch_b, stash_b), step = a_of, b_of, _step(tile)
+    (fetch_a, stash_a), (fetch_b, stash_b), half = a_of, b_of, edge // 2 if tile.side == 8 else 0
+    written = min(STEPS, depth // 2)
+    several, one = steps(written, half), steps(1, half)
     dtype, room = REAL[real], edge + 4  # four more than a row needs: fewer conflicts between banks
 
     def accumulate(a, b, first, sizes, ones, c):
@@ -127,11 +133,11 @@ def product(real, tile, a_along_k, b_along_k):
                     a1 = fetch_a(a, first[0], m, done, k, ones, t + threads)
                     b0 = fetch_b(b, first[1], n, done, k, 0, t)
                     b1 = fetch_b(b, first[1], n, done, k, 0, t + threads)
-                for s in range(depth):
-                    c = step(a_slice, b_slice, s, i, j, c)
+                for s in range(0, depth, written):
+                    c = several(a_slice, b_slice, s, i, j, c)
             else:
                 for s in range(depth - (done - k)):
-                    c = step(a_slice, b_slice, s, i, j, c)
+                    c = one(a_slice, b_slice, s, i, j, c)
             cuda.syncthreads()
         return c
 
@@ -163,23 +169,6 @@ def _operand(real, tile, along_k):
         put4(shared, t // in_a_row, t % in_a_row * 4, x)
 
     return (fetch_along, stash_along) if along_k else (fetch_across, stash_across)
-
-
-def _step(tile):
-    """A function for one step of k: the outer product of a column of the slice of A and a row of that of B."""
-    half = tile.edge // 2
-
-    @part
-    def four(a_slice, b_slice, s, i, j, c):
-        return outer(take4(a_slice, s, i), take4(b_slice, s, j), c)
-
-    @part
-    def eight(a_slice, b_slice, s, i, j, c):
-        a = take4(a_slice, s, i) + take4(a_slice, s, i + half)
-        b = take4(b_slice, s, j) + take4(b_slice, s, j + half)
-        return outer(a, b, c)
-
-    return four if tile.side == 4 else eight
 
 
 def start(tile, c0):

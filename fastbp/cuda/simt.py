@@ -10,9 +10,10 @@ import numpy as np
 from llvmlite import ir
 from numba import from_dtype, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic, register_jitable
 from numba.np import arrayobj
 
+from fastbp.cuda.device import SIMULATED
 from fastbp.formulas.elementary import fma
 
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
@@ -20,7 +21,11 @@ _GLOBAL = 1  # the address space of what all blocks see
 
 # Decorator: a function that kernels inline.
 part = register_jitable(no_cfunc_wrapper=True)
-_INSIDE = {"no_cfunc_wrapper": True}
+
+
+def _form_of(python):
+    """Decorator for the form in LLVM's language of a Python function: the simulator gets the latter."""
+    return lambda compiled: python if SIMULATED else intrinsic(compiled)
 
 
 def _pointer(builder, address, element):
@@ -32,7 +37,7 @@ def _pointer(builder, address, element):
 # array(address, n, dtype): a one-dimensional array of n elements over memory at an address.
 
 
-def array(address, n, dtype):
+def _array_in_python(address, n, dtype):
     """A one-dimensional array of n elements over memory at an address."""
     if n <= 0:
         return np.empty(0, dtype)
@@ -40,8 +45,8 @@ def array(address, n, dtype):
     return np.frombuffer((ctypes.c_char * n_bytes).from_address(int(address)), dtype)
 
 
-@intrinsic
-def _array(typing_context, address, n, dtype):
+@_form_of(_array_in_python)
+def array(typing_context, address, n, dtype):
     kind = types.Array(dtype.dtype, 1, "C")
 
     def codegen(context, builder, signature, arguments):
@@ -58,28 +63,20 @@ def _array(typing_context, address, n, dtype):
     return kind(types.int64, types.int64, dtype), codegen
 
 
-@overload(array, jit_options=_INSIDE)
-def _compile_array(address, n, dtype):
-    return lambda address, n, dtype: _array(address, n, dtype)
-
 
 def view(dtype):
     """A function for kernels that takes the address of a record and returns the record."""
     kind = from_dtype(dtype)
 
-    def record(address):
+    def in_python(address):
         return array(address, 1, dtype).view(np.recarray)[0]
 
-    @intrinsic
-    def _record(typing_context, address):
+    @_form_of(in_python)
+    def record(typing_context, address):
         def codegen(context, builder, signature, arguments):
             return _pointer(builder, arguments[0], ir.ArrayType(ir.IntType(8), dtype.itemsize))
 
         return kind(types.int64), codegen
-
-    @overload(record, jit_options=_INSIDE)
-    def _compile_record(address):
-        return lambda address: _record(address)
 
     return record
 
@@ -89,12 +86,12 @@ def view(dtype):
 #     load4(address, dtype) -> (x0, x1, x2, x3)           store4(address, (x0, x1, x2, x3))
 
 
-def load4(address, dtype):
+def _load4_in_python(address, dtype):
     """Four numbers of a type that lie at an address, a multiple of 16."""
     return tuple(array(address, 4, dtype))
 
 
-def store4(address, numbers):
+def _store4_in_python(address, numbers):
     """Write four numbers to an address, a multiple of 16."""
     array(address, 4, type(numbers[0]))[:] = numbers
 
@@ -126,8 +123,8 @@ def _elements(builder, values):
     return [builder.extract_value(values, i) for i in range(values.type.count)]
 
 
-@intrinsic
-def _load4(typing_context, address, dtype):
+@_form_of(_load4_in_python)
+def load4(typing_context, address, dtype):
     result = types.UniTuple(dtype.dtype, 4)
 
     def codegen(context, builder, signature, arguments):
@@ -139,13 +136,9 @@ def _load4(typing_context, address, dtype):
     return result(types.int64, dtype), codegen
 
 
-@overload(load4, jit_options=_INSIDE)
-def _compile_load4(address, dtype):
-    return lambda address, dtype: _load4(address, dtype)
 
-
-@intrinsic
-def _store4(typing_context, address, numbers):
+@_form_of(_store4_in_python)
+def store4(typing_context, address, numbers):
     def codegen(context, builder, signature, arguments):
         element = context.get_data_type(numbers.dtype)
         pointer = builder.inttoptr(arguments[0], ir.PointerType(element, _GLOBAL))
@@ -156,21 +149,13 @@ def _store4(typing_context, address, numbers):
     return types.void(types.int64, numbers), codegen
 
 
-@overload(store4, jit_options=_INSIDE)
-def _compile_store4(address, numbers):
-    return lambda address, numbers: _store4(address, numbers)
+
+# The same in a block's shared memory: put4(shared, i, j, numbers), to row i from column j on. Column and rows
+# of the array are multiples of 16 bytes.
 
 
-# The same in a block's shared memory: four numbers of row i of a two-dimensional array, from column j on.
-
-
-def take4(shared, i, j):
-    """(shared[i, j], …, shared[i, j + 3]); j and the array's rows are multiples of 16 bytes."""
-    return tuple(shared[i, j : j + 4])
-
-
-def put4(shared, i, j, numbers):
-    """Write four numbers to shared[i, j …]; see `take4`."""
+def _put4_in_python(shared, i, j, numbers):
+    """Write four numbers to shared[i, j …]."""
     shared[i, j : j + 4] = numbers
 
 
@@ -183,24 +168,8 @@ def _place(context, builder, kind, shared, i, j):
     return builder.gep(made.data, [index]), element, context.get_abi_sizeof(element)
 
 
-@intrinsic
-def _take4(typing_context, shared, i, j):
-    result = types.UniTuple(shared.dtype, 4)
-
-    def codegen(context, builder, signature, arguments):
-        place = _place(context, builder, shared, *arguments)
-        return context.make_tuple(builder, result, _emit_load4(builder, *place))
-
-    return result(shared, types.int64, types.int64), codegen
-
-
-@overload(take4, jit_options=_INSIDE)
-def _compile_take4(shared, i, j):
-    return lambda shared, i, j: _take4(shared, i, j)
-
-
-@intrinsic
-def _put4(typing_context, shared, i, j, numbers):
+@_form_of(_put4_in_python)
+def put4(typing_context, shared, i, j, numbers):
     def codegen(context, builder, signature, arguments):
         *place, numbers = arguments
         _emit_store4(builder, *_place(context, builder, shared, *place), _elements(builder, numbers))
@@ -209,24 +178,20 @@ def _put4(typing_context, shared, i, j, numbers):
     return types.void(shared, types.int64, types.int64, numbers), codegen
 
 
-@overload(put4, jit_options=_INSIDE)
-def _compile_put4(shared, i, j, numbers):
-    return lambda shared, i, j, numbers: _put4(shared, i, j, numbers)
-
 
 # The register tile: tuples, whose elements have names of their own in LLVM and so are registers.
 #
-#     outer(a, b, c)      c[i, j] = fma(a[i], b[j], c[i, j]), c (m · n) row by row
+#     steps(n, half)      c[i, j] = fma(a[i], b[j], c[i, j]), c (m · n) row by row, n times
 #     row(c, i, like)     row i of c, as many numbers as `like` has
 
 
-def outer(a, b, c):
+def _outer_in_python(a, b, c):
     """Add the outer product of a (m) and b (n) to c (m · n), with fused multiply-adds."""
     each = np.array(a)[:, None], np.array(b)[None, :], np.array(c).reshape(len(a), len(b))
     return tuple(fused(*each).reshape(-1))
 
 
-def row(c, i, like):
+def _row_in_python(c, i, like):
     """Row i of c (m · n), of as many numbers n as `like` has."""
     return c[i * len(like) : (i + 1) * len(like)]
 
@@ -248,32 +213,56 @@ def fused(a, b, c):
     return np.where(inexact, odd, total).astype(np.float32)
 
 
-@intrinsic
-def _outer(typing_context, a, b, c):
-    def codegen(context, builder, signature, arguments):
-        a, b, total = (_elements(builder, each) for each in arguments)
-        element = total[0].type
-        name = "llvm.fma.f32" if element == ir.FloatType() else "llvm.fma.f64"
-        fused = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(element, [element] * 3), name
-        )
-        values = [
-            builder.call(fused, [a[i], b[j], total[i * len(b) + j]])
-            for i in range(len(a))
-            for j in range(len(b))
-        ]
-        return context.make_tuple(builder, c, values)
+def steps(n, half):
+    """A function ``steps(a, b, s, i, j, c)``: n outer products, of rows s … s + n − 1 of slices a and b.
 
-    return c(a, b, c), codegen
+    Of numbers i … i + 3 of a row of a and j … j + 3 of one of b; with `half` of i + half … and j + half … too.
+    All n are written out, so that neither LLVM nor ptxas is left a choice.
+    """
+    halves = (0, half) if half else (0,)
+
+    def in_python(a, b, s, i, j, c):
+        for step in range(s, s + n):
+            left = np.concatenate([a[step, i + h : i + h + 4] for h in halves])
+            right = np.concatenate([b[step, j + h : j + h + 4] for h in halves])
+            c = _outer_in_python(left, right, c)
+        return c
+
+    @_form_of(in_python)
+    def steps(typing_context, a, b, s, i, j, c):
+        def codegen(context, builder, signature, arguments):
+            a_slice, b_slice, s, i, j, start = arguments
+            total = _elements(builder, start)
+            fused = _fma(builder, total[0].type)
+            for step in range(n):
+                line = builder.add(s, _INT64(step))
+                left, right = (
+                    [
+                        value
+                        for h in halves
+                        for value in _emit_load4(
+                            builder, *_place(context, builder, kind, shared, line, builder.add(at, _INT64(h)))
+                        )
+                    ]
+                    for kind, shared, at in ((a, a_slice, i), (b, b_slice, j))
+                )
+                pairs = [(x, y) for x in left for y in right]
+                total = [builder.call(fused, [x, y, z]) for (x, y), z in zip(pairs, total)]
+            return context.make_tuple(builder, c, total)
+
+        return c(a, b, types.int64, types.int64, types.int64, c), codegen
+
+    return steps
 
 
-@overload(outer, jit_options=_INSIDE)
-def _compile_outer(a, b, c):
-    return lambda a, b, c: _outer(a, b, c)
+def _fma(builder, element):
+    name = "llvm.fma.f32" if element == ir.FloatType() else "llvm.fma.f64"
+    kind = ir.FunctionType(element, [element] * 3)
+    return cgutils.get_or_insert_function(builder.module, kind, name)
 
 
-@intrinsic
-def _row(typing_context, c, i, like):
+@_form_of(_row_in_python)
+def row(typing_context, c, i, like):
     def codegen(context, builder, signature, arguments):
         c, i, _ = arguments
         values, n = _elements(builder, c), len(like)
@@ -286,10 +275,6 @@ def _row(typing_context, c, i, like):
     return like(c, i, like), codegen
 
 
-@overload(row, jit_options=_INSIDE)
-def _compile_row(c, i, like):
-    return lambda c, i, like: _row(c, i, like)
-
 
 # A parameter and its optimizer's states, or the numbers of a hyper tuple: numbers at one stride, as a tuple.
 
@@ -300,10 +285,10 @@ def column(n):
     Number s lies at ``address + s * stride``, stride in bytes.
     """
 
-    def load(address, stride, dtype):
+    def load_in_python(address, stride, dtype):
         return tuple(array(address + s * stride, 1, dtype)[0] for s in range(n))
 
-    def store(address, stride, numbers):
+    def store_in_python(address, stride, numbers):
         for s in range(n):
             array(address + s * stride, 1, type(numbers[s]))[0] = numbers[s]
 
@@ -312,8 +297,8 @@ def column(n):
             here = builder.add(address, builder.mul(stride, ir.Constant(stride.type, s)))
             yield builder.inttoptr(here, ir.PointerType(element, _GLOBAL))
 
-    @intrinsic
-    def _load(typing_context, address, stride, dtype):
+    @_form_of(load_in_python)
+    def load(typing_context, address, stride, dtype):
         result = types.UniTuple(dtype.dtype, n)
 
         def codegen(context, builder, signature, arguments):
@@ -323,8 +308,8 @@ def column(n):
 
         return result(types.int64, types.int64, dtype), codegen
 
-    @intrinsic
-    def _store(typing_context, address, stride, numbers):
+    @_form_of(store_in_python)
+    def store(typing_context, address, stride, numbers):
         def codegen(context, builder, signature, arguments):
             values = _elements(builder, arguments[2])
             for value, place in zip(values, places(builder, *arguments[:2], values[0].type)):
@@ -332,13 +317,5 @@ def column(n):
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, numbers), codegen
-
-    @overload(load, jit_options=_INSIDE)
-    def _compile_load(address, stride, dtype):
-        return lambda address, stride, dtype: _load(address, stride, dtype)
-
-    @overload(store, jit_options=_INSIDE)
-    def _compile_store(address, stride, numbers):
-        return lambda address, stride, numbers: _store(address, stride, numbers)
 
     return load, store
