@@ -126,7 +126,7 @@ class DevicePlan:
         self._take("schedule", 8 * max(1, len(self.schedule_settings)))
         self._take("option", 8)
         self._take("row_scale", 8)
-        self._take("clip", 8)
+        self._take("shortening", 8)
         self._take("row_losses", rows * self.size)
         self._take("squares", 8 * sum(architecture.sizes[1:]))
         self._take("operations", OPERATION.itemsize * DeviceProgram.MOST * (n_layers + 1))
@@ -273,7 +273,7 @@ class DevicePlan:
         record = np.zeros(1, CONTEXT)
         for name in ("x", "targets", "weights", "heads", "following", "by_class", "class_starts"):
             record[name] = base + places[name] if name in places else 0
-        for name in ("settings", "hyper", "schedule", "scheduled", "option", "row_scale", "clip"):
+        for name in ("settings", "hyper", "schedule", "scheduled", "option", "row_scale", "shortening"):
             record[name] = self.address(name)
         record["order"] = base + places["order"] if given.get("order") else 0
         record["row_losses"], record["losses"] = self.address("row_losses"), base + places["losses"]
@@ -389,7 +389,7 @@ class DeviceProgram:
         return self.plan.keep(np.array((*numbers, 0.0), dtype))
 
     def _shape(self, key, l1=0.0, l2=0.0, limit=0.0, noise=0.0, most=0.0):
-        """Keep the numbers at `op.shape` of one operation."""
+        """Keep the numbers at `op.shaping` of one operation."""
         numbers = np.array([l1, l2, limit, noise], self.plan.architecture.dtype).view(np.uint8)
         self._shapes[key] = self.plan.keep(np.concatenate([numbers, np.array([most]).view(np.uint8)]))
 
@@ -482,8 +482,8 @@ class DeviceProgram:
         return sum((sizes[i] + 4) // 4 * sizes[i + 1] for i in range(layer))
 
     def shape_field(self, key):
-        """The field `shape` of an operation."""
-        return dict(shape=self.plan.base + self._shapes[key])
+        """The field `shaping` of an operation."""
+        return dict(shaping=self.plan.base + self._shapes[key])
 
     # The step
 

@@ -203,7 +203,7 @@ def dense_collect(real):
         j = cuda.grid(1)
         if ctx.halt != 0 or j >= op.n_out:
             return
-        l1, l2, total = array(op.shape, 2, dtype)[0], array(op.shape, 2, dtype)[1], 0.0
+        l1, l2, total = array(op.shaping, 2, dtype)[0], array(op.shaping, 2, dtype)[1], 0.0
         for i in range(op.n_in + op.use_bias):
             at = (i * op.n_out + j) * size
             dw = array(op.slots + at, 1, dtype)[0]
@@ -227,7 +227,7 @@ def dense_max_norm(real):
         j, total = cuda.grid(1), 0.0
         if ctx.halt != 0 or j >= op.n_out:
             return
-        row_bytes, most = op.n_out * size, array(op.shape + SHAPE * size, 1, np.float64)[0]
+        row_bytes, most = op.n_out * size, array(op.shaping + SHAPE * size, 1, np.float64)[0]
         for i in range(op.n_in):
             w = np.float64(array(op.w + i * row_bytes, op.n_out, dtype)[j])
             total += w * w

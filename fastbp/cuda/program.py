@@ -24,17 +24,17 @@ def _record(text):
 #   w, state_bytes           parameters; from a parameter to its first optimizer state, and on to the next
 #   slots, slot_bytes        sums of gradients: the first, and from one to the next
 #   hyper, bias_hyper        what the optimizer's settings are in this step, for W and for b
-#   shaping                  whether gradients are shaped
-#   shape, noise, collected  as in cpu/program.py
+#   shaping                  where its numbers lie, see shaping.py
+#   noise, collected         as in cpu/program.py
 #   squares                  float64 sums over columns of the gradient
-#   use_scale, statistics, numbers, purpose, kept, skip, dskip, skip_row     as in cpu/program.py
+#   use_scale, numbers, purpose, kept, skip, dskip, skip_row     as in cpu/program.py
 OPERATION = _record(
     """n_in n_out use_bias
     x dx x_row z y dz z_row kept_before
     w state_bytes slots slot_bytes
     hyper bias_hyper
-    shaping shape noise squares collected
-    use_scale statistics numbers purpose kept skip dskip skip_row"""
+    shaping noise squares collected
+    use_scale numbers purpose kept skip dskip skip_row"""
 )
 
 # The run.
@@ -42,7 +42,7 @@ OPERATION = _record(
 #   x, targets, order, n_rows, weights       the data; order 0: as it comes
 #   heads, following, by_class, class_starts, classes      of a shuffle, of balanced samples
 #   row_losses, losses, outputs, option      losses: float64, one for each epoch of the run
-#   row_scale, clip                          addresses of float64: what a row of weight 1 counts in this
+#   row_scale, shortening                          addresses of float64: what a row of weight 1 counts in this
 #                                            batch, and what clipping multiplies the gradient by
 #   batch_size, start, batch_rows, step, epoch, first_epoch, seed
 #   chunk_rows                               rows summed into one gradient slot
@@ -55,7 +55,7 @@ OPERATION = _record(
 CONTEXT = _record(
     """x targets order n_rows weights
     heads following by_class class_starts classes
-    row_losses losses outputs option row_scale clip
+    row_losses losses outputs option row_scale shortening
     batch_size start batch_rows step epoch first_epoch seed
     chunk_rows careful halt
     settings groups hyper schedule scheduled momentum

@@ -14,7 +14,7 @@ from fastbp.cuda.simt import array, part
 from fastbp.formulas import shaping as formulas
 from fastbp.random import GRADIENT_NOISE, INPUT_NOISE, philox
 
-# Numbers at op.shape, of the type of the parameters:
+# Numbers at op.shaping, of the type of the parameters:
 #     l1, l2 | limit of an element | standard deviation of the noise | as float64: most of a norm
 L1, L2, LIMIT, DEVIATION, SHAPE = 0, 1, 2, 3, 4
 
@@ -49,9 +49,9 @@ def shape_one(real):
 
     @part
     def shape(op, ctx, i, j, w, dw):
-        numbers = array(op.shape, SHAPE, dtype)
+        numbers = array(op.shaping, SHAPE, dtype)
         if op.collected != 0:
-            dw = dw * array(ctx.clip, 1, dtype)[0]
+            dw = dw * array(ctx.shortening, 1, dtype)[0]
         elif i < op.n_in and (numbers[L1] != 0 or numbers[L2] != 0):
             dw = dw + formulas.penalty_backward(array(w, 1, dtype)[0], numbers[L1], numbers[L2])
         if numbers[LIMIT] != 0:
@@ -74,7 +74,7 @@ def input_noise(real):
             return
         first, row = cuda.grid(2)
         step, rows = cuda.gridsize(2)
-        deviation, quarter = array(op.shape, SHAPE, dtype)[DEVIATION], (op.n_in + 3) // 4
+        deviation, quarter = array(op.shaping, SHAPE, dtype)[DEVIATION], (op.n_in + 3) // 4
         for i in range(row, ctx.batch_rows, rows):
             x = array(op.x + i * op.x_row, op.n_in, dtype)
             for j in range(first, op.n_in, step):
@@ -85,7 +85,7 @@ def input_noise(real):
 
 
 def clip_factor(real):
-    """What every gradient is multiplied by so that all together are no longer than asked, at ctx.clip.
+    """What every gradient is multiplied by so that all together are no longer than asked, at ctx.shortening.
 
     op.squares: the sum of squares of each of the op.n_out columns of all layers, added up by one thread.
     """
@@ -98,7 +98,7 @@ def clip_factor(real):
         squares, total = array(op.squares, op.n_out, np.float64), 0.0
         for column in range(op.n_out):
             total += squares[column]
-        most = array(op.shape + SHAPE * size, 1, np.float64)[0]
-        array(ctx.clip, 1, dtype)[0] = dtype(formulas.clip_factor(total, most))
+        most = array(op.shaping + SHAPE * size, 1, np.float64)[0]
+        array(ctx.shortening, 1, dtype)[0] = dtype(formulas.clip_factor(total, most))
 
     return clip_factor
