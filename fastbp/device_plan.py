@@ -411,7 +411,7 @@ class DeviceProgram:
     def _elements(self, rows, columns):
         """A thread for an element of (rows, columns), columns along x; rows None: those of the data."""
         if rows is None:
-            return (None, 1), (_THREADS, 1)
+            return (None,), (_THREADS,)
         wide = min(_THREADS, 1 << max(0, (columns - 1).bit_length()), 4 if device.SIMULATED else 64)
         tall = _THREADS // wide
         return (-(-columns // wide), min(-(-rows // tall), 4096)), (wide, tall)
@@ -448,12 +448,17 @@ class DeviceProgram:
     def _launch(self, factory, arguments, grid, operation):
         """A function ``launch(context, n)``; a grid of None blocks covers the n rows of the data."""
         kernel, (blocks, threads) = device.kernel(factory, *arguments), grid
-        if blocks[0] is None:
-            return lambda context, n: kernel[min(-(-n // threads[0]), 4096), threads](operation, context)
-        if device.SIMULATED:  # there a configuration belongs to the kernel, not to the launch
-            return lambda context, n: kernel[blocks, threads](operation, context)
-        configured = kernel[blocks, threads]
-        return lambda context, n: configured(operation, context)
+        if blocks[0] is not None:
+            launch = device.configured(kernel, blocks, threads)
+            return lambda context, n: launch(operation, context)
+        launches = {}
+
+        def cover(context, n):
+            if n not in launches:
+                launches[n] = device.configured(kernel, min(-(-n // threads[0]), 4096), threads)
+            launches[n](operation, context)
+
+        return cover
 
     def _fields(self, layer):
         plan, architecture = self.plan, self.plan.architecture

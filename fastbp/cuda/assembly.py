@@ -84,7 +84,10 @@ def assemble(ptx, capability):
 
 
 def inner_loop(sass, name="FFMA"):
-    """(instructions of a name, all instructions) of the innermost loop that has most of that name."""
+    """(instructions of a name, all instructions) of the innermost loop with the largest share of that name.
+
+    Of loops that have at least 64 of it: others are not a product's.
+    """
     places, instructions, jumps = {}, [], []
     for line in sass.splitlines():
         label = re.match(r"\s*(\.L\w+):", line)
@@ -100,7 +103,7 @@ def inner_loop(sass, name="FFMA"):
     counts = [
         (sum(bool(re.search(rf"\b{name}\b", each)) for each in instructions[a:b]), b - a) for a, b in inside
     ]
-    return max(counts, default=(0, 0))
+    return max((each for each in counts if each[0] >= 64), key=lambda each: each[0] / each[1], default=(0, 1))
 
 
 def occupancy(assembled, threads, capability):

@@ -11,6 +11,7 @@ written, and is one instruction only where a formula says ``fma``, as on the CPU
 import importlib.util
 import os
 import threading
+import warnings
 from functools import cache
 
 import numpy as np
@@ -122,6 +123,18 @@ class _Capability:
 
     def __exit__(self, *exception):
         self._module.get_current_device = self._current
+
+
+def configured(compiled, blocks, threads):
+    """A compiled kernel with its grid: ``launch(operation, context)`` enqueues it.
+
+    numba-cuda warns of small grids, which are what small networks have.
+    """
+    if SIMULATED:  # there a grid belongs to the kernel, not to the launch
+        return lambda operation, context: compiled[blocks, threads](operation, context)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return compiled[blocks, threads]
 
 
 class Memory:

@@ -1,4 +1,6 @@
-"""Loops over formulas: activations, and the update of a parameter.
+"""Loops over formulas: the backward of activations, and the update of a parameter.
+
+Dense layers apply their activation themselves, and where they can the backward of the one before (`dense`).
 
 A thread takes elements of a row-major pair of (column, row) indices of the grid; neighbours take neighbouring
 columns.
@@ -16,26 +18,6 @@ from fastbp.formulas.optimizers import OPTIMIZERS
 
 # Numbers that an optimizer may have for settings, and that its formula may use in a step.
 ROOM = 16
-
-
-def activation_forward(name, real):
-    """y = f(z) for the rows of the batch; in place where the backward needs only y."""
-    activation, dtype = ACTIVATIONS[name], REAL[real]
-    formula, keeps_y = part(activation.forward), activation.keeps == "y"
-
-    def activation_forward(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        for i in range(row, ctx.batch_rows, rows):
-            at = i * op.z_row
-            z, y = array((op.y if keeps_y else op.z) + at, op.n_out, dtype), array(op.y + at, op.n_out, dtype)
-            for j in range(first, op.n_out, step):
-                y[j] = dtype(formula(z[j]))
-
-    return activation_forward
 
 
 def activation_backward(name, real):

@@ -1,0 +1,214 @@
+"""Networks on a device: the bits of the CPU, which is tested against the reference and against PyTorch."""
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_plan, plan
+from fastbp.formulas.activations import ACTIVATIONS
+from fastbp.formulas.losses import LOSSES
+from fastbp.formulas.optimizers import OPTIMIZERS
+from tests.samples import draw_inputs, draw_targets, make_network
+
+# name: layers, inputs, loss
+STACKS = {
+    "edges of tiles": ([Dense(19, "tanh"), Dense(17, "gelu"), Dense(3)], 18, "softmax_cross_entropy"),
+    "no biases": ([Dense(6, "elu", use_bias=False), Dense(1)], 4, "binary_cross_entropy"),
+    "dropout": ([Dense(18, "relu"), Dropout(0.3), Dropout(0), Dense(3)], 5, "softmax_cross_entropy"),
+    "layer norm": ([LayerNorm(scale=False), Dense(18, "silu"), LayerNorm(), Dense(2)], 5, "huber"),
+    "batch norm": ([Dense(7), BatchNorm(), Dense(3, "tanh"), BatchNorm(shift=False)], 5, "log_cosh"),
+    "residual": ([Residual([LayerNorm(), Dense(9, "gelu"), Dense(5, "tanh"), Dropout(0.2)]),
+                  Residual([Dense(5, "relu")]), Dense(3)], 5, "mean_squared_error"),
+}  # fmt: skip
+
+
+def mostly_slow(names, *quick):
+    """All names for a test; but for some they are slow ones: the simulator takes its time."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+def stack(name, real="float32"):
+    layers, inputs, loss = STACKS[name]
+    return fastbp.Network(layers, inputs=inputs, loss=loss, seed=1, dtype=real)
+
+
+def data(net, n):
+    sizes = net.architecture.sizes
+    return draw_inputs(n, sizes[0]), draw_targets(net.loss_function.name, n, sizes[-1])
+
+
+def assert_same_training(device, make, rows=9, batch_size=4, optimizer=None, epochs=2, **options):
+    """Both devices train to the same bits, and tell the same losses."""
+    first, second = make(), make()
+    x, y = data(first, rows)
+    options |= dict(
+        epochs=epochs, batch_size=batch_size, seed=3, optimizer=optimizer or fastbp.SGD(0.05, momentum=0.9)
+    )
+    on_cpu = fastbp.train(first, x, y, **options)
+    on_device = fastbp.train(second, x, y, device=device, **options)
+    assert on_cpu.loss == on_device.loss
+    assert first.parameters.tobytes() == second.parameters.tobytes()
+    assert on_cpu.validation_loss == on_device.validation_loss
+    return second
+
+
+def assert_same_answers(device, net, rows=5, **options):
+    """Predictions and gradients of both devices are the same bits."""
+    x, y = data(net, rows)
+    assert net.predict(x).tobytes() == net.predict(x, device=device).tobytes()
+    assert net.logits(x[0]).tobytes() == net.logits(x[0], device=device).tobytes()
+    (loss, gradient), (device_loss, device_gradient) = (
+        net.gradient(x, y, device=where, **options) for where in ("cpu", device)
+    )
+    assert loss == device_loss
+    assert gradient.parameters.tobytes() == device_gradient.parameters.tobytes()
+    assert gradient.inputs.tobytes() == device_gradient.inputs.tobytes()
+
+
+@pytest.mark.parametrize("name", mostly_slow(STACKS, "no biases", "residual", "batch norm"))
+def test_stacks(name, device):
+    net = assert_same_training(device, lambda: stack(name), rows=5, batch_size=3, epochs=1)
+    assert_same_answers(device, net)
+
+
+def test_float64(device):
+    net = assert_same_training(device, lambda: make_network([4, 5, 2], "gelu", dtype="float64"), epochs=1)
+    assert_same_answers(device, net, rows=3)
+
+
+@pytest.mark.parametrize("statistics", [False, True])
+def test_gradient_of_batch_normalisation(statistics, device):
+    assert_same_answers(device, stack("batch norm"), batch_statistics=statistics)
+
+
+@pytest.mark.parametrize("name", mostly_slow(ACTIVATIONS, "tanh", "mish"))
+def test_activations(name, device):
+    net = make_network([2, 4, 2], name)
+    net.parameters[:] *= 3
+    x, y = data(net, 3)
+    (_, expected), (_, found) = (net.gradient(x, y, device=where) for where in ("cpu", device))
+    assert expected.parameters.tobytes() == found.parameters.tobytes()
+
+
+@pytest.mark.parametrize("name", mostly_slow(LOSSES, "softmax_cross_entropy", "huber"))
+def test_losses(name, device):
+    net = make_network([2, 3], loss=name, option=name != "softmax_cross_entropy")
+    assert_same_answers(device, net, rows=3)
+    if LOSSES[name].rowwise:
+        smoothed = make_network([2, 3], loss=name)
+        x, t = draw_inputs(3, 2), draw_targets(name, 3, 3, probabilities=True)
+        (loss, expected), (device_loss, found) = (
+            smoothed.gradient(x, t, sample_weight=[1, 0, 3], device=where) for where in ("cpu", device)
+        )
+        assert loss == device_loss
+        assert expected.parameters.tobytes() == found.parameters.tobytes()
+
+
+@pytest.mark.parametrize("name", mostly_slow(OPTIMIZERS, "adamax", "momentum"))
+def test_optimizers(name, device):
+    optimizer = next(each for each in EXAMPLES if each.formula == name)
+    assert_same_training(device, lambda: make_network([2, 3, 1]), 4, 2, optimizer, epochs=1)
+
+
+EXAMPLES = [
+    fastbp.SGD(0.1, weight_decay=0.1), fastbp.SGD(0.1, momentum=0.9, dampening=0.1),
+    fastbp.SGD(0.1, momentum=0.9, nesterov=True), fastbp.Adam(), fastbp.Adam(amsgrad=True), fastbp.Adamax(),
+    fastbp.NAdam(), fastbp.RAdam(), fastbp.RMSprop(), fastbp.RMSprop(momentum=0.5),
+    fastbp.RMSprop(momentum=0.5, centered=True), fastbp.Adagrad(), fastbp.Adadelta(), fastbp.Lion(),
+]  # fmt: skip
+
+EVERY_SETTING = fastbp.NAdam(
+    0.05, weight_decay=0.3, decoupled=True, decay_biases=False,
+    layers={1: {"learning_rate": 0.01, "betas": (0.8, 0.99)}},
+    schedule=fastbp.schedules.Cosine(per="step", warmup=2),
+)  # fmt: skip
+TRAININGS = {
+    "settings of layers and a schedule": dict(optimizer=EVERY_SETTING),
+    "a scheduled momentum": dict(optimizer=fastbp.SGD(0.05, momentum=0.9, schedule=fastbp.schedules.OneCycle())),
+    "a plateau": dict(optimizer=fastbp.SGD(0.1, schedule=fastbp.schedules.ReduceOnPlateau(patience=0))),
+    "materialised": dict(materialise=True),
+    "no shuffle": dict(shuffle=False),
+    "validation": dict(validation=0.3, metrics=["r2"], early_stopping=fastbp.EarlyStopping(patience=1)),
+    "weights, balanced": dict(sample_weight=np.arange(9), sampling="balanced"),
+}
+
+
+@pytest.mark.parametrize("name", mostly_slow(TRAININGS, *list(TRAININGS)[:1], "weights, balanced"))
+def test_trainings(name, device):
+    loss = "softmax_cross_entropy" if "balanced" in name else "mean_squared_error"
+    assert_same_training(device, lambda: make_network([3, 4, 2], loss=loss), **TRAININGS[name])
+
+
+SHAPED = {
+    "clipped by norm": dict(clip_norm=0.1, gradient_noise=0.01, input_noise=0.2),
+    "clipped by value": dict(clip_value=0.01, gradient_noise=0.01),
+    "penalties alone": {},
+}
+
+
+@pytest.mark.parametrize("name", mostly_slow(SHAPED, "clipped by norm"))
+def test_shaping(name, device):
+    layers = [Dense(6, "tanh", l1=1e-3, l2=1e-2, max_norm=0.9), Dense(3, l2=0.1)]
+    make = lambda: fastbp.Network(layers, inputs=5, loss="softmax_cross_entropy", seed=1)
+    assert_same_training(device, make, epochs=1, **SHAPED[name])
+
+
+@pytest.mark.parametrize("clip_norm", [None, pytest.param(0.1, marks=pytest.mark.slow)])
+def test_chunks(clip_norm, device, monkeypatch):
+    for module in (plan, device_plan):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 4)
+    layers = [Dense(6, "tanh"), *([] if clip_norm else [LayerNorm()]), Dense(2)]
+    make = lambda: fastbp.Network(layers, inputs=3, seed=1)
+    net = assert_same_training(device, make, 14, 13, epochs=1, clip_norm=clip_norm)
+    assert plan.sums_in_chunks(net.architecture, 13)
+    if not clip_norm:
+        assert_same_answers(device, net, rows=13)
+
+
+def test_several_passes_where_rows_are_many(device, monkeypatch):
+    monkeypatch.setattr("fastbp.network._ROWS_ON_DEVICE", 4)
+    net, x = make_network([3, 4, 2]), draw_inputs(9, 3)
+    assert net.predict(x).tobytes() == net.predict(x, device=device).tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # plain Python in the simulator
+def test_divergence_is_told_as_on_the_cpu(device):
+    told = []
+    for where in ("cpu", device):
+        net = make_network([3, 4, 2])
+        x, y = data(net, 9)
+        before = net.parameters.copy()
+        with pytest.raises(fastbp.DivergenceError) as error:
+            fastbp.train(net, x, y * 1e30, batch_size=4, optimizer=fastbp.SGD(1e10), device=where)
+        assert np.array_equal(net.parameters, before)
+        told.append((str(error.value), error.value.epoch, error.value.steps))
+    assert told[0] == told[1]
+
+
+def test_resumed_to_the_same_bits(device, tmp_path):
+    x, y = draw_inputs(9, 3), draw_targets("mean_squared_error", 9, 2)
+    options = dict(batch_size=4, optimizer="adam", seed=3)
+    whole, first, second = (make_network([3, 4, 2]) for _ in range(3))
+    fastbp.train(whole, x, y, epochs=3, **options)
+    fastbp.train(first, x, y, epochs=2, device=device, checkpoints=fastbp.Checkpoints(tmp_path), **options)
+    fastbp.train(second, x, y, epochs=3, device=device, resume=tmp_path, **options)
+    assert whole.parameters.tobytes() == second.parameters.tobytes()
+
+
+def test_stopped_by_a_callback_and_by_the_user(device):
+    net = make_network([3, 4, 2])
+    x, y = data(net, 9)
+    history = fastbp.train(net, x, y, epochs=5, device=device, callbacks=[lambda training: training.stop()])
+    assert len(history.loss) < 5
+
+
+def test_an_activation_of_ones_own(device):
+    from fastbp.formulas.activations import register_activation
+
+    for factor in (2.0, 3.0):  # registered anew: no kernel of the old one may be left
+        register_activation(
+            "scaled", lambda z, f=factor: f * z, lambda dy, y, f=factor: f * dy, overwrite=True
+        )
+        net = fastbp.Network([2, 2], output_activation="scaled", seed=0)
+        assert net.predict([[1, 2]]).tobytes() == net.predict([[1, 2]], device=device).tobytes()
+    del ACTIVATIONS["scaled"]
