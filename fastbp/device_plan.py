@@ -1,8 +1,8 @@
 """From a network, a task and a batch size to what a GPU executes: the counterpart of ``plan.py``.
 
-A `DevicePlan` answers to what a `plan.Plan` does for `fastbp.train`: the same settings, the same counters, the
-same parameters, bit for bit. It owns one piece of device memory, with parameters and the optimizer's state
-laid out as on the host, and a list of launches, the same for every step. Data are sent once.
+A `DevicePlan` answers to what a `plan.Plan` does for `fastbp.train`: the same settings, the same counters,
+the same parameters, bit for bit. It owns one piece of device memory, with parameters and the optimizer's
+state laid out as on the host, and a list of launches, the same for every step. Data are sent once.
 """
 
 import ctypes
@@ -59,7 +59,7 @@ class DevicePlan:
     task : {"train", "gradient", "loss", "predict", "logits"}
     batch_size : int
         Rows of a full batch; the most rows that one pass may have.
-    optimizer, groups, schedule, targets, materialise, inputs, weighted, shaping, batch_statistics
+    optimizer, groups, schedule, targets, materialise, inputs, weighted, shaping, batch_statistics, data
         As for `plan.Plan`.
     """
 
@@ -68,11 +68,13 @@ class DevicePlan:
     def __init__(
         self, architecture, task, batch_size, *, optimizer=None, targets="classes", materialise=False,
         inputs=False, groups=None, schedule=None, weighted=False, shaping=None, batch_statistics=False,
+        data="numbers",
     ):  # fmt: skip
         self.architecture, self.task, self.batch_size = architecture, task, batch_size
         self.optimizer, self.targets, self.schedule, self.weighted = optimizer, targets, schedule, weighted
         self.groups = groups or ((0, 0),) * architecture.n_layers
-        self.shaping, self.backward = shaping, task in ("train", "gradient")
+        self.shaping, self.data, self.backward = shaping, data, task in ("train", "gradient")
+        self.input_scale = getattr(architecture, "input_scale", 1.0)
         self.batch_statistics = task == "train" or batch_statistics
         self.clips_norm = shaping is not None and shaping.clip_norm > 0
         self.materialise = materialise or self.clips_norm or task == "gradient"
@@ -82,7 +84,7 @@ class DevicePlan:
         self.settings = np.zeros((1 + max(map(max, self.groups)), elementwise.ROOM))
         self.schedule_settings = np.zeros(3 + len(SCHEDULES[schedule].settings) if schedule else 0)
         self.contexts = np.zeros(1, [("epoch", np.int64), ("step", np.int64)])
-        self._given, self._loaded, self._stopped, self.halted = {}, {}, False, False
+        self._given, self._loaded, self._stopped, self.halted = {}, None, False, False
         self.steps_done = 0
         self._lay_out()
         program = DeviceProgram(self)
@@ -132,6 +134,7 @@ class DevicePlan:
         self._take("operations", OPERATION.itemsize * DeviceProgram.MOST * (n_layers + 1))
         self._workspace = [self._buffers(layer) for layer in range(n_layers + 1)]
         self.keep(np.array([architecture.option], architecture.dtype), self._at["option"])
+        self.keep(np.ones(1), self._at["row_scale"])
 
     def _take(self, name, n_bytes):
         self._at[name] = at = self._used
@@ -185,6 +188,8 @@ class DevicePlan:
     def set(self, **fields):
         """Set what the host tells the run; addresses are of the host's memory."""
         self._given.update(fields)
+        if "x" in fields:  # perhaps other numbers in the same place
+            self._loaded = None
         for name in self.contexts.dtype.names:
             if name in fields:
                 self.contexts[name] = fields[name]
@@ -293,14 +298,15 @@ class DevicePlan:
         return next((i for i, name in enumerate(names) if name in ("momentum", "beta1")), 0)
 
     def _load(self, n, given):
-        """Send the data, if they are others than the device has."""
+        """Send the data, unless the device has them."""
         key = tuple(given.get(name) for name in ("x", "targets", "weights", "by_class", "n_rows"))
         epochs = given["last_epoch"] - given["first_epoch"]
         if self._loaded == key and epochs <= self._most_epochs and self.task == "train":
             return
         dtype, sizes = self.architecture.dtype, self.architecture.sizes
         is_class = LOSSES[self.architecture.loss].rowwise and self.targets == "classes"
-        parts = {"x": (n * sizes[0], dtype), "losses": (max(1, epochs), np.float64)}
+        kind = np.uint8 if self.data == "bytes" else dtype
+        parts = {"x": (n * sizes[0], kind), "losses": (max(1, epochs), np.float64)}
         outputs = {"predict": sizes[-1], "logits": sizes[-1], "gradient": sizes[0]}.get(self.task, 0)
         parts["outputs"] = n * outputs, dtype
         if given.get("targets"):
@@ -308,7 +314,7 @@ class DevicePlan:
         if given.get("weights"):
             parts["weights"] = n, dtype
         if given.get("shuffle"):
-            parts |= {name: (n, np.int64) for name in ("order", "heads", "following")}
+            parts |= dict.fromkeys(("order", "heads", "following"), (n, np.int64))
         if given.get("by_class"):
             parts |= {"by_class": (n, np.int64), "class_starts": (int(given["classes"]) + 1, np.int64)}
         self._places, used = {}, 0
@@ -368,6 +374,7 @@ class DeviceProgram:
         self._shapes = {}
         self._numbers = [self._keep_numbers(o) for o in plan.architecture.operations]
         self._prepare_shapes()
+        self._scale = plan.keep(np.array([plan.input_scale], plan.architecture.dtype))
         plan.allocate()
         everywhere = self._elements
         self.order = {
@@ -379,7 +386,7 @@ class DeviceProgram:
     # Constants
 
     def _keep_numbers(self, operation):
-        """Where an operation's settings lie: of dropout a threshold as an integer, then numbers of the type."""
+        """Where an operation's settings lie; a dropout's threshold is an int64."""
         numbers, dtype = operation.numbers(), self.plan.architecture.dtype
         if isinstance(operation, operations.Dropout):
             bits = np.zeros(16, np.uint8)
@@ -500,9 +507,13 @@ class DeviceProgram:
         if plan.task == "train":
             groups = (-(-len(plan.settings) // 4), 1), (4, 1)
             self.emit(step.prepare, plan.optimizer, plan.schedule or "", grid=groups)
-        if plan.weighted:
+        if plan.weighted is True:
             self.emit(loss.total_weight)
-        self.emit(gather.gather, grid=self._elements(rows, n_inputs))
+        scale = dict(numbers=plan.base + self._scale, grid=self._elements(rows, n_inputs))
+        if plan.data == "bytes" or plan.input_scale != 1:
+            self.emit(gather.gather_scaled, plan.data, **scale)
+        else:
+            self.emit(gather.gather, grid=scale["grid"])
         if plan.shaping and plan.shaping.input_noise:
             self.emit(shaping.input_noise, grid=self._elements(rows, n_inputs), **self.shape_field("inputs"))
         for layer in range(n):
@@ -513,6 +524,8 @@ class DeviceProgram:
                 self._backward(layer)
             if plan.wants_dx(0):
                 grid, (_, _, dx, _) = self._elements(rows, n_inputs), plan.buffers(0)
+                if plan.input_scale != 1:
+                    self.emit(gather.scale_rows, **scale, x=dx)
                 self.emit(loss.copy_outputs, grid=grid, y=dx, z_row=plan.row_bytes(0), n_out=n_inputs)
             self._phase_two()
         self.emit(step.end_of_batch if plan.task in ("predict", "logits") else step.end_of_step)
@@ -543,7 +556,7 @@ class DeviceProgram:
 
     def activation_of_dx(self, layer):
         """The activation before a layer whose backward the product for dx applies; "identity": none."""
-        plan, architecture = self.plan, self.plan.architecture
+        architecture = self.plan.architecture
         joined = any(other.first == layer for other in architecture.operations)
         return "identity" if layer == 0 or joined else architecture.activations[layer - 1]
 
@@ -587,7 +600,7 @@ class DeviceProgram:
 
 
 class _Kind:
-    """What a kind of layer emits; see `operations.Operation`. Dense layers apply their activation themselves."""
+    """What a kind of layer emits; see `operations.Operation`. Dense layers apply activations themselves."""
 
     @staticmethod
     def fields(program, layer, operation):

@@ -113,8 +113,8 @@ def train(
     verbose : bool or int
         Whether to write a table to standard output, for logs: a line for every epoch, or every so many.
     device : {"cpu", "cuda"}
-        "cuda" trains on an NVIDIA GPU, to the same bits; `threads` then means nothing. It needs numba-cuda, which
-        ``pip install 'fastbp[cuda]'`` brings. Validation and metrics are computed on the CPU.
+        "cuda" trains on an NVIDIA GPU, to the same bits; `threads` then means nothing. It needs numba-cuda,
+        which ``pip install 'fastbp[cuda]'`` brings. Validation and metrics are computed on the CPU.
     materialise : bool
         Write each step's gradients to memory before the update. The same bits, slower; for comparison.
     sample_weight : array-like (n,), optional
@@ -186,12 +186,13 @@ def train(
     callbacks = _all_callbacks(early_stopping, callbacks, checkpoints, verbose)
     shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
     if whole_batch:
-        _check_whole_batch(callbacks or metrics or resume is not None, shaping or sampling is not None)
+        _check_whole_batch(
+            device, callbacks or metrics or resume is not None, shaping or sampling is not None
+        )
     checks.known_name("on_divergence", on_divergence, ("raise", "continue"))
     if progress != "auto":
         progress = checks.boolean("progress", progress)
-    if checks.device(device) == "cuda" and whole_batch:
-        raise ValueError('LBFGS is run by SciPy on the CPU: it takes device="cpu" only')
+    checks.device(device)
     checkpoint = None if resume is None else read_checkpoint(resume, network)
     seed = checks.seed(seed) if seed is not None else checkpoint.seed if checkpoint else network.seed
     x, y = network.check_data(x, y)
@@ -240,9 +241,11 @@ def _device_plan():
     return DevicePlan
 
 
-def _check_whole_batch(watched, shaped):
+def _check_whole_batch(device, watched, shaped):
     """Raise where SciPy is missing, or what it does not do is asked for."""
     minimizer()  # says so where it is missing
+    if device != "cpu":
+        raise ValueError(f'LBFGS is run by SciPy on the CPU; got device="{device}"')
     if watched:
         raise ValueError(
             "LBFGS is run by SciPy: it takes no callbacks, metrics, early stopping, table or checkpoints"

@@ -21,7 +21,7 @@ FLOORS = [
         "balance",
     },
     {"operations"},
-    {"plan"},
+    {"plan", "device_plan"},
     {"network"},
     {
         "storage", "gradient_check", "history", "interrupts", "plots", "callbacks", "progress", "tensorboard",
@@ -41,7 +41,7 @@ FORBIDDEN = {
     ("cuda", "initializers"),
 }  # fmt: skip
 # Written where they are used, not at the top, so that the lower module loads without the upper one.
-LATE = {("network", "storage"), ("network", "compiled")}
+LATE = {("network", "storage"), ("network", "compiled"), ("validation", "cuda")}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(PACKAGE).as_posix())

@@ -8,7 +8,9 @@ def main(arguments=None):
     """Run a command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m fastbp.cuda", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    table = commands.add_parser("table", help="registers, shared memory and occupancy of the kernels; no GPU needed")
+    table = commands.add_parser(
+        "table", help="registers, shared memory, occupancy of the kernels; no GPU needed"
+    )
     table.add_argument("--architecture", default="sm_90", help="sm_75, sm_80, sm_90 or sm_100")
     table.add_argument("--dtype", default="float32", choices=("float32", "float64"))
     commands.add_parser("check", help="compare a GPU with the CPU, bit for bit, and time it beside PyTorch")

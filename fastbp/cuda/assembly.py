@@ -70,9 +70,7 @@ def assemble(ptx, capability):
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"ptxas: {done.stderr}")
-        sass = subprocess.run(
-            [tool("nvdisasm"), target], capture_output=True, text=True, check=True
-        ).stdout
+        sass = subprocess.run([tool("nvdisasm"), target], capture_output=True, text=True, check=True).stdout
 
     def number(pattern):
         return sum(map(int, re.findall(pattern, done.stderr)))

@@ -107,7 +107,7 @@ def _gradient(real, tile, one):
 
     Over all rows of the batch, or over those of one chunk: chunks lie along z of the grid.
     """
-    size, accumulate = REAL[real](0).itemsize, product(real, tile, False, False)
+    accumulate = product(real, tile, False, False)
 
     @part
     def body(op, ctx, i, j, dw):
@@ -149,7 +149,7 @@ def dense_gradient(tile, real):
 
 
 def dense_update(optimizer, shaped, tile, real):
-    """dW in registers over the whole batch, applied to W there and then; `shaped`: 1 where it is shaped first."""
+    """dW in registers over the whole batch, applied to W there; `shaped`: 1 where it is shaped first."""
     apply = _apply(optimizer, shaped, real)
     return _gradient(real, tile_named(tile, real), apply)
 

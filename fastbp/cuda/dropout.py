@@ -1,7 +1,7 @@
 """Dropout, in training only: y = x · m, dx = dy · m with random multipliers m.
 
-With the very draws of ``cpu/dropout.py``: the four words of draw number b of a row belong to columns b, q + b,
-2q + b and 3q + b, q a quarter of the columns. A thread draws the block of its element.
+With the very draws of ``cpu/dropout.py``: the four words of draw number b of a row belong to columns b,
+q + b, 2q + b and 3q + b, q a quarter of the columns. A thread takes the four columns of a draw.
 """
 
 import numpy as np
@@ -14,7 +14,10 @@ from fastbp.random import philox
 
 
 def dropout_forward(real):
-    """y (rows, n) = x · m for the rows of the batch; m is kept in z. op.numbers: threshold, scale as a real."""
+    """y (rows, n) = x · m for the rows of the batch; m is kept in z.
+
+    op.numbers: threshold, an int64; scale, of the type of x.
+    """
     dtype = REAL[real]
 
     def dropout_forward(op_address, ctx_address):

@@ -63,7 +63,7 @@ def update_one(name, real):
 
 
 def write_hyper(name, real):
-    """A function ``prepare(settings, step, hyper)``: what the formula uses in this step, from its settings."""
+    """A function ``prepare(settings, step, hyper)``: what the formula uses in a step, from its settings."""
     optimizer, dtype = OPTIMIZERS[name], REAL[real]
     formula, hypers, (load, _) = optimizer.prepare, optimizer.hypers, column(len(optimizer.settings))
 

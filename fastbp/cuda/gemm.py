@@ -160,9 +160,7 @@ def _operand(real, tile, along_k):
 
     @part
     def fetch_across(matrix, first, columns, done, k, ones, t):
-        return numbers(
-            matrix[0], matrix[1], k, columns, done + t // in_a_row, first + t % in_a_row * 4, ones
-        )
+        return numbers(matrix[0], matrix[1], k, columns, done + t // in_a_row, first + t % in_a_row * 4, ones)
 
     @part
     def stash_across(shared, t, x):
@@ -172,7 +170,7 @@ def _operand(real, tile, along_k):
 
 
 def start(tile, c0):
-    """A function ``begin(op, first)``: what a thread's C starts as: in every row ``c0(j, op)``, four numbers."""
+    """A function ``begin(op, first)``: what a thread's C starts as, ``c0(j, op)`` in every row, by fours."""
     half, in_a_row = tile.edge // 2, tile.edge // tile.side
 
     def four(op, first):

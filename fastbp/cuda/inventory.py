@@ -29,17 +29,18 @@ from fastbp.formulas.schedules import SCHEDULES
 
 ELEMENTS, COLUMNS, BY_ROWS, ONE = 256, 64, LANES * 8, 1
 
-# Kernels whose arithmetic is float64 even for float32 networks, as it is on the CPU: settings of an optimizer,
-# sums of losses and weights, lengths of gradients and columns.
+# Kernels whose arithmetic is float64 even for float32 networks, as on the CPU: settings of an optimizer, sums
+# of losses and weights, lengths of gradients and columns.
 IN_FLOAT64 = {
     step.prepare, step.end_of_step, loss.total_weight, loss.weigh_rows, shaping.clip_factor,
     dense.dense_collect, dense.dense_max_norm,
 }  # fmt: skip
 
 _SINGLE = {
-    gather.gather: ELEMENTS, shaping.input_noise: ELEMENTS, shaping.clip_factor: ONE,
-    loss.softmax_link: BY_ROWS, loss.copy_outputs: ELEMENTS, loss.total_weight: ONE, loss.weigh_rows: ELEMENTS,
-    step.end_of_step: ONE, dense.dense_collect: COLUMNS, dense.dense_max_norm: COLUMNS,
+    gather.gather: ELEMENTS, gather.scale_rows: ELEMENTS, shaping.input_noise: ELEMENTS, shaping.clip_factor: ONE,
+    loss.softmax_link: BY_ROWS, loss.copy_outputs: ELEMENTS, loss.total_weight: ONE,
+    loss.weigh_rows: ELEMENTS, step.end_of_step: ONE, dense.dense_collect: COLUMNS,
+    dense.dense_max_norm: COLUMNS,
     scale_shift.scale_shift_gradient: COLUMNS, scale_shift.slots_total: COLUMNS,
     layer_norm.layer_norm_forward: BY_ROWS, layer_norm.layer_norm_backward: BY_ROWS,
     batch_norm.batch_norm_statistics: COLUMNS, batch_norm.batch_norm_running: COLUMNS,
@@ -83,6 +84,7 @@ def items(real):
     """All kernels for a type of numbers, as `Item`."""
     found = [Item(factory, (real,), threads) for factory, threads in _SINGLE.items()]
     found += [Item(factory, (), threads) for factory, threads in _WITHOUT_TYPE.items()]
+    found += [Item(gather.gather_scaled, (data, real), ELEMENTS) for data in ("bytes", "numbers")]
     for name in ACTIVATIONS:
         if name != "identity":
             found.append(Item(elementwise.activation_backward, (name, real), ELEMENTS))
@@ -119,9 +121,8 @@ def main_items(real):
     """Those of `items` that a table shows: one kernel of each kind, products in every tile."""
     seen, kept = set(), []
     for item in items(real):
-        if item.is_product and item.arguments[0] in ("relu", "adam", *TILES):
-            kept.append(item)
-        elif not item.is_product and item.factory not in seen:
+        shown = item.arguments[:1] and item.arguments[0] in ("relu", "adam", *TILES)
+        if shown if item.is_product else item.factory not in seen:
             kept.append(item)
         seen.add(item.factory)
     return kept

@@ -1,7 +1,7 @@
 """A residual connection around a block of layers: y = x + f(x); see ``cpu/residual.py``.
 
-op.x holds f, op.skip the block's input x. Backward the sum hands dy to the block, which leaves its own part of
-dx in op.dskip; then dy is added there.
+op.x holds f, op.skip the block's input x. Backward the sum hands dy to the block, which leaves its own part
+of dx in op.dskip; then dy is added there.
 """
 
 from fastbp.cuda.device import cuda
@@ -39,7 +39,10 @@ def residual_backward(real):
         first, row = cuda.grid(2)
         step, rows = cuda.gridsize(2)
         for i in range(row, ctx.batch_rows, rows):
-            dy, df = array(op.dz + i * op.z_row, op.n_out, dtype), array(op.dx + i * op.x_row, op.n_out, dtype)
+            dy, df = (
+                array(op.dz + i * op.z_row, op.n_out, dtype),
+                array(op.dx + i * op.x_row, op.n_out, dtype),
+            )
             for j in range(first, op.n_out, step):
                 df[j] = dy[j]
 

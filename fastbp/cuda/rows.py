@@ -1,14 +1,13 @@
 """Sums and largest elements along a row, in the one fixed order: the counterpart of `cpu.simd.sum16`.
 
-Sixteen threads take a row: element j joins partial result j mod 16, so each thread has one partial result; the
-sixteen are then joined pairwise, halves first, in shared memory. All threads of a block come together here, so
-all must call, whether they have a row or not.
+Sixteen threads take a row: element j joins partial result j mod 16, so each thread has one partial result;
+the sixteen are then joined pairwise, halves first, in shared memory. All threads of a block come together
+here, so all must call, whether they have a row or not.
 """
 
 from functools import cache
 
 from fastbp.cuda.device import SIMULATED, block_part, cuda
-from fastbp.cuda.program import REAL
 from fastbp.cuda.simt import part
 
 LANES = 16
@@ -54,8 +53,3 @@ def _join(both):
         return total
 
     return block_part(join)
-
-
-def real_of(real):
-    """The type of the numbers, and its minus infinity: what no number is below."""
-    return REAL[real], REAL[real]("-inf")

@@ -3,9 +3,9 @@
     dγ = Σ_rows dy · x̂        dβ = Σ_rows dy
     update     γ, β ← optimizer(γ, dγ), optimizer(β, dβ)
 
-The parameters lie as on the host: γ | β | running mean | variance, those that there are; a γ that is not learnt
-is 1, a β 0. op.z holds x̂, op.dz dy. A thread takes a column: each sum is one chain over the rows of the batch,
-or of a chunk, in their order.
+The parameters lie as on the host: γ | β | running mean | variance, those that there are; a γ that is not
+learnt is 1, a β 0. op.z holds x̂, op.dz dy. A thread takes a column: each sum is one chain over the rows of
+the batch, or of a chunk, in their order.
 """
 
 from functools import cache
@@ -40,8 +40,7 @@ def slots_in_use(ctx):
 def scale_shift_gradient(real):
     """dγ and dβ over the rows of each chunk, into its gradient slot: γ's, then β's.
 
-    In op.kept's place behind what a batch normalisation keeps there is none: where γ or β is not learnt, its
-    sum has a place of its own at op.dskip, as the backward of a batch normalisation needs both.
+    The backward of a batch normalisation needs both even where they are not learnt: they lie at op.dskip too.
     """
     dtype, size = REAL[real], REAL[real](0).itemsize
 
@@ -90,7 +89,7 @@ def scale_shift_apply(optimizer, real):
 
 
 def slots_total(real):
-    """The gradient slots of all chunks, added in their order, into the first; of n_in parameters of a layer."""
+    """The gradient slots of all chunks, added in their order, into the first; op.n_in elements of each."""
     dtype = REAL[real]
 
     def slots_total(op_address, ctx_address):

@@ -1,7 +1,7 @@
 """What shapes gradients and weights beside the optimizer: penalties, clipping, noise; and noise on inputs.
 
-Noise is counter-based, with the very draws of ``cpu/shaping.py``: four rows of a column of W, or four quarters
-of a row of inputs, share the four words of a block.
+Noise is counter-based, with the very draws of ``cpu/shaping.py``: four rows of a column of W, or four
+quarters of a row of inputs, share the four words of a block.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ L1, L2, LIMIT, DEVIATION, SHAPE = 0, 1, 2, 3, 4
 
 @cache
 def _normal_number(real):
-    """A function ``normal(seed, purpose, step, block, which)``: of the four words of a block the one asked for.
+    """A function ``normal(seed, purpose, step, block, which)``: one of the four numbers of a block.
 
     Its first bit is the sign, the next 23 say how far out the number lies.
     """

@@ -47,6 +47,7 @@ def _array_in_python(address, n, dtype):
 
 @_form_of(_array_in_python)
 def array(typing_context, address, n, dtype):
+    """Type and code of `_array_in_python`."""
     kind = types.Array(dtype.dtype, 1, "C")
 
     def codegen(context, builder, signature, arguments):
@@ -61,7 +62,6 @@ def array(typing_context, address, n, dtype):
         return made._getvalue()
 
     return kind(types.int64, types.int64, dtype), codegen
-
 
 
 def view(dtype):
@@ -125,6 +125,7 @@ def _elements(builder, values):
 
 @_form_of(_load4_in_python)
 def load4(typing_context, address, dtype):
+    """Type and code of `_load4_in_python`."""
     result = types.UniTuple(dtype.dtype, 4)
 
     def codegen(context, builder, signature, arguments):
@@ -136,9 +137,10 @@ def load4(typing_context, address, dtype):
     return result(types.int64, dtype), codegen
 
 
-
 @_form_of(_store4_in_python)
 def store4(typing_context, address, numbers):
+    """Type and code of `_store4_in_python`."""
+
     def codegen(context, builder, signature, arguments):
         element = context.get_data_type(numbers.dtype)
         pointer = builder.inttoptr(arguments[0], ir.PointerType(element, _GLOBAL))
@@ -147,7 +149,6 @@ def store4(typing_context, address, numbers):
         return context.get_dummy_value()
 
     return types.void(types.int64, numbers), codegen
-
 
 
 # The same in a block's shared memory: put4(shared, i, j, numbers), to row i from column j on. Column and rows
@@ -170,13 +171,14 @@ def _place(context, builder, kind, shared, i, j):
 
 @_form_of(_put4_in_python)
 def put4(typing_context, shared, i, j, numbers):
+    """Type and code of `_put4_in_python`."""
+
     def codegen(context, builder, signature, arguments):
         *place, numbers = arguments
         _emit_store4(builder, *_place(context, builder, shared, *place), _elements(builder, numbers))
         return context.get_dummy_value()
 
     return types.void(shared, types.int64, types.int64, numbers), codegen
-
 
 
 # The register tile: tuples, whose elements have names of their own in LLVM and so are registers.
@@ -216,7 +218,7 @@ def fused(a, b, c):
 def steps(n, half):
     """A function ``steps(a, b, s, i, j, c)``: n outer products, of rows s … s + n − 1 of slices a and b.
 
-    Of numbers i … i + 3 of a row of a and j … j + 3 of one of b; with `half` of i + half … and j + half … too.
+    Of numbers i … i + 3 of a row of a and j … j + 3 of one of b; with `half` of those half a tile on too.
     All n are written out, so that neither LLVM nor ptxas is left a choice.
     """
     halves = (0, half) if half else (0,)
@@ -263,6 +265,8 @@ def _fma(builder, element):
 
 @_form_of(_row_in_python)
 def row(typing_context, c, i, like):
+    """Type and code of `_row_in_python`."""
+
     def codegen(context, builder, signature, arguments):
         c, i, _ = arguments
         values, n = _elements(builder, c), len(like)
@@ -273,7 +277,6 @@ def row(typing_context, c, i, like):
         return context.make_tuple(builder, like, chosen)
 
     return like(c, i, like), codegen
-
 
 
 # A parameter and its optimizer's states, or the numbers of a hyper tuple: numbers at one stride, as a tuple.

@@ -1,7 +1,8 @@
 """What stands around the operations of a step: the order of an epoch, its batch, its settings, its loss.
 
-The host enqueues the same launches for every step; what differs from step to step is counted on the device, in
-the context. After a loss that is not finite the context says so, and what was enqueued beyond does nothing.
+The host enqueues the same launches for every step; what differs from step to step is counted on the device,
+in the context. After a loss that is not finite the context says so, and what was enqueued beyond does
+nothing.
 """
 
 import numpy as np

@@ -96,8 +96,10 @@ def fma(a, b, c):
     Compiled, it is the machine's instruction, or the C library's exact emulation on a machine without it.
     """
     # Plain Python, for the CUDA simulator and for reference: exact rational arithmetic, then one rounding.
-    if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)):
+    if not (math.isfinite(a) and math.isfinite(b)):
         return a * b + c
+    if not math.isfinite(c):
+        return c  # a·b may be too large for its type, which it is not here
     if isinstance(a, np.float32):
         return _fma_float32(np.float64(a), np.float64(b), np.float64(c))
     exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))

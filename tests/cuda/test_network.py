@@ -124,7 +124,9 @@ EVERY_SETTING = fastbp.NAdam(
 )  # fmt: skip
 TRAININGS = {
     "settings of layers and a schedule": dict(optimizer=EVERY_SETTING),
-    "a scheduled momentum": dict(optimizer=fastbp.SGD(0.05, momentum=0.9, schedule=fastbp.schedules.OneCycle())),
+    "a scheduled momentum": dict(
+        optimizer=fastbp.SGD(0.05, momentum=0.9, schedule=fastbp.schedules.OneCycle())
+    ),
     "a plateau": dict(optimizer=fastbp.SGD(0.1, schedule=fastbp.schedules.ReduceOnPlateau(patience=0))),
     "materialised": dict(materialise=True),
     "no shuffle": dict(shuffle=False),

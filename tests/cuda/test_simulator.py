@@ -1,4 +1,4 @@
-"""The tests of this folder in Numba's simulator, in a process of its own: it is chosen before the first import."""
+"""The tests of this folder in Numba's simulator, in a process of its own: it is chosen before any import."""
 
 import os
 import subprocess
