@@ -21,7 +21,7 @@ FLOORS = [
         "balance",
     },
     {"operations"},
-    {"plan", "device_plan"},
+    {"plan", "device_plan", "device_many"},
     {"network"},
     {
         "storage", "gradient_check", "history", "interrupts", "plots", "callbacks", "progress", "tensorboard",

@@ -1,8 +1,8 @@
 """``python -m fastbp.cuda check``: is it right on this GPU, and how fast?
 
 First the tests of ``tests/cuda``, where they are at hand; then networks from tiny to large are trained on CPU
-and GPU, compared bit for bit, and timed, beside PyTorch where that is installed: eager, and compiled with CUDA
-graphs. What it yields is a table in Markdown.
+and GPU, compared bit for bit, and timed, beside PyTorch where that is installed: eager, and compiled with
+CUDA graphs. What it yields is a table in Markdown.
 """
 
 import importlib.util

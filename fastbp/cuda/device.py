@@ -125,16 +125,18 @@ class _Capability:
         self._module.get_current_device = self._current
 
 
-def configured(compiled, blocks, threads):
-    """A compiled kernel with its grid: ``launch(operation, context)`` enqueues it.
+def configured(compiled, blocks, threads, shared=0):
+    """A compiled kernel with its grid, and bytes of shared memory that it asks for beside its own.
 
-    numba-cuda warns of small grids, which are what small networks have.
+    ``launch(operation, context)`` enqueues it. numba-cuda warns of small grids, which are what small networks
+    have.
     """
+    grid = blocks, threads, 0, shared
     if SIMULATED:  # there a grid belongs to the kernel, not to the launch
-        return lambda operation, context: compiled[blocks, threads](operation, context)
+        return lambda operation, context: compiled[grid](operation, context)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return compiled[blocks, threads]
+        return compiled[grid]
 
 
 class Memory:

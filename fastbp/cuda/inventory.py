@@ -18,6 +18,7 @@ from fastbp.cuda import (
     residual,
     scale_shift,
     shaping,
+    small,
     step,
 )
 from fastbp.cuda.gemm import TILES, tile_named
@@ -30,14 +31,15 @@ from fastbp.formulas.schedules import SCHEDULES
 ELEMENTS, COLUMNS, BY_ROWS, ONE = 256, 64, LANES * 8, 1
 
 # Kernels whose arithmetic is float64 even for float32 networks, as on the CPU: settings of an optimizer, sums
-# of losses and weights, lengths of gradients and columns.
+# of losses and weights, lengths of gradients and columns. `small.train_small` does all of that inside.
 IN_FLOAT64 = {
-    step.prepare, step.end_of_step, loss.total_weight, loss.weigh_rows, shaping.clip_factor,
+    small.train_small, step.prepare, step.end_of_step, loss.total_weight, loss.weigh_rows, shaping.clip_factor,
     dense.dense_collect, dense.dense_max_norm,
 }  # fmt: skip
 
 _SINGLE = {
-    gather.gather: ELEMENTS, gather.scale_rows: ELEMENTS, shaping.input_noise: ELEMENTS, shaping.clip_factor: ONE,
+    gather.gather: ELEMENTS, gather.scale_rows: ELEMENTS, shaping.input_noise: ELEMENTS,
+    shaping.clip_factor: ONE,
     loss.softmax_link: BY_ROWS, loss.copy_outputs: ELEMENTS, loss.total_weight: ONE,
     loss.weigh_rows: ELEMENTS, step.end_of_step: ONE, dense.dense_collect: COLUMNS,
     dense.dense_max_norm: COLUMNS,
@@ -101,6 +103,9 @@ def items(real):
         found.append(_product(dense.dense_update, (name, 0), "small", real))
         found += [Item(dense.dense_apply, (name, shaped, real), ELEMENTS) for shaped in (0, 1)]
     found += [Item(step.prepare, ("nesterov", name, real), ONE) for name in SCHEDULES]
+    found += [_small(hidden=name, real=real) for name in ACTIVATIONS]
+    found += [_small(loss=name, real=real) for name in LOSSES]
+    found += [_small(optimizer=name, real=real) for name in OPTIMIZERS]
     for tile in TILES:
         found += [
             _product(factory, arguments, tile, real)
@@ -111,6 +116,12 @@ def items(real):
             )
         ]  # fmt: skip
     return list(dict.fromkeys(found))
+
+
+def _small(*, hidden="tanh", loss="softmax_cross_entropy", optimizer="momentum", real):
+    targets = "classes" if LOSSES[loss].rowwise else "probabilities"
+    threads = small.THREADS[0] * small.THREADS[1]
+    return Item(small.train_small, (hidden, "identity", loss, targets, optimizer, real), threads)
 
 
 def _product(factory, arguments, tile, real):

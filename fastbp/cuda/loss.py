@@ -25,71 +25,78 @@ from fastbp.formulas.losses import (
 
 def elementwise_loss(name, real):
     """A loss that looks at one output at a time: targets (n, n_out), mean over rows and outputs."""
-    loss, dtype, size = LOSSES[name], REAL[real], REAL[real](0).itemsize
-    forward, backward, add_up = part(loss.forward), part(loss.backward), join_sum(real)
-
-    def elementwise_loss(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        shared = cuda.shared.array(SHAPE, dtype)
-        if ctx.halt != 0:
-            return
-        n, option = op.n_out, array(ctx.option, 1, dtype)[0]
-        scale = dtype(1) / dtype(ctx.batch_rows * n)
-        losses = array(ctx.row_losses, ctx.batch_rows, dtype)
-        for block in range(cuda.blockIdx.x * ROWS, ctx.batch_rows, cuda.gridDim.x * ROWS):
-            i, partial = block + cuda.threadIdx.y, dtype(0)
-            if i < ctx.batch_rows:
-                t = array(ctx.targets + data_row(ctx, i) * n * size, n, dtype)
-                z, dz = array(op.y + i * op.z_row, n, dtype), array(op.dz + i * op.z_row, n, dtype)
-                for j in range(cuda.threadIdx.x, n, LANES):
-                    partial += dtype(forward(z[j], t[j], option))
-                    dz[j] = scale * dtype(backward(z[j], t[j], option))
-            total = add_up(shared, partial)
-            if i < ctx.batch_rows and cuda.threadIdx.x == 0:
-                losses[i] = total / dtype(n)
-
-    return elementwise_loss
+    return _loss(elementwise_row(name, real), True, real)
 
 
 def softmax_loss(targets, real):
     """Softmax and cross-entropy; ``targets``: "classes" (n,) int64 or "probabilities" (n, n_out). Mean over
     rows.
     """
-    dtype, add_up, exponentials = REAL[real], join_sum(real), _exponentials(real)
-    target = _target(targets, real)
-    is_class = targets == "classes"
+    return _loss(softmax_row(targets, real), False, real)
 
-    def softmax_loss(op_address, ctx_address):
+
+def _loss(row_loss, over_outputs, real):
+    """The kernel that takes the loss of each row."""
+    dtype = REAL[real]
+
+    def loss(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
         shared = cuda.shared.array(SHAPE, dtype)
         if ctx.halt != 0:
             return
-        n, smoothing = op.n_out, array(ctx.option, 1, dtype)[0]
-        scale = dtype(1) / dtype(ctx.batch_rows)
+        n, option = op.n_out, array(ctx.option, 1, dtype)[0]
+        scale = dtype(1) / dtype(ctx.batch_rows * n if over_outputs else ctx.batch_rows)
         losses = array(ctx.row_losses, ctx.batch_rows, dtype)
         for block in range(cuda.blockIdx.x * ROWS, ctx.batch_rows, cuda.gridDim.x * ROWS):
-            i, partial = block + cuda.threadIdx.y, dtype(0)
+            i = block + cuda.threadIdx.y
             there = i < ctx.batch_rows
-            row = data_row(ctx, i) if there else 0
+            target = ctx.targets, (data_row(ctx, i) if there else 0)
             y = array(op.y + i * op.z_row, n if there else 0, dtype)
             dz = array(op.dz + i * op.z_row, n if there else 0, dtype)
-            largest, total = exponentials(shared, cuda.threadIdx.x, y, dz)
-            log_total = elementary.log(total)
-            if there:
-                for j in range(cuda.threadIdx.x, n, LANES):
-                    t = target(ctx, row, n, j, smoothing)
-                    term = softmax_cross_entropy(y[j] - largest, log_total, t)
-                    if not is_class or smoothing != 0:
-                        partial += term
-                    elif t != 0:
-                        losses[i] = term
-                    dz[j] = scale * softmax_cross_entropy_backward(softmax(dz[j], total), t)
-            if not is_class or smoothing != 0:
-                loss = add_up(shared, partial)
-                if there and cuda.threadIdx.x == 0:
-                    losses[i] = loss
+            found = row_loss(shared, cuda.threadIdx.x, target, n, y, dz, option, scale)
+            if there and cuda.threadIdx.x == 0:
+                losses[i] = found
 
-    return softmax_loss
+    return loss
+
+
+def elementwise_row(name, real):
+    """A function ``loss(shared, lane, target, n, y, dz, option, scale)`` for one row of n logits y.
+
+    Sixteen threads call it, of which `lane` tells one; target: address of all targets, and which row. Where
+    there is no row, y and dz are empty. Writes dz, returns the row's loss.
+    """
+    dtype, size, add_up = REAL[real], REAL[real](0).itemsize, join_sum(real)
+    forward, backward = part(LOSSES[name].forward), part(LOSSES[name].backward)
+
+    @part
+    def elementwise_row(shared, lane, target, n, y, dz, option, scale):
+        t, partial = array(target[0] + target[1] * n * size, y.size, dtype), dtype(0)
+        for j in range(lane, y.size, LANES):
+            partial += dtype(forward(y[j], t[j], option))
+            dz[j] = scale * dtype(backward(y[j], t[j], option))
+        return add_up(shared, partial) / dtype(n)
+
+    return elementwise_row
+
+
+def softmax_row(targets, real):
+    """The same for softmax and cross-entropy; the option is the smoothing of the targets."""
+    dtype, add_up, exponentials = REAL[real], join_sum(real), _exponentials(real)
+    target_of, is_class = _target(targets, real), targets == "classes"
+
+    @part
+    def softmax_row(shared, lane, target, n, y, dz, smoothing, scale):
+        largest, total = exponentials(shared, lane, y, dz)
+        log_total, partial = elementary.log(total), dtype(0)
+        for j in range(lane, y.size, LANES):
+            t = target_of(target, n, j, smoothing)
+            if t != 0 or not is_class:
+                partial += softmax_cross_entropy(y[j] - largest, log_total, t)
+            dz[j] = scale * softmax_cross_entropy_backward(softmax(dz[j], total), t)
+        return add_up(shared, partial)
+
+    return softmax_row
 
 
 def _target(targets, real):
@@ -97,13 +104,13 @@ def _target(targets, real):
     dtype, size = REAL[real], REAL[real](0).itemsize
 
     @part
-    def of_class(ctx, row, n, j, smoothing):
-        here = array(ctx.targets + 8 * row, 1, np.int64)[0] == j
+    def of_class(target, n, j, smoothing):
+        here = array(target[0] + 8 * target[1], 1, np.int64)[0] == j
         return smoothed_target(dtype(1) if here else dtype(0), smoothing, dtype(n))
 
     @part
-    def given(ctx, row, n, j, smoothing):
-        t = array(ctx.targets + row * n * size, n, dtype)
+    def given(target, n, j, smoothing):
+        t = array(target[0] + target[1] * n * size, n, dtype)
         return smoothed_target(t[j], smoothing, dtype(n))
 
     return of_class if targets == "classes" else given

@@ -1,0 +1,203 @@
+"""Many small networks at once on a GPU: `train_small`, a block of threads for each; see ``cuda/small.py``."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from fastbp.cuda import device, small
+from fastbp.cuda.elementwise import ROOM
+from fastbp.formulas.activations import ACTIVATIONS
+from fastbp.formulas.losses import LOSSES
+from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.plan import CHUNK_ROWS, sums_in_chunks
+
+# A launch lasts about this long: rarely enough to cost nothing, often enough to show progress.
+SECONDS_PER_LAUNCH = 0.25
+
+
+class Small(NamedTuple):
+    """A network and how it is trained.
+
+    architecture : plan.Architecture. parameters : array (n_parameters,), changed in place. x, y : data as
+    `Network.check_data` returns them; networks may share them. optimizer : row of ``OPTIMIZERS``; settings :
+    its float64 settings. batch_size, seed, shuffle, careful : as in a plan.
+    """
+
+    architecture: object
+    parameters: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    optimizer: str
+    settings: tuple
+    batch_size: int
+    seed: int
+    shuffle: bool = True
+    careful: bool = True
+
+    @property
+    def kernel(self):
+        """What its kernel is made of: hidden and last activation, loss, kind of targets, optimizer, type."""
+        *hidden, output = self.architecture.activations
+        targets = "classes" if self.y.ndim == 1 else "probabilities"
+        names = hidden[0] if hidden else "identity", output, self.architecture.loss, targets
+        return (*names, self.optimizer, self.architecture.real)
+
+    def places(self):
+        """`small.elements` of it."""
+        architecture = self.architecture
+        keeps_z = [ACTIVATIONS[name].keeps == "z" for name in architecture.activations]
+        n_parameters = architecture.parameter_offsets()[-1]
+        return small.elements(architecture.sizes, keeps_z, n_parameters, self.batch_size)
+
+    def why_not(self):
+        """Why it cannot be trained by one block, as the end of a sentence; None where it can."""
+        architecture = self.architecture
+        if not all(map(architecture.is_dense, range(architecture.n_layers))):
+            return "it has other layers than Dense"
+        if len(set(architecture.activations[:-1])) > 1:
+            return "its hidden layers have different activations"
+        if getattr(architecture, "input_scale", 1.0) != 1 or self.x.dtype != architecture.dtype:
+            return "its inputs are scaled"
+        n_bytes = self.places()[0] * architecture.dtype.itemsize
+        if n_bytes > small.MOST_BYTES:
+            return f"a block's memory has {small.MOST_BYTES} bytes, and a step takes {n_bytes}"
+        return None
+
+
+class Trained(NamedTuple):
+    """What became of a network: the mean loss of each epoch; steps done; whether its loss ceased to be finite.
+
+    If so, its parameters are those from before, and the last loss is the one in question.
+    """
+
+    losses: np.ndarray
+    steps: int
+    diverged: bool
+
+
+def train_small(networks, epochs, show=None):
+    """Train networks side by side, to the bits of each alone on the CPU.
+
+    Parameters
+    ----------
+    networks : list of Small
+        For each `Small.why_not` is None.
+    epochs : int
+    show : callable, optional
+        Called with the number of epochs done, a few times a second.
+
+    Returns
+    -------
+    list of Trained
+    """
+    groups = {}
+    for index, network in enumerate(networks):
+        groups.setdefault(network.kernel, []).append(index)
+    launches = [_Launch(kernel, [networks[i] for i in group]) for kernel, group in groups.items()]
+    done, at_once = 0, 1
+    while done < epochs:
+        now, start = min(at_once, epochs - done), time.perf_counter()
+        for launch in launches:
+            launch.enqueue(now)
+        device.wait()
+        for launch in launches:
+            launch.collect()
+        done += now
+        at_once = max(1, int(now * SECONDS_PER_LAUNCH / max(time.perf_counter() - start, 1e-6)))
+        if show is not None:
+            show(done)
+    trained = [None] * len(networks)
+    for launch, group in zip(launches, groups.values(), strict=True):
+        for index, found in zip(group, launch.finish(), strict=True):
+            trained[index] = found
+    return trained
+
+
+class _Launch:
+    """Networks that one kernel trains, and the device's memory for them."""
+
+    def __init__(self, kernel, networks):
+        self._networks, self._writes, self._used, self._shared = networks, [], 0, {}
+        self._records = np.zeros(len(networks), small.NETWORK)
+        self._at = self._take(self._records.nbytes)
+        self._parameters = [self._describe(*each) for each in zip(self._records, networks, strict=True)]
+        self._memory = device.Memory(self._used)
+        for at, array in self._writes:
+            self._memory.write(at, array)
+        for name in ("layers", "parameters", "settings", "option", "x", "targets", "order", "heads",
+                     "following", "hyper"):  # fmt: skip
+            self._records[name] += self._memory.address
+        n_bytes = max(each.places()[0] for each in networks) * networks[0].architecture.dtype.itemsize
+        self._launch = device.configured(
+            device.kernel(small.train_small, *kernel), len(networks), small.THREADS, n_bytes
+        )
+        self._losses = [[] for _ in networks]
+
+    def _take(self, n_bytes):
+        at, self._used = self._used, -(-(self._used + n_bytes) // 256) * 256
+        return at
+
+    def _place(self, array):
+        """Where an array will lie; the same array once for all networks."""
+        if id(array) not in self._shared:
+            self._shared[id(array)] = self._take(array.nbytes)
+            self._writes.append((self._shared[id(array)], array))
+        return self._shared[id(array)]
+
+    def _describe(self, record, network):
+        """Fill the record of a network, with offsets for addresses; returns where its parameters lie."""
+        architecture, dtype = network.architecture, network.architecture.dtype
+        offsets, (_, row_losses, places) = architecture.parameter_offsets(), network.places()
+        layers = np.zeros(architecture.n_layers, small.LAYER)
+        layers["n_in"], layers["n_out"] = architecture.sizes[:-1], architecture.sizes[1:]
+        layers["use_bias"], layers["w"] = architecture.biases, offsets[:-1]
+        layers["x"], layers["z"], layers["y"], layers["dz"] = zip(*places, strict=True)
+        settings = np.zeros(ROOM)
+        settings[: len(network.settings)] = network.settings
+        states, n = OPTIMIZERS[network.optimizer].states, len(network.x)
+        record["state_bytes"] = state_bytes = -(-offsets[-1] * dtype.itemsize // 16) * 16
+        parameters = record["parameters"] = self._take(state_bytes * (1 + states))
+        self._writes.append((parameters, network.parameters))
+        record["layers"], record["n_layers"] = self._place(layers), architecture.n_layers
+        record["settings"], record["n_parameters"] = self._place(settings), offsets[-1]
+        record["option"] = self._place(np.array([architecture.option], dtype))
+        record["x"], record["targets"] = self._place(network.x), self._place(network.y)
+        record["hyper"], record["row_losses"] = self._take(ROOM * dtype.itemsize), row_losses
+        if network.shuffle:
+            for name in ("order", "heads", "following"):
+                record[name] = self._take(8 * n)
+        record["shuffle"], record["careful"] = network.shuffle, network.careful
+        record["n_rows"], record["batch_size"] = n, network.batch_size
+        chunked = sums_in_chunks(architecture, network.batch_size)
+        record["chunk_rows"] = CHUNK_ROWS if chunked else network.batch_size
+        record["seed"] = np.uint64(network.seed).astype(np.int64)
+        return parameters
+
+    def enqueue(self, epochs):
+        """One launch: so many epochs of every network whose loss is finite."""
+        going = self._records["halt"] == 0
+        self._records["last_epoch"] = self._records["epoch"] + np.where(going, epochs, 0)
+        self._found = np.zeros((len(self._networks), epochs))
+        self._before = self._records["epoch"].copy()
+        self._memory_of_losses = device.Memory(self._found.nbytes)
+        self._records["losses"] = self._memory_of_losses.address + 8 * epochs * np.arange(len(self._networks))
+        self._memory.write(self._at, self._records)
+        self._launch(self._memory.address + self._at, 0)
+
+    def collect(self):
+        """The losses of a launch, and where each network is."""
+        self._memory.read(self._at, self._records)
+        self._memory_of_losses.read(0, self._found)
+        done = self._records["epoch"] - self._before
+        for losses, found, n in zip(self._losses, self._found, done, strict=True):
+            losses += found[:n].tolist()
+
+    def finish(self):
+        """`Trained` of each network; parameters to the host, where they are good."""
+        for at, record, network, losses in zip(
+            self._parameters, self._records, self._networks, self._losses, strict=True
+        ):
+            if not record["halt"]:
+                self._memory.read(at, network.parameters)
+            yield Trained(np.array(losses) / len(network.x), int(record["step"]), bool(record["halt"]))

@@ -1,0 +1,88 @@
+"""Many small networks in one launch: the bits of each alone."""
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp import device_many, plan
+from fastbp.device_many import Small, train_small
+from tests.samples import draw_inputs, draw_targets, make_network
+
+
+def small(net, x, y, optimizer, batch_size=4, **options):
+    """A network as `train_small` takes it, with parameters of its own."""
+    x, y = net.check_data(x, y)
+    return Small(
+        net.architecture, net.parameters.copy(), x, y, optimizer.formula, optimizer.settings, batch_size,
+        net.seed, **options,
+    )  # fmt: skip
+
+
+def assert_same_as_alone(networks, optimizers, rows=9, epochs=2, **options):
+    """Each ends with the parameters and the losses of `fastbp.train`."""
+    sizes, loss = networks[0].architecture.sizes, networks[0].loss_function.name
+    x, y = draw_inputs(rows, sizes[0]), draw_targets(loss, rows, sizes[-1])
+    together = [small(net, x, y, opt, **options) for net, opt in zip(networks, optimizers)]
+    assert [each.why_not() for each in together] == [None] * len(networks)
+    seen = []
+    for net, each, optimizer, found in zip(
+        networks, together, optimizers, train_small(together, epochs, seen.append)
+    ):
+        options = dict(batch_size=each.batch_size, shuffle=each.shuffle)
+        history = fastbp.train(net, x, y, epochs=epochs, optimizer=optimizer, **options)
+        assert found.losses.tolist() == history.loss
+        assert each.parameters.tobytes() == net.parameters.tobytes()
+        assert (found.steps, found.diverged) == (epochs * -(-rows // each.batch_size), False)
+    assert seen[-1] == epochs
+
+
+def test_networks_of_several_sizes_seeds_and_optimizers(device):
+    networks = [
+        make_network([4, hidden, 3], "gelu", "softmax_cross_entropy", seed=hidden) for hidden in (5, 18, 7)
+    ]
+    assert_same_as_alone(networks, [fastbp.Adam(0.01), fastbp.SGD(0.1), fastbp.Adam(0.02)])
+
+
+def test_deep_without_shuffle(device):
+    networks = [fastbp.Network([3, 5, 4, 2], activation="tanh", output_activation="tanh", seed=1)]
+    assert_same_as_alone(networks, [fastbp.SGD(0.1, momentum=0.9)], shuffle=False)
+
+
+def test_one_layer_without_bias_in_float64(device):
+    networks = [fastbp.Network([fastbp.Dense(2, use_bias=False)], inputs=3, dtype="float64", seed=0)]
+    assert_same_as_alone(networks, [fastbp.RMSprop()])
+
+
+def test_chunks(device, monkeypatch):
+    for module in (plan, device_many):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 4)
+    net = fastbp.Network([3, 6, 2], seed=1)
+    assert plan.sums_in_chunks(net.architecture, 13)
+    assert_same_as_alone([net], [fastbp.SGD(0.1)], rows=14, batch_size=13)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # plain Python in the simulator
+def test_one_that_diverges_stops_no_other(device):
+    nets = [make_network([2, 3, 1], seed=seed) for seed in (1, 2)]
+    x, y = draw_inputs(6, 2), draw_targets("mean_squared_error", 6, 1)
+    together = [small(net, x, y, fastbp.SGD(rate)) for net, rate in zip(nets, (1e30, 0.1))]
+    bad, good = train_small(together, 2)
+    assert bad.diverged
+    assert not np.isfinite(bad.losses[-1])
+    assert together[0].parameters.tobytes() == nets[0].parameters.tobytes()
+    assert not good.diverged
+    assert len(good.losses) == 2
+
+
+@pytest.mark.parametrize(
+    ("layers", "why"),
+    [
+        ([fastbp.Dense(3), fastbp.LayerNorm(), fastbp.Dense(1)], "other layers than Dense"),
+        ([fastbp.Dense(3, "tanh"), fastbp.Dense(3, "relu"), fastbp.Dense(1)], "different activations"),
+        ([fastbp.Dense(3000, "tanh"), fastbp.Dense(1)], "memory has 47104 bytes, and a step takes"),
+    ],
+)
+def test_what_a_block_cannot_train(layers, why):
+    net = fastbp.Network(layers, inputs=4, seed=0)
+    x, y = np.zeros((8, 4)), np.zeros((8, 1))
+    assert why in small(net, x, y, fastbp.SGD()).why_not()
