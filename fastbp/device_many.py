@@ -8,7 +8,6 @@ import numpy as np
 from fastbp.cuda import device, small
 from fastbp.cuda.elementwise import ROOM
 from fastbp.formulas.activations import ACTIVATIONS
-from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.plan import CHUNK_ROWS, sums_in_chunks
 
@@ -66,9 +65,9 @@ class Small(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What became of a network: the mean loss of each epoch; steps done; whether its loss ceased to be finite.
+    """What became of a network: the mean loss of each epoch; steps done; whether a loss was not finite.
 
-    If so, its parameters are those from before, and the last loss is the one in question.
+    If so, its parameters are those from before, and that loss is the last one.
     """
 
     losses: np.ndarray

@@ -84,13 +84,18 @@ def _kernel(factory, arguments, activations):
     return dispatcher
 
 
-def compile_ptx(factory, arguments, capability):
-    """The PTX of a kernel for a compute capability such as (9, 0); needs no device."""
-    with _Separate(), _Capability(capability):
-        ptx, _ = cuda.compile(
-            factory(*arguments), ARGUMENTS, device=False, cc=capability, abi="numba", output="ptx"
+def compile_ptx(factory, arguments, *capabilities):
+    """The PTX of a kernel for compute capabilities such as (9, 0), one text for each; needs no device.
+
+    Types are inferred once for all: that takes most of the time. numba-cuda's public `compile` does not.
+    """
+    from numba.cuda import compiler
+
+    with _Separate(), _Capability(capabilities[0]):
+        library, _ = compiler._compile_pyfunc_with_fixup(
+            factory(*arguments), ARGUMENTS, device=False, cc=capabilities[0], abi="numba"
         )
-    return ptx
+        return [library.get_asm_str(cc=capability) for capability in capabilities]
 
 
 class _Separate:

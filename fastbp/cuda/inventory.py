@@ -31,10 +31,10 @@ from fastbp.formulas.schedules import SCHEDULES
 ELEMENTS, COLUMNS, BY_ROWS, ONE = 256, 64, LANES * 8, 1
 
 # Kernels whose arithmetic is float64 even for float32 networks, as on the CPU: settings of an optimizer, sums
-# of losses and weights, lengths of gradients and columns. `small.train_small` does all of that inside.
+# of losses and weights, lengths of gradients and columns.
 IN_FLOAT64 = {
-    small.train_small, step.prepare, step.end_of_step, loss.total_weight, loss.weigh_rows, shaping.clip_factor,
-    dense.dense_collect, dense.dense_max_norm,
+    small.train_small, step.prepare, step.end_of_step, loss.total_weight, loss.weigh_rows,
+    shaping.clip_factor, dense.dense_collect, dense.dense_max_norm,
 }  # fmt: skip
 
 _SINGLE = {
@@ -76,10 +76,11 @@ class Item(NamedTuple):
             dense.dense_forward, dense.dense_backward, dense.dense_gradient, dense.dense_update
         )  # fmt: skip
 
-    def assembled(self, capability):
-        """(PTX, what ptxas makes of it) for a compute capability."""
-        ptx = device.compile_ptx(self.factory, self.arguments, capability)
-        return ptx, assembly.assemble(ptx, capability)
+    def assembled(self, *capabilities):
+        """(compute capability, PTX, what ptxas makes of it) for each; taken apart if it is a product."""
+        texts = device.compile_ptx(self.factory, self.arguments, *capabilities)
+        for capability, ptx in zip(capabilities, texts, strict=True):
+            yield capability, ptx, assembly.assemble(ptx, capability, disassemble=self.is_product)
 
 
 def items(real):
@@ -103,9 +104,10 @@ def items(real):
         found.append(_product(dense.dense_update, (name, 0), "small", real))
         found += [Item(dense.dense_apply, (name, shaped, real), ELEMENTS) for shaped in (0, 1)]
     found += [Item(step.prepare, ("nesterov", name, real), ONE) for name in SCHEDULES]
-    found += [_small(hidden=name, real=real) for name in ACTIVATIONS]
-    found += [_small(loss=name, real=real) for name in LOSSES]
-    found += [_small(optimizer=name, real=real) for name in OPTIMIZERS]
+    # One for each way to keep what the backward needs, each kind of loss, each number of states.
+    found += [_small(hidden=name, real=real) for name in ("tanh", "gelu")]
+    found += [_small(loss=name, real=real) for name in ("huber", "softmax_cross_entropy")]
+    found += [_small(optimizer=name, real=real) for name in ("sgd", "adam", "amsgrad")]
     for tile in TILES:
         found += [
             _product(factory, arguments, tile, real)
@@ -144,7 +146,7 @@ def table(capability=(9, 0), real="float32"):
     name = "FFMA" if real == "float32" else "DFMA"
     yield f"{'kernel, sm_{}{}'.format(*capability):52} registers   shared  stack  occupancy  {name}"
     for item in main_items(real):
-        _, found = item.assembled(capability)
+        ((_, _, found),) = item.assembled(capability)
         share, line = "", f"{item.name:52} {found.registers:9}  {found.shared:7}  {found.stack:5}"
         if item.is_product:
             multiply_adds, all_of_them = assembly.inner_loop(found.sass, name)

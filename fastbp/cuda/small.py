@@ -9,7 +9,7 @@ import numpy as np
 from numba import from_dtype
 
 from fastbp.cuda.device import block_part, cuda
-from fastbp.cuda.elementwise import ROOM, write_hyper
+from fastbp.cuda.elementwise import write_hyper
 from fastbp.cuda.loss import elementwise_row, softmax_row
 from fastbp.cuda.program import REAL
 from fastbp.cuda.rows import LANES, ROWS, SHAPE
@@ -174,7 +174,7 @@ def _shuffle():
 
 
 def _epoch_of_steps(hidden, output, loss, targets, optimizer, real):
-    """A function for the steps of an epoch; returns the number of the last, negative where its loss is bad."""
+    """A function for the steps of an epoch; returns the last one's number, negative if its loss is bad."""
     dtype, over_outputs = REAL[real], not LOSSES[loss].rowwise
     hidden_forward, output_forward = _forward(hidden, real), _forward(output, real)
     slope, hidden_backward, update = (
@@ -270,6 +270,8 @@ def train_small(hidden, output, loss, targets, optimizer, real):
         shared = cuda.shared.array(SHAPE, dtype)
         net = network_of(networks + cuda.blockIdx.x * n_bytes)
         first = cuda.threadIdx.y * LANES + cuda.threadIdx.x
+        if net.halt != 0:
+            return
         parameters = array(net.parameters, net.n_parameters, dtype)
         for e in range(first, net.n_parameters, _IN_A_BLOCK):
             memory[e] = parameters[e]
