@@ -85,7 +85,7 @@ class DevicePlan:
         self.schedule_settings = np.zeros(3 + len(SCHEDULES[schedule].settings) if schedule else 0)
         self.contexts = np.zeros(1, [("epoch", np.int64), ("step", np.int64)])
         self._given, self._loaded, self._stopped, self.halted = {}, None, False, False
-        self.steps_done = 0
+        self.steps_done, self._losses = 0, None
         self._lay_out()
         program = DeviceProgram(self)
         program.write()
@@ -235,14 +235,16 @@ class DevicePlan:
         self._load(n, given)
         record = self._context(n, batch_size)
         losses = np.zeros(max(1, epochs))
-        self._data.write(self._places["losses"], losses)
+        if self._losses is None or self._losses.n_bytes < losses.nbytes:
+            self._losses = device.Memory(losses.nbytes)
+        self._losses.write(0, losses)
         self._memory.write(self._at["settings"], self.settings)
         if len(self.schedule_settings):
             self._memory.write(self._at["schedule"], self.schedule_settings)
         self._memory.write(self._at["context"], record)
         self._enqueue(n, batch_size, given["last_epoch"] - int(self.contexts[0]["epoch"]))
         self._memory.read(self._at["context"], record)
-        self._data.read(self._places["losses"], losses)
+        self._losses.read(0, losses)
         self.contexts["epoch"], self.contexts["step"] = record["epoch"], record["step"]
         self.halted = self._stopped or bool(record["halt"][0])
         if given.get("losses"):
@@ -281,7 +283,7 @@ class DevicePlan:
         for name in ("settings", "hyper", "schedule", "scheduled", "option", "row_scale", "shortening"):
             record[name] = self.address(name)
         record["order"] = base + places["order"] if given.get("order") else 0
-        record["row_losses"], record["losses"] = self.address("row_losses"), base + places["losses"]
+        record["row_losses"], record["losses"] = self.address("row_losses"), self._losses.address
         record["outputs"] = base + places["outputs"]
         record["n_rows"], record["batch_size"], record["groups"] = n, batch_size, len(self.settings)
         record["chunk_rows"] = CHUNK_ROWS if self.chunked else self.batch_size
@@ -300,13 +302,12 @@ class DevicePlan:
     def _load(self, n, given):
         """Send the data, unless the device has them."""
         key = tuple(given.get(name) for name in ("x", "targets", "weights", "by_class", "n_rows"))
-        epochs = given["last_epoch"] - given["first_epoch"]
-        if self._loaded == key and epochs <= self._most_epochs and self.task == "train":
+        if self._loaded == key and self.task == "train":
             return
         dtype, sizes = self.architecture.dtype, self.architecture.sizes
         is_class = LOSSES[self.architecture.loss].rowwise and self.targets == "classes"
         kind = np.uint8 if self.data == "bytes" else dtype
-        parts = {"x": (n * sizes[0], kind), "losses": (max(1, epochs), np.float64)}
+        parts = {"x": (n * sizes[0], kind)}
         outputs = {"predict": sizes[-1], "logits": sizes[-1], "gradient": sizes[0]}.get(self.task, 0)
         parts["outputs"] = n * outputs, dtype
         if given.get("targets"):
@@ -324,7 +325,7 @@ class DevicePlan:
         for name in ("x", "targets", "weights", "by_class", "class_starts"):
             if name in parts and given.get(name):
                 self._data.write(self._places[name], _host(given[name], *parts[name]))
-        self._loaded, self._most_epochs = key, epochs
+        self._loaded = key
 
 
 class _Runner:
