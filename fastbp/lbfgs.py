@@ -79,7 +79,7 @@ def train_whole_batch(network, optimizer, x, y, weights, held_out, epochs, histo
         gtol=optimizer.gradient_tolerance, ftol=optimizer.loss_tolerance,
     )  # fmt: skip
     try:
-        with network._plan("gradient", n, history.threads, **_options(y, weights)) as plan:
+        with network._plan("gradient", n, history.threads, **_options(x, y, weights)) as plan:
             minimize(
                 loss_and_gradient, network.parameters.astype(np.float64), jac=True, method="L-BFGS-B",
                 callback=after_iteration, options=options,

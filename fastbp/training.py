@@ -14,7 +14,7 @@ from .history import History
 from .interrupts import Interrupts, run_in_team
 from .lbfgs import minimizer, train_whole_batch
 from .metrics import as_metrics
-from .network import Network
+from .network import Network, _options
 from .optimizers import LBFGS, as_optimizer
 from .plan import Plan, automatic_threads
 from .progress import Bar, Table
@@ -72,6 +72,7 @@ def train(
     network : Network
         Its parameters are changed in place.
     x : array-like (n, n_inputs)
+        Of uint8, or of the network's dtype, arrays are used where they are, memory-mapped ones too.
     y : array-like
         Targets of the network's loss, see `Network.loss`.
     epochs : int
@@ -132,7 +133,8 @@ def train(
         Where the gradient of all parameters together is longer than this, it is shortened to it, as by
         PyTorch's clip_grad_norm_. Not together with `clip_value`.
     input_noise : float
-        Standard deviation of normal noise that is added to the inputs, others in each step.
+        Standard deviation of normal noise that is added to the inputs, others in each step; after the
+        network's `input_scale`.
     gradient_noise : float
         The same for the gradient (Neelakantan et al., 2015), after penalties and clipping. Noise is a
         function of `seed`, the step and the place, so threads change no bit of it. No draw is beyond 5.42
@@ -189,9 +191,9 @@ def train(
         raise ValueError('device "cuda" is not there yet; "cpu" is')
     checkpoint = None if resume is None else read_checkpoint(resume, network)
     seed = checks.seed(seed) if seed is not None else checkpoint.seed if checkpoint else network.seed
-    x, y = network.check_data(x, y)
+    x, y = network.check_data(x, y, keep_bytes=True)
     x, y, sample_weight, held_out = _hold_out(network, x, y, sample_weight, validation, seed)
-    rows = _Rows(network, y, sample_weight, class_weight, sampling, shuffle)
+    rows = _Rows(network, x, y, sample_weight, class_weight, sampling, shuffle)
     if metrics and not held_out:
         raise ValueError("metrics are measured on validation rows; give validation=")
     n = len(x)
@@ -206,8 +208,7 @@ def train(
     rates = Rates(optimizer, network, epochs, -(-n // batch_size))
     plan = Plan(
         network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
-        materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
-        shaping=shaping, **rows.options,
+        materialise=materialise, shaping=shaping, **rates.options, **rows.options,
     )  # fmt: skip
     order, row_losses = np.arange(n), np.empty(batch_size, network.dtype)
     rates.set(plan)
@@ -254,7 +255,7 @@ def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):
 class _Rows:
     """How much each row counts, and how often it comes."""
 
-    def __init__(self, network, y, sample_weight, class_weight, sampling, shuffle):
+    def __init__(self, network, x, y, sample_weight, class_weight, sampling, shuffle):
         loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
         self.weights = row_weights(sample_weight, class_weight, y, loss, n_outputs, network.dtype)
         self._by_class = None
@@ -263,7 +264,7 @@ class _Rows:
             if not shuffle:
                 raise ValueError("sampling draws the rows of an epoch, so shuffle must be True; got False")
             self._by_class = rows_by_class(labels_of(y, loss, "sampling"))
-        self.options = {} if self.weights is None else {"weighted": True}
+        self.options = _options(x, y, self.weights)
         self.identity = {
             "sampling": sampling, "weights": None if self.weights is None else fingerprint(self.weights)
         }  # fmt: skip
@@ -505,7 +506,7 @@ def _hold_out(network, x, y, weights, validation, seed):
                 f"got {len(validation)} things"
             )
         try:
-            held_out = network.check_data(*validation[:2])
+            held_out = network.check_data(*validation[:2], keep_bytes=True)
             return x, y, weights, (*held_out, network._check_weights(*validation[2:] or [None], held_out[1]))
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation: {error}") from None
