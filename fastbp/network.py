@@ -265,11 +265,12 @@ class Network:
 
         Parameters
         ----------
-        x, y, sample_weight : see `loss`; metrics count every row the same
+        x, y, sample_weight : see `loss`; metrics count rows by their weights too, as scikit-learn's do
         metrics : sequence of str or callable, optional
             Names in ``fastbp.metrics.METRICS``, "top_3_accuracy" and the like, or functions (targets,
             predictions) -> float, which are given the targets as kernels take them and the predictions
-            (n, n_outputs). By default accuracy where the targets are classes, signs or zeros and ones: the
+            (n, n_outputs), and weights as ``sample_weight=`` if they have a parameter of that name. By
+            default accuracy where the targets are classes, signs or zeros and ones: the
             share of rows (of outputs, where each is a yes or no of its own) that are predicted right.
 
         Returns
@@ -294,7 +295,7 @@ class Network:
         metrics = as_metrics(metrics, self.loss_function.formula)
         x, y = self.check_data(x, y, keep_bytes=True)
         weights = self._check_weights(sample_weight, y)
-        return {"loss": self._loss(x, y, weights), **self._measure(metrics, x, y)}
+        return {"loss": self._loss(x, y, weights), **self._measure(metrics, x, y, weights)}
 
     def compiled(self, optimizer=None, *, batch_size=1):
         """Functions for your own ``@numba.njit`` code: prediction and, with an optimizer, a step of training.
@@ -450,11 +451,11 @@ class Network:
             losses = _run_over(plan, self, x, y, weights=weights)
         return float(losses[0] / len(x))
 
-    def _measure(self, metrics, x, y):
-        """Values of metrics, a dict, on rows and targets that were checked."""
+    def _measure(self, metrics, x, y, weights=None):
+        """Values of metrics, a dict, on rows, targets and weights that were checked."""
         if not metrics:
             return {}
-        return measure(metrics, self.loss_function.formula, y, self._outputs("predict", x))
+        return measure(metrics, self.loss_function.formula, y, self._outputs("predict", x), weights)
 
     def _plan(self, task, rows, threads, **options):
         """A plan, taken out of those kept while in use, so that threads of the caller do not share one."""

@@ -89,7 +89,7 @@ def train(
     validation : float, (x, y) or (x, y, sample_weight), optional
         Rows to measure the loss on after each epoch: a share of the rows, drawn by `seed` and not trained on,
         or rows and targets of their own. A share copies the rows; arrays larger than memory want the pair.
-        Where rows have sample weights, the loss counts them by these here too.
+        Where rows have sample weights, loss and metrics count them by these here too.
     metrics : sequence of str or callable
         What else to measure on the validation rows, see `Network.evaluate`.
     early_stopping : EarlyStopping, optional
@@ -459,7 +459,7 @@ class Training:
         history.learning_rate.append(self.learning_rate)
         if self.validates:
             history.validation_loss.append(self.network._loss(*self._held_out))
-            for name, value in self.network._measure(self._metrics, *self._held_out[:2]).items():
+            for name, value in self.network._measure(self._metrics, *self._held_out).items():
                 history.metrics[name].append(value)
         if self._rates.plateau:
             self._rates.adapt(self._plan, history)
