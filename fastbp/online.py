@@ -129,7 +129,7 @@ class OnlineTrainer:
     @property
     def learning_rate(self):
         """The optimizer's, as its schedule has it in the latest step; may be set."""
-        return self._rates.at_end_of(self._plan, self.steps)
+        return self._rates.at_end_of(self._plan, self.steps, self.steps)
 
     @learning_rate.setter
     def learning_rate(self, value):
