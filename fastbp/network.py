@@ -297,7 +297,7 @@ class Network:
         weights = self._check_weights(sample_weight, y)
         return {"loss": self._loss(x, y, weights), **self._measure(metrics, x, y, weights)}
 
-    def compiled(self, optimizer=None, *, batch_size=1):
+    def compiled(self, optimizer=None, *, batch_size=1, weighted=False):
         """Functions for your own ``@numba.njit`` code: prediction and, with an optimizer, a step of training.
 
         Parameters
@@ -306,12 +306,14 @@ class Network:
             What `step` trains with; a schedule of its must count steps.
         batch_size : int
             Most rows of a `step`.
+        weighted : bool
+            Whether `step` takes weights of rows too, by which their losses are multiplied.
 
         Returns
         -------
         CompiledNetwork
-            ``predict_into(x, y)`` and ``step(x, y)``; neither allocates, and both may be called from compiled
-            code and from Python.
+            ``predict_into(x, y)`` and ``step(x, y)``, or ``step(x, y, weights)``; neither allocates, and both
+            may be called from compiled code and from Python.
 
         Raises
         ------
@@ -340,7 +342,7 @@ class Network:
         """
         from .compiled import compile_network
 
-        return compile_network(self, optimizer, batch_size)
+        return compile_network(self, optimizer, batch_size, weighted)
 
     def save(self, path):
         """Write architecture and parameters to a ``.safetensors`` file; `fastbp.load` reads it.

@@ -194,8 +194,9 @@ class Plan:
         For "gradient": let batch normalisation use the statistics of these rows, as training does.
     staged : bool
         For "predict" and "logits" of one row: the caller writes it where `stage` says.
-    weighted : bool
-        For "train", "gradient" and "loss": rows count by the weights at ``weights`` of the context.
+    weighted : {False, True, "as they are"}
+        For "train", "gradient" and "loss": rows count by the weights at ``weights`` of the context, divided
+        by their mean over the batch or as they are.
     data : {"numbers", "bytes"}
         What lies at ``x`` of the context: numbers of the network's type, or uint8.
     shaping : Shaping, optional
@@ -402,7 +403,10 @@ class Plan:
         one = self._keep(np.ones(1, architecture.dtype))
         ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
         ctx["one"] = one.ctypes.data
-        ctx["row_scale"] = [self._keep(aligned_zeros(64)).ctypes.data for _ in range(threads)]
+        factors = [self._keep(aligned_zeros(64)) for _ in range(threads)]
+        ctx["row_scale"] = [each.ctypes.data for each in factors]
+        for each in factors:
+            each.view(np.float64)[0] = 1.0
         ctx["clip"] = ctx["row_scale"] + 8
         ctx["scratch"] = [self._keep(clean_workspace(scratch)).ctypes.data for _ in range(threads)]
         hyper = elementwise.ROOM * self._size
@@ -415,7 +419,7 @@ class Plan:
         """(operations, sections) of one thread; packing is the first section, unpacking the last."""
         program = Program(self, thread, workspace)
         self._emit_packing(program)
-        if self._weighted:
+        if self._weighted is True:
             program.emit(loss.total_weight)
             program.end_section(by_rows=False)
         self._emit_forward(program)

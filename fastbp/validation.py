@@ -396,7 +396,7 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     return t
 
 
-def weights(name, values, n, dtype):
+def weights(name, values, n, dtype, *, all_may_be_0=False):
     """Check weights: how much each of n things counts.
 
     Parameters
@@ -406,6 +406,7 @@ def weights(name, values, n, dtype):
     values : array-like (n,)
     n : int
     dtype : numpy.dtype
+    all_may_be_0 : bool
 
     Returns
     -------
@@ -417,14 +418,14 @@ def weights(name, values, n, dtype):
     TypeError
         If they are no numbers.
     ValueError
-        If there are not n of them, one is negative or not finite in `dtype`, or all are 0.
+        If there are not n of them, one is negative or not finite in `dtype`, or all are 0 and may not be.
     """
     a = _numbers(name, values)
     if a.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},); got {a.shape}")
     w = _finite(name, a, dtype)
     _refuse_first(w < 0, f"{name} must be at least 0", a)
-    if not w.any():
+    if not all_may_be_0 and not w.any():
         raise ValueError(f"{name} must not be 0 everywhere")
     return w
 
