@@ -15,6 +15,7 @@ from .rates import single_steps
 from .shaping import shaping_of
 from .training import SECONDS_INLINE, DivergenceError
 
+_NEVER = object()
 _FEW = 32  # so many numbers are summed faster than they are looked at one by one
 
 
@@ -123,6 +124,7 @@ class OnlineTrainer:
             weighted="as they are" if self._weighted else False,
         )  # fmt: skip
         self._targets = targets
+        self._no_weight = _NEVER if self._weighted else None  # the weight that needs no look
         at = plan.contexts.dtype.fields["epoch"][1]
         self._epochs = [
             ctypes.c_int64.from_address(address + at) for address in plan.contexts["address"].tolist()
@@ -193,8 +195,12 @@ class OnlineTrainer:
         shortest way.
         """
         fits = type(x) is np.ndarray and x.shape == self._row.shape and x.dtype == self._dtype
-        plain = sample_weight is None and not self._weighted
-        if fits and self._takes(y) and _all_finite(x) and (plain or self._takes_weight(sample_weight)):
+        if (
+            fits
+            and self._takes(y)
+            and _all_finite(x)
+            and (sample_weight is self._no_weight or self._takes_weight(sample_weight))
+        ):
             self._row[...] = x
             if not self._set_to_one_row:
                 self._point_to_one_row()

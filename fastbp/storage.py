@@ -180,7 +180,7 @@ def _read_description(text):
         dtype = validation.real_dtype(description["dtype"])
         inputs = validation.positive_integer("inputs", description["inputs"])
         place(described, inputs)
-        scale = validation.input_scale(description["input_scale"], dtype)
+        scale = validation.input_scale(description.get("input_scale", 1.0), dtype)
         seed = validation.seed(description["seed"])
         if not described:
             raise ValueError("it has no layer")
