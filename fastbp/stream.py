@@ -54,7 +54,7 @@ class Stream:
         self, network, chunks, batch_size, epochs, *, sample_weight, class_weight, sampling, shuffle,
         validation, seed,
     ):  # fmt: skip
-        self._open, once = _opener(chunks)
+        self._chunks, self._open, once = _opener(chunks)
         if once and epochs is not None and epochs > 1:
             raise ValueError(
                 f"an iterator can be run through once, so epochs must be 1; got {epochs}: for more give a "
@@ -66,7 +66,7 @@ class Stream:
         self.held_out = None if validation is None else given_rows(network, validation)
         self._network, self._class_weight, self._shuffle, self._seed = network, class_weight, shuffle, seed
         self._order, self._losses, self.options, self._first = np.empty(0, np.int64), np.zeros(1), {}, None
-        self.begin(0)
+        self._epoch = self._number = 0
         first = self.next_chunk()
         if first is None:
             raise ValueError("a stream must have chunks (x, y); this one has none")
@@ -214,14 +214,15 @@ class StreamTraining(Training):
 
 
 def _opener(chunks):
-    """(a function that returns a fresh iterator of chunks, whether it can be called once only)."""
+    """(an iterator of chunks, a function that returns a fresh one, whether there is none but the first)."""
     if hasattr(chunks, "__array__") or hasattr(chunks, "tocsr") or isinstance(chunks, (str, bytes, dict)):
         raise TypeError(
             "train needs y, the targets of x, or in place of both a stream of chunks (x, y); "
             f"got a {type(chunks).__name__} without y"
         )
     if hasattr(chunks, "__iter__"):
-        return (lambda: iter(chunks)), iter(chunks) is chunks
+        first = iter(chunks)
+        return first, lambda: iter(chunks), first is chunks
     if not callable(chunks):
         raise TypeError(
             "without y, x must be a stream: chunks (x, y) from an iterator, from an object to be iterated "
@@ -234,7 +235,7 @@ def _opener(chunks):
             raise TypeError(f"the function must return an iterator of chunks; got a {type(made).__name__}")
         return iter(made)
 
-    return fresh, False
+    return fresh(), fresh, False
 
 
 def _refuse_what_needs_all_rows(batch_size, sample_weight, class_weight, sampling, validation):

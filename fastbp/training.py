@@ -156,8 +156,8 @@ def train(
         is of another training; nothing is changed then, unless by chunks of a stream before the bad one.
     DivergenceError
         If the loss or the weights became infinite or NaN. The network has the weights from before the
-        epoch, or before the compiled call where short epochs are run several in a call; from a few epochs
-        before where a call is too short for a look at the weights.
+        epoch (of a stream: the chunk), or before the compiled call where short epochs are run several in a
+        call; from a few of them before where a call is too short for a look at the weights.
     OSError
         If a checkpoint cannot be read or written.
 
