@@ -250,7 +250,7 @@ class Network:
         """
         x, y = self.check_data(x, y, keep_bytes=True)
         weights, n = self._check_weights(sample_weight, y), len(x)
-        threads = automatic_threads(self.architecture.multiply_adds(n))
+        threads = automatic_threads(self.architecture.multiply_adds(n), steps=1)
         flat, d_inputs = np.empty_like(self.parameters), np.empty(x.shape, self.dtype)
         options = _options(x, y, weights) | dict(inputs=True)
         if validation.boolean("batch_statistics", batch_statistics):
@@ -437,7 +437,7 @@ class Network:
         n = len(rows)
         out = np.empty((n, n_outputs), self.dtype)
         few = n <= FEW_ROWS
-        threads = 1 if few else automatic_threads(self.architecture.multiply_adds(n) // 3)
+        threads = 1 if few else automatic_threads(self.architecture.multiply_adds(n) // 3, steps=1)
         options = dict(unpacked=few, **_form(rows))
         with self._plan(task, FEW_ROWS if few else 2**31 - 1, threads, **options) as plan:
             plan.set(batch_size=n, not_finite=0)
@@ -447,7 +447,7 @@ class Network:
         return out[0] if np.ndim(x) == 1 and n_inputs != 1 else out
 
     def _loss(self, x, y, weights=None):
-        threads = automatic_threads(self.architecture.multiply_adds(len(x)) // 3)
+        threads = automatic_threads(self.architecture.multiply_adds(len(x)) // 3, steps=1)
         with self._plan("loss", 2**31 - 1, threads, **_options(x, y, weights)) as plan:
             plan.set(batch_size=len(x))
             losses = _run_over(plan, self, x, y, weights=weights)

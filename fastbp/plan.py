@@ -39,6 +39,9 @@ _WITHOUT_TYPE = (team.barrier, elementwise.scheduled_settings, shaping.clip_fact
 # cores.
 WORK_PER_THREAD = 500_000
 
+# And multiply-adds in all: to start threads takes as long as a core takes for half of these.
+WORK_WORTH_A_START = 25_000_000
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -152,9 +155,15 @@ def splits_columns(architecture, batch_size, threads):
     return 1 < threads <= vectors and max(n_in, n_out) > 2 * batch_size and n_in * n_out > 8_000
 
 
-def automatic_threads(multiply_adds):
-    """Threads for a step of so many multiply-adds: one for each portion of work, at most our cores."""
-    return max(1, min(available_cores(), multiply_adds // WORK_PER_THREAD))
+def automatic_threads(multiply_adds, steps=None):
+    """Threads for steps of so many multiply-adds: one for each portion of work, at most our cores.
+
+    steps : how many there are, if they are few: a thread must be worth its start, too.
+    """
+    threads = multiply_adds // WORK_PER_THREAD
+    if steps is not None:
+        threads = min(threads, steps * multiply_adds // WORK_WORTH_A_START)
+    return max(1, min(available_cores(), threads))
 
 
 def available_cores():
