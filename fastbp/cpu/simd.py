@@ -322,7 +322,7 @@ def sum16(real):
 
 @cache
 def max16(real):
-    """``max16(address, n)``: the largest of n elements at an address; not to be relied on where one is NaN."""
+    """``max16(address, n)``: the largest of n elements at an address, none of which is NaN."""
 
     def larger(builder, a, b):
         return builder.select(builder.fcmp_ordered(">", a, b), a, b)  # as x86's max does it: one instruction
