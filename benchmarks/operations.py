@@ -139,7 +139,7 @@ class Alone:
             context[field] = 0
         context["rows"], context["address"] = self.rows, self._context.ctypes.data
         context["program"] = self._operations.ctypes.data
-        self._sections = np.array([(0, times, 0), (0, 0, 0)], SECTION)
+        self._sections = np.array([(0, times, 0, 0), (0, 0, 0, 0)], SECTION)
         self._run = team.function(cache.address(step.run_section))
 
     def seconds(self, *, before=None):
@@ -168,7 +168,7 @@ def operation_seconds(plan, seconds=0.05, steps=10):
     program, sections = plan._programs[0]
     context, call = plan.contexts[0], team.function(cache.address(step.run_section))
     here, clock = int(context["address"]), time.perf_counter
-    single = np.array([*((i, i + 1, 0) for i in range(len(program))), (0, 0, 0)], SECTION)
+    single = np.array([*((i, i + 1, 0, 0) for i in range(len(program))), (0, 0, 0, 0)], SECTION)
     *each, nothing = _addresses(single).tolist()
     best, calling, done, end = np.full(len(program), np.inf), np.inf, 0, clock() + seconds
     n, size = int(context["batch_rows"]), int(context["block_rows"])

@@ -42,6 +42,9 @@ WORK_PER_THREAD = 500_000
 # And multiply-adds in all: to start threads takes as long as a core takes for half of these.
 WORK_WORTH_A_START = 25_000_000
 
+# Multiply-adds of a step, about half a millisecond, that is given up midway when somebody wishes to stop.
+WORK_TO_GIVE_UP = 25_000_000
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -434,7 +437,15 @@ class Plan:
         self._emit_forward(program)
         if self.task in ("train", "gradient"):
             self._emit_backward(program, inputs)
-        program.end_section(by_rows=True)
+        # A long step may be given up in phase 1, unless statistics have already followed its rows.
+        architecture = self.architecture
+        long = architecture.multiply_adds(self.batch_size) > WORK_TO_GIVE_UP
+        apart = not any(operation.needs_all_rows for operation in architecture.operations)
+        gives_up = self.task == "train" and long and apart
+        program.end_section(by_rows=True, gives_up=gives_up)
+        program.wait()
+        if gives_up:
+            program.end_section(by_rows=False, gives_up=True)
         self._emit_phase_two(program, materialise)
         self._emit_unpacking(program)
         return np.array(program.operations, OPERATION).reshape(-1), np.array(program.sections, SECTION)
@@ -517,7 +528,6 @@ class Plan:
 
     def _emit_phase_two(self, program, materialise):
         """Phase 2, by tiles of the weights: gradients over the whole batch, and the update."""
-        program.wait()
         clips_norm = self._shaping is not None and self._shaping.clip_norm > 0
         if clips_norm:
             self._emit_clipping(program)
@@ -798,7 +808,7 @@ class Plan:
         context = self.contexts[:1].copy()
         context["address"], context["program"] = context.ctypes.data, operations.ctypes.data
         context["host"] = vector.ctypes.data
-        whole = np.array((0, len(operations), 0), SECTION)
+        whole = np.array((0, len(operations), 0, 0), SECTION)
         self._run_section(int(context["address"][0]), whole.ctypes.data)
 
     def start(self):
@@ -871,9 +881,9 @@ class Program:
         if self.plan.threads > 1:
             self.emit(team.barrier)
 
-    def end_section(self, by_rows):
+    def end_section(self, by_rows, gives_up=False):
         """Let all since the last section be one."""
-        self.sections.append((self._section_start(), len(self.operations), by_rows))
+        self.sections.append((self._section_start(), len(self.operations), by_rows, gives_up))
 
     def _section_start(self):
         return self.sections[-1][1] if self.sections else 0

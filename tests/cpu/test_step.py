@@ -39,7 +39,7 @@ def program(n_rows, batch_size, block_rows, *, threads=1, shuffle=False, whole=0
         "order": np.arange(n_rows), "losses": np.zeros(20), "row_losses": np.arange(batch_size, dtype=float),
         "shared": np.zeros(SHARED.itemsize, np.uint8),
         "operations": np.zeros(3, OPERATION),
-        "sections": np.array([(0, 1, 1), (1, 3, 0)], SECTION),
+        "sections": np.array([(0, 1, 1, 0), (1, 3, 0, 0)], SECTION),
     }  # fmt: skip
     operations = kept["operations"]
     operations["n_in"] = [1, 2, 0]
@@ -139,6 +139,34 @@ def test_stop_ends_after_the_current_step():
     assert contexts["step"][0] == 1
     assert contexts["epoch"][0] == 0
     assert kept["shared"][HALT : HALT + 8].view(np.int64)[0] == 1
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_step_may_be_given_up_in_phase_1(block):
+    contexts, kept = program(n_rows=40, batch_size=40, block_rows=10)
+    kept["operations"]["kernel"][0] = address(stop_in_block, own=stop_in_block)
+    kept["operations"]["m"] = block
+    sections = np.array([(0, 1, 1, 1), (1, 1, 0, 1), (1, 3, 0, 0)], SECTION)
+    contexts["sections"], contexts["n_sections"] = sections.ctypes.data, 3
+    run_epochs(contexts, 0, 5)
+    assert kept["outputs"][0][0] == block + 1, "blocks behind the wish ran"
+    assert not (notes(kept)[:, 4] == 2).any(), "phase 2 ran"
+    assert contexts["step"][0] == contexts["epoch"][0] == 0
+    kept["operations"]["m"] = -1
+    kept["shared"][:] = 0
+    run_epochs(contexts, 0, 1)
+    assert contexts["step"][0] == contexts["epoch"][0] == 1
+
+
+def stop_in_block():
+    """Wish, in block op.m, that the run stops."""
+
+    def stop_in_block(op, ctx):
+        array(ctx.outputs, 1, int64)[0] += 1
+        if ctx.block == op.m:
+            atomic_store(ctx.shared + STOP, 1)
+
+    return kernel(stop_in_block)
 
 
 def test_stop_from_another_thread_is_seen_within_the_call():
