@@ -129,7 +129,7 @@ class Alone:
     def __init__(self, plan, kernel, times=1):
         program, sections = plan._programs[0]
         places = [i for i, each in enumerate(program) if f".{kernel}(" in named(each)]
-        by_rows = next(by_rows for first, last, by_rows in sections.tolist() if first <= places[-1] < last)
+        by_rows = next(by_rows for first, last, by_rows, _ in sections.tolist() if first <= places[-1] < last)
         self._operations, self._context = program[[places[-1]] * times], plan.contexts[:1].copy()
         self._operations["address"] = _addresses(self._operations)
         self.operation, context, self._times = self._operations[0], self._context[0], times
@@ -175,7 +175,7 @@ def operation_seconds(plan, seconds=0.05, steps=10):
     calls = np.ones(len(program))
     while done < steps or clock() < end:
         context["step"] += 1
-        for first, last, by_rows in sections.tolist():
+        for first, last, by_rows, _ in sections.tolist():
             blocks = -(-n // size) if by_rows else 1
             calls[first:last], spent = blocks, np.zeros(len(program))
             for block in range(blocks):
