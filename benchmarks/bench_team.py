@@ -31,7 +31,7 @@ def _seconds(threads, barriers):
         operations = np.zeros(max(1, barriers), OPERATION)
         operations["kernel"] = cache.address(team.barrier)
         plan.set(program=operations.ctypes.data)
-        section = np.array([(0, barriers, 0)], SECTION)
+        section = np.array([(0, barriers, 0, 0)], SECTION)
         run, addresses = team.function(cache.address(step.run_section)), plan.contexts["address"].tolist()
         at = section.ctypes.data
         return least(

@@ -64,7 +64,7 @@ def named(operation):
 @contextmanager
 def running(
     sizes, batch, *, activation="relu", loss="mean_squared_error", targets=None, optimizer="momentum",
-    real="float32", task="train", threads=1, behind_first=None, **options,
+    real="float32", task="train", threads=1, behind_first=None, input_scale=1.0, **options,
 ):  # fmt: skip
     """A plan with data of one batch, after its first step.
 
@@ -73,14 +73,14 @@ def running(
     """
     layers = [Dense(n, activation) for n in sizes[1:-1]] + [Dense(sizes[-1])]
     layers[1:1] = [behind_first] if behind_first else []
-    network = Network(layers, inputs=sizes[0], loss=loss, dtype=real, seed=0)
+    network = Network(layers, inputs=sizes[0], loss=loss, dtype=real, seed=0, input_scale=input_scale)
     random, targets = np.random.default_rng(0), targets or LOSSES[loss].targets
     if task == "train":
         options = dict(optimizer=optimizer) | options
     plan = Plan(network.architecture, task, batch, threads, **_kind(targets), **options)
     y = TARGETS[targets](random, (batch, sizes[-1]))
     arrays = dict(
-        x=random.standard_normal((batch, sizes[0])).astype(real),
+        x=_inputs(random, (batch, sizes[0]), real, **options),
         targets=y.astype(np.int64 if targets == "classes" else real),
         order=random.permutation(batch),
         losses=np.zeros(1),
@@ -96,6 +96,14 @@ def running(
     plan.run()
     yield plan
     del arrays, network  # alive until here: the plan holds bare addresses
+
+
+def _inputs(random, shape, real, data="numbers", **others):
+    return (
+        random.integers(0, 256, shape, np.uint8)
+        if data == "bytes"
+        else random.standard_normal(shape).astype(real)
+    )
 
 
 def _kind(targets):
@@ -121,7 +129,7 @@ class Alone:
     def __init__(self, plan, kernel, times=1):
         program, sections = plan._programs[0]
         places = [i for i, each in enumerate(program) if f".{kernel}(" in named(each)]
-        by_rows = next(by_rows for first, last, by_rows in sections.tolist() if first <= places[-1] < last)
+        by_rows = next(by_rows for first, last, by_rows, _ in sections.tolist() if first <= places[-1] < last)
         self._operations, self._context = program[[places[-1]] * times], plan.contexts[:1].copy()
         self._operations["address"] = _addresses(self._operations)
         self.operation, context, self._times = self._operations[0], self._context[0], times
@@ -131,7 +139,7 @@ class Alone:
             context[field] = 0
         context["rows"], context["address"] = self.rows, self._context.ctypes.data
         context["program"] = self._operations.ctypes.data
-        self._sections = np.array([(0, times, 0), (0, 0, 0)], SECTION)
+        self._sections = np.array([(0, times, 0, 0), (0, 0, 0, 0)], SECTION)
         self._run = team.function(cache.address(step.run_section))
 
     def seconds(self, *, before=None):
@@ -160,14 +168,14 @@ def operation_seconds(plan, seconds=0.05, steps=10):
     program, sections = plan._programs[0]
     context, call = plan.contexts[0], team.function(cache.address(step.run_section))
     here, clock = int(context["address"]), time.perf_counter
-    single = np.array([*((i, i + 1, 0) for i in range(len(program))), (0, 0, 0)], SECTION)
+    single = np.array([*((i, i + 1, 0, 0) for i in range(len(program))), (0, 0, 0, 0)], SECTION)
     *each, nothing = _addresses(single).tolist()
     best, calling, done, end = np.full(len(program), np.inf), np.inf, 0, clock() + seconds
     n, size = int(context["batch_rows"]), int(context["block_rows"])
     calls = np.ones(len(program))
     while done < steps or clock() < end:
         context["step"] += 1
-        for first, last, by_rows in sections.tolist():
+        for first, last, by_rows, _ in sections.tolist():
             blocks = -(-n // size) if by_rows else 1
             calls[first:last], spent = blocks, np.zeros(len(program))
             for block in range(blocks):

@@ -233,11 +233,11 @@ class DevicePlan:
         batch_size = min(self.batch_size, n)
         epochs = given["last_epoch"] - given["first_epoch"]
         self._load(n, given)
-        record = self._context(n, batch_size)
         losses = np.zeros(max(1, epochs))
         if self._losses is None or self._losses.n_bytes < losses.nbytes:
             self._losses = device.Memory(losses.nbytes)
         self._losses.write(0, losses)
+        record = self._context(n, batch_size)
         self._memory.write(self._at["settings"], self.settings)
         if len(self.schedule_settings):
             self._memory.write(self._at["schedule"], self.schedule_settings)

@@ -17,8 +17,9 @@ class Bar:
     def __init__(self, wanted, epochs, n_rows, done=0):
         self._wanted = somebody_watches() if wanted == "auto" else wanted
         self._delay = SECONDS_WITHOUT_PROGRESS if wanted == "auto" else 0.0
-        self._start, self._epochs, self._n_rows = time.perf_counter(), epochs, n_rows
-        self._bar, self._done = None, done * n_rows  # rows of before, where training is resumed
+        self._start, self._epochs = time.perf_counter(), epochs
+        self._total = None if n_rows is None else epochs * n_rows  # of a stream they are not known
+        self._bar, self._done = None, done * (n_rows or 0)  # rows of before, where training is resumed
 
     def show(self, rows, history=None):
         """Draw so many rows done, and what the history says last."""
@@ -28,12 +29,12 @@ class Bar:
             if time.perf_counter() - self._start < self._delay:
                 return
             self._bar = tqdm(
-                total=self._epochs * self._n_rows, initial=self._done, unit=" rows", unit_scale=True,
+                total=self._total, initial=self._done, unit=" rows", unit_scale=True,
                 desc="training", mininterval=0.1,
             )  # fmt: skip
         if history is not None and len(history):
             self._bar.set_postfix(self._latest(history), refresh=False)
-        self._bar.update(min(rows, self._bar.total) - self._bar.n)
+        self._bar.update((rows if self._total is None else min(rows, self._total)) - self._bar.n)
 
     def _latest(self, history):
         shown = {"epoch": f"{len(history)}/{self._epochs}", "loss": f"{history.loss[-1]:.4g}"}

@@ -15,7 +15,7 @@ from .history import History
 from .interrupts import Interrupts, run_in_team
 from .lbfgs import minimizer, train_whole_batch
 from .metrics import as_metrics
-from .network import Network
+from .network import Network, _options
 from .optimizers import LBFGS, as_optimizer
 from .plan import Plan, automatic_threads
 from .progress import Bar, Table
@@ -61,10 +61,11 @@ class DivergenceError(ArithmeticError):
 
 
 def train(
-    network, x, y, *, epochs=10, batch_size=32, optimizer="sgd", shuffle=True, validation=None, metrics=(),
-    early_stopping=None, callbacks=(), checkpoints=None, resume=None, on_divergence="raise", seed=None,
-    threads=None, progress="auto", verbose=False, device="cpu", materialise=False, sample_weight=None,
-    class_weight=None, sampling=None, clip_value=None, clip_norm=None, input_noise=0.0, gradient_noise=0.0,
+    network, x, y=None, *, epochs=None, batch_size=32, optimizer="sgd", shuffle=True, validation=None,
+    metrics=(), early_stopping=None, callbacks=(), checkpoints=None, resume=None, on_divergence="raise",
+    seed=None, threads=None, progress="auto", verbose=False, device="cpu", materialise=False,
+    sample_weight=None, class_weight=None, sampling=None, clip_value=None, clip_norm=None, input_noise=0.0,
+    gradient_noise=0.0,
 ):  # fmt: skip
     """Train a network.
 
@@ -72,11 +73,15 @@ def train(
     ----------
     network : Network
         Its parameters are changed in place.
-    x : array-like (n, n_inputs)
+    x : array-like (n, n_inputs), or a stream
+        Of uint8, or of the network's dtype, arrays are used where they are, memory-mapped ones too. A stream,
+        which stands for y too, is an iterator of chunks, a function that returns one, or an object to be
+        iterated over, such as a list; see Notes.
     y : array-like
         Targets of the network's loss, see `Network.loss`.
-    epochs : int
-        Passes over the rows; where training is resumed, those of before included.
+    epochs : int, optional
+        Passes over the rows; where training is resumed, those of before included. By default 10, and 1 of an
+        iterator, which can be run through once.
     batch_size : int or None
         Rows per step; None, or more than there are, means all of them. A shorter last batch is trained on,
         and averaged over its own size.
@@ -85,11 +90,12 @@ def train(
         `RMSprop`, `Adagrad`, `Adadelta`, `Lion`, `LBFGS`. It may bring a schedule of its learning rate, see
         ``fastbp.schedules``, and settings of single layers.
     shuffle : bool
-        Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number.
+        Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number;
+        in a stream the rows of each chunk.
     validation : float, (x, y) or (x, y, sample_weight), optional
         Rows to measure the loss on after each epoch: a share of the rows, drawn by `seed` and not trained on,
         or rows and targets of their own. A share copies the rows; arrays larger than memory want the pair.
-        Where rows have sample weights, the loss counts them by these here too.
+        Where rows have sample weights, loss and metrics count them by these here too.
     metrics : sequence of str or callable
         What else to measure on the validation rows, see `Network.evaluate`.
     early_stopping : EarlyStopping, optional
@@ -135,7 +141,8 @@ def train(
         Where the gradient of all parameters together is longer than this, it is shortened to it, as by
         PyTorch's clip_grad_norm_. Not together with `clip_value`.
     input_noise : float
-        Standard deviation of normal noise that is added to the inputs, others in each step.
+        Standard deviation of normal noise that is added to the inputs, others in each step; after the
+        network's `input_scale`.
     gradient_noise : float
         The same for the gradient (Neelakantan et al., 2015), after penalties and clipping. Noise is a
         function of `seed`, the step and the place, so threads change no bit of it. No draw is beyond 5.42
@@ -149,11 +156,11 @@ def train(
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of bounds, data do not fit the network, or a checkpoint
-        is of another training; nothing is changed then.
+        is of another training; nothing is changed then, unless by chunks of a stream before the bad one.
     DivergenceError
         If the loss or the weights became infinite or NaN. The network has the weights from before the
-        epoch, or before the compiled call where short epochs are run several in a call; from a few epochs
-        before where a call is too short for a look at the weights.
+        epoch (of a stream: the chunk), or before the compiled call where short epochs are run several in a
+        call; from a few of them before where a call is too short for a look at the weights.
     OSError
         If a checkpoint cannot be read or written.
     RuntimeError
@@ -166,6 +173,15 @@ def train(
     Training a network again goes on from its weights, but is a training of its own: the optimizer's state
     starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.
 
+    A chunk of a stream is ``(x, y)`` or ``(x, y, sample_weight)``, of any number of rows. It is trained on as
+    it comes, in batches of its own rows, the last of which may be shorter, and let go of before the next one
+    is asked for; optimizer and schedule go on from chunk to chunk. An epoch is one run through the stream,
+    its loss the mean over all rows, its time that of waiting for chunks included. All chunks are like the
+    first one: with weights or without, of classes or not, of uint8 or not. Where one does not fit, or the
+    stream raises, the network has the weights from after the chunk before. Validation rows are given, not
+    taken; what needs all rows (`sample_weight`, "balanced", `sampling`, LBFGS) is refused, and schedules of
+    steps need ``total=``. A stream of one chunk is trained to the same bits as its arrays.
+
     Examples
     --------
     >>> import fastbp
@@ -177,58 +193,55 @@ def train(
     """
     if not isinstance(network, Network):
         raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
-    epochs = checks.positive_integer("epochs", epochs)
+    epochs = None if epochs is None else checks.positive_integer("epochs", epochs)
     optimizer = as_optimizer(optimizer)
-    whole_batch = isinstance(optimizer, LBFGS)
-    shuffle = checks.boolean("shuffle", shuffle)
-    materialise = checks.boolean("materialise", materialise)
+    whole_batch, stream = isinstance(optimizer, LBFGS), y is None
+    shuffle, materialise = checks.boolean("shuffle", shuffle), checks.boolean("materialise", materialise)
     metrics = as_metrics(metrics, network.loss_function.formula)
     callbacks = _all_callbacks(early_stopping, callbacks, checkpoints, verbose)
     shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
     if whole_batch:
-        _check_whole_batch(
-            device, callbacks or metrics or resume is not None, shaping or sampling is not None
-        )
+        watched, shaped = callbacks or metrics or resume is not None, shaping or sampling is not None
+        _check_whole_batch(device, watched, shaped, stream)
     checks.known_name("on_divergence", on_divergence, ("raise", "continue"))
     if progress != "auto":
         progress = checks.boolean("progress", progress)
     checks.device(device)
     checkpoint = None if resume is None else read_checkpoint(resume, network)
     seed = checks.seed(seed) if seed is not None else checkpoint.seed if checkpoint else network.seed
-    x, y = network.check_data(x, y)
-    x, y, sample_weight, held_out = _hold_out(network, x, y, sample_weight, validation, seed)
-    rows = _Rows(network, y, sample_weight, class_weight, sampling, shuffle)
-    if metrics and not held_out:
+    rows = dict(sample_weight=sample_weight, class_weight=class_weight, sampling=sampling, shuffle=shuffle)
+    rows |= dict(validation=validation, seed=seed)
+    if stream:
+        from .stream import Stream, StreamTraining
+
+        data = Stream(network, x, batch_size, epochs, **rows)
+    else:
+        data = _Rows(network, x, y, None if whole_batch else batch_size, epochs, **rows)
+    if metrics and not data.held_out:
         raise ValueError("metrics are measured on validation rows; give validation=")
-    n = len(x)
-    batch_size = n if batch_size is None or whole_batch else checks.positive_integer("batch_size", batch_size)
-    batch_size = min(n, batch_size)
-    work = network.architecture.multiply_adds(batch_size)
+    work = network.architecture.multiply_adds(data.batch_size)
     threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
     new_plan = partial(Plan, threads=threads) if device == "cpu" else _device_plan()
 
     if whole_batch:
-        history, bar = History(threads=threads), Bar(progress, epochs, n)
-        return train_whole_batch(network, optimizer, x, y, rows.weights, held_out, epochs, history, bar)
-    rates = Rates(optimizer, network, epochs, -(-n // batch_size))
+        history, bar = History(threads=threads), Bar(progress, data.epochs, data.n)
+        return train_whole_batch(network, optimizer, data, history, bar)
+    rates = Rates(optimizer, network, data.epochs, data.steps)
     plan = new_plan(
-        network.architecture, "train", batch_size, optimizer=optimizer.formula,
-        materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
-        shaping=shaping, **rows.options,
+        network.architecture, "train", data.batch_size, optimizer=optimizer.formula,
+        materialise=materialise, shaping=shaping, **rates.options, **data.options,
     )  # fmt: skip
-    order, row_losses = np.arange(n), np.empty(batch_size, network.dtype)
+    row_losses = np.empty(data.batch_size, network.dtype)
     rates.set(plan)
     plan.set(
-        x=x.ctypes.data, targets=y.ctypes.data, n_rows=n, order=order.ctypes.data if shuffle else 0,
-        row_losses=row_losses.ctypes.data, shuffle=shuffle, seed=np.uint64(seed).astype(np.int64),
-        epoch=0, step=0, careful=on_divergence == "raise",
+        row_losses=row_losses.ctypes.data, seed=np.uint64(seed).astype(np.int64), epoch=0, step=0,
+        careful=on_divergence == "raise",
     )  # fmt: skip
-    rows.set(plan)
-    training = Training(
-        network, plan, rates, x, y, epochs=epochs, held_out=held_out, metrics=metrics, callbacks=callbacks,
-        identity=dict(seed=seed, shuffle=shuffle, batch_size=batch_size, optimizer=optimizer)
-        | dict(regularisation=repr(shaping), **rows.identity),
-        looks=on_divergence == "raise",
+    data.set(plan)
+    identity = dict(seed=seed, shuffle=shuffle, batch_size=data.batch_size, regularisation=repr(shaping))
+    training = (StreamTraining if stream else Training)(
+        network, plan, rates, data, metrics=metrics, callbacks=callbacks, looks=on_divergence == "raise",
+        identity=identity | dict(optimizer=repr(optimizer)),
     )  # fmt: skip
     training._run(checkpoint, progress)
     return training.history
@@ -241,11 +254,13 @@ def _device_plan():
     return DevicePlan
 
 
-def _check_whole_batch(device, watched, shaped):
+def _check_whole_batch(device, watched, shaped, stream):
     """Raise where SciPy is missing, or what it does not do is asked for."""
     minimizer()  # says so where it is missing
     if device != "cpu":
         raise ValueError(f'LBFGS is run by SciPy on the CPU; got device="{device}"')
+    if stream:
+        raise ValueError("LBFGS needs all rows at once, so it cannot train on a stream")
     if watched:
         raise ValueError(
             "LBFGS is run by SciPy: it takes no callbacks, metrics, early stopping, table or checkpoints"
@@ -268,24 +283,54 @@ def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):
 
 
 class _Rows:
-    """How much each row counts, and how often it comes."""
+    """The rows of a training that are all there: what to train on, how much each counts, how often it comes.
 
-    def __init__(self, network, y, sample_weight, class_weight, sampling, shuffle):
+    Attributes
+    ----------
+    x, y, weights : arrays
+        Weights may be None.
+    held_out : (x, y, weights) or None
+        Rows to validate on.
+    n, steps : int
+        Rows and steps of an epoch.
+    batch_size, epochs : int
+    options : dict
+        What the plan must know.
+    """
+
+    def __init__(
+        self, network, x, y, batch_size, epochs, *, sample_weight, class_weight, sampling, shuffle,
+        validation, seed,
+    ):  # fmt: skip
+        x, y = network.check_data(x, y, keep_bytes=True)
+        x, y, weights, self.held_out = _hold_out(network, x, y, sample_weight, validation, seed)
         loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
-        self.weights = row_weights(sample_weight, class_weight, y, loss, n_outputs, network.dtype)
+        self.weights = weights = row_weights(weights, class_weight, y, loss, n_outputs, network.dtype)
         self._by_class = None
         if sampling is not None:
             checks.known_name("sampling", sampling, ("balanced",))
             if not shuffle:
                 raise ValueError("sampling draws the rows of an epoch, so shuffle must be True; got False")
             self._by_class = rows_by_class(labels_of(y, loss, "sampling"))
-        self.options = {} if self.weights is None else {"weighted": True}
-        self.identity = {
-            "sampling": sampling, "weights": None if self.weights is None else fingerprint(self.weights)
+        self.x, self.y, self.n, self.epochs, self._sampling = x, y, len(x), epochs or 10, sampling
+        wanted = self.n if batch_size is None else checks.positive_integer("batch_size", batch_size)
+        self.batch_size = min(self.n, wanted)
+        self.steps, self.options = -(-self.n // self.batch_size), _options(x, y, weights)
+        self._order = np.arange(self.n) if shuffle else None
+
+    @property
+    def identity(self):
+        """What must be the same where a training is resumed, by name: a dict of JSON values."""
+        return {
+            "number of rows": self.n, "data": fingerprint(self.x, self.y), "sampling": self._sampling,
+            "weights": None if self.weights is None else fingerprint(self.weights),
         }  # fmt: skip
 
     def set(self, plan):
-        """Tell the plan's program where the weights and the classes are."""
+        """Tell the plan's program where the rows are, their weights and classes."""
+        plan.set(x=self.x.ctypes.data, targets=self.y.ctypes.data, n_rows=self.n, order=0, shuffle=False)
+        if self._order is not None:
+            plan.set(order=self._order.ctypes.data, shuffle=True)
         if self.weights is not None:
             plan.set(weights=self.weights.ctypes.data)
         if self._by_class is not None:
@@ -316,13 +361,13 @@ class Training:
         Whether it goes on from a checkpoint.
     """
 
-    def __init__(self, network, plan, rates, x, y, *, epochs, held_out, metrics, callbacks, identity, looks):
-        self.network, self.epochs, self.failed = network, epochs, False
+    def __init__(self, network, plan, rates, data, *, metrics, callbacks, identity, looks):
+        self.network, self.epochs, self.failed = network, data.epochs, False
         self.history = History(threads=plan.threads)
-        self.validates, self.metric_names = held_out is not None, [metric.name for metric in metrics]
+        self.validates, self.metric_names = data.held_out is not None, [metric.name for metric in metrics]
         self.history.metrics.update({name: [] for name in self.metric_names})
-        self._plan, self._rates, self._x, self._y = plan, rates, x, y
-        self._held_out, self._metrics = held_out, metrics
+        self._plan, self._rates, self._data, self._n = plan, rates, data, data.n
+        self._held_out, self._metrics = data.held_out, metrics
         self._callbacks, self._identity, self._looks = callbacks, identity, looks
         self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
         self._started, self.resumed = [], False
@@ -341,7 +386,7 @@ class Training:
         May be set for the epochs to come: that of each layer changes by the same factor, and a compiled
         schedule begins from it.
         """
-        return self._rates.at_end_of(self._plan, self.epoch)
+        return self._rates.at_end_of(self._plan, self.epoch, self._steps())
 
     @learning_rate.setter
     def learning_rate(self, value):
@@ -350,16 +395,19 @@ class Training:
     @property
     def at_an_end(self):
         """Whether the optimizer is where the history is, rather than some epochs or steps ahead."""
-        context, steps = self._plan.contexts[0], -(-len(self._x) // self._plan.batch_size)
-        return context["epoch"] == self.epoch and context["step"] == self.epoch * steps
+        context = self._plan.contexts[0]
+        return context["epoch"] == self.epoch and context["step"] == self._steps()
+
+    def _steps(self):
+        """Steps of the epochs in the history."""
+        return self.epoch * self._data.steps
 
     def identity(self):
         """What must be the same where a training is resumed, by name: a dict of JSON values."""
         held_out = [array for array in self._held_out or () if array is not None]
         held_out = fingerprint(*held_out) if held_out else None
-        return self._identity | {
-            "optimizer": repr(self._identity["optimizer"]), "number of rows": len(self._x),
-            "data": fingerprint(self._x, self._y), "validation rows": held_out, "metrics": self.metric_names,
+        return self._identity | self._data.identity | {
+            "validation rows": held_out, "metrics": self.metric_names,
             "schedule": list(self._rates.schedule_settings),
         }  # fmt: skip
 
@@ -384,7 +432,7 @@ class Training:
         if self.resumed:
             checkpoint.check(self)
             checkpoint.restore_history(self)
-        bar = Bar(progress, self.epochs, len(self._x), self.epoch)
+        bar = Bar(progress, self.epochs, self._n, self.epoch)
         self._guess_seconds()
         try:
             with Interrupts(plan) as interrupts:
@@ -420,9 +468,8 @@ class Training:
 
     def _guess_seconds(self):
         """Seconds of an epoch, before there was one: 2e9 multiply-adds a second and 1 µs a step, slowly."""
-        n = len(self._x)
-        steps = -(-n // self._plan.batch_size)
-        self._epoch_seconds = self.network.architecture.multiply_adds(n) / 2e9 + steps * 1e-6
+        work = self.network.architecture.multiply_adds(self._n)
+        self._epoch_seconds = work / 2e9 + self._data.steps * 1e-6
         self._guessed = True
 
     def _epochs_at_once(self):
@@ -441,7 +488,7 @@ class Training:
 
     def _call(self, interrupts, bar):
         """One compiled call, and what follows it."""
-        plan, n, done = self._plan, len(self._x), self.epoch
+        plan, n, done = self._plan, self._n, self.epoch
         at_once, needed = self._epochs_at_once()
         losses = np.zeros(at_once)
         plan.set(first_epoch=done, last_epoch=done + at_once, losses=losses.ctypes.data)
@@ -470,11 +517,11 @@ class Training:
         history = self.history
         history.loss.append(loss)
         history.seconds.append(seconds)
-        history.samples_per_second.append(len(self._x) / seconds)
+        history.samples_per_second.append(self._n / seconds)
         history.learning_rate.append(self.learning_rate)
         if self.validates:
             history.validation_loss.append(self.network._loss(*self._held_out))
-            for name, value in self.network._measure(self._metrics, *self._held_out[:2]).items():
+            for name, value in self.network._measure(self._metrics, *self._held_out).items():
                 history.metrics[name].append(value)
         if self._rates.plateau:
             self._rates.adapt(self._plan, history)
@@ -502,10 +549,28 @@ class Training:
 
     def _divergence(self, what, epoch, exactly=False):
         """The error that says so: a loss ends the run after its step, weights are seen after the call."""
-        per_epoch = -(-len(self._x) // self._plan.batch_size)
         last = int(self._plan.contexts[0]["step"])
-        first = last if exactly else max(self._first_step, (epoch - 1) * per_epoch + 1)
-        return DivergenceError(what, epoch, (first, min(last, epoch * per_epoch)), self.history)
+        first, last = (last, last) if exactly else self._steps_in_question(epoch, last)
+        return DivergenceError(what, epoch, (first, last), self.history)
+
+    def _steps_in_question(self, epoch, last):
+        """Those of an epoch since the last look at the weights."""
+        steps = self._data.steps
+        return max(self._first_step, (epoch - 1) * steps + 1), min(last, epoch * steps)
+
+
+def given_rows(network, validation):
+    """(x, y, weights) to validate on out of what a user gave, checked; weights may be None."""
+    if len(validation) not in (2, 3):
+        raise ValueError(
+            "validation must be a fraction, a pair (x, y) or (x, y, sample_weight); "
+            f"got {len(validation)} things"
+        )
+    try:
+        x, y = network.check_data(*validation[:2], keep_bytes=True)
+        return x, y, network._check_weights(*validation[2:] or [None], y)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"validation: {error}") from None
 
 
 def _hold_out(network, x, y, weights, validation, seed):
@@ -515,16 +580,7 @@ def _hold_out(network, x, y, weights, validation, seed):
     if validation is None:
         return x, y, weights, None
     if isinstance(validation, (tuple, list)):
-        if len(validation) not in (2, 3):
-            raise ValueError(
-                "validation must be a fraction, a pair (x, y) or (x, y, sample_weight); "
-                f"got {len(validation)} things"
-            )
-        try:
-            held_out = network.check_data(*validation[:2])
-            return x, y, weights, (*held_out, network._check_weights(*validation[2:] or [None], held_out[1]))
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"validation: {error}") from None
+        return x, y, weights, given_rows(network, validation)
     fraction = checks.real_number("validation", validation, above=0, below=1)
     first_x, first_y, *second = split(x, y, fraction, seed)
     if weights is None:

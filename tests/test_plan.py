@@ -45,6 +45,16 @@ def test_automatic_threads(monkeypatch):
     work = plan_module.WORK_PER_THREAD
     counts = [automatic_threads(n) for n in (0, 1, work, 2 * work, 3 * work, 100 * work)]
     assert counts == [1, 1, 1, 2, 3, 4]
+    start = plan_module.WORK_WORTH_A_START
+    assert [automatic_threads(n, steps=1) for n in (work, 4 * work, start, 2 * start, 100 * start)] == [
+        1,
+        1,
+        1,
+        2,
+        4,
+    ]
+    assert automatic_threads(2 * work, steps=start // work) == 2
+    assert automatic_threads(2 * work, steps=start // work - 1) == 1
 
 
 def test_available_cores():

@@ -97,12 +97,13 @@ CONTEXT = _record(
 )
 
 # Operations [first, last) of a program, run once a step, or once for each of the thread's blocks of rows.
-SECTION = _record("first last by_rows")
+# gives_up: whether a wish to stop ends the step here, see `step.run_batch`.
+SECTION = _record("first last by_rows gives_up")
 
-# What threads share, each on a cache line of its own: arrivals at barriers; the wish to stop; the
-# decision to stop, the same for all threads; steps done.
-SHARED = np.dtype([(name, np.int64, 8) for name in ("arrived", "stop", "halt", "steps")])
-ARRIVED, STOP, HALT, STEPS = (SHARED.fields[name][1] for name in SHARED.names)
+# What threads share, each on a cache line of its own: arrivals at barriers; the wish to stop; whether a step
+# is given up for it; the decision to stop, the same for all threads; steps done.
+SHARED = np.dtype([(name, np.int64, 8) for name in ("arrived", "stop", "given_up", "halt", "steps")])
+ARRIVED, STOP, GIVEN_UP, HALT, STEPS = (SHARED.fields[name][1] for name in SHARED.names)
 
 
 def _view(dtype):

@@ -322,13 +322,10 @@ def sum16(real):
 
 @cache
 def max16(real):
-    """``max16(address, n)``: the largest of n elements at an address; NaN if any is."""
+    """``max16(address, n)``: the largest of n elements at an address, none of which is NaN."""
 
     def larger(builder, a, b):
-        unordered_or_greater = builder.fcmp_unordered(
-            ">", b, a
-        )  # true for NaN in either, which b then brings in
-        return builder.select(unordered_or_greater, b, a)
+        return builder.select(builder.fcmp_ordered(">", a, b), a, b)  # as x86's max does it: one instruction
 
     return _reduce16(real, "max16", -np.inf, larger)
 

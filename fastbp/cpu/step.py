@@ -8,6 +8,7 @@ import numpy as np
 from numba import int64
 
 from fastbp.cpu.program import (
+    GIVEN_UP,
     HALT,
     KERNEL,
     OPERATION,
@@ -39,8 +40,22 @@ def run_operations(ctx, first, last):
 
 
 @part
+def wants_to_stop(ctx):
+    """Whether somebody wishes the run to stop; the step is given up then, for all threads."""
+    if atomic_load(ctx.shared + STOP) == 0:
+        return False
+    atomic_store(ctx.shared + GIVEN_UP, 1)
+    return True
+
+
+@part
 def run_batch(ctx):
-    """One pass of the program over the batch that begins at ctx.start."""
+    """One pass of the program over the batch that begins at ctx.start; returns whether it came to its end.
+
+    It does not where somebody wishes to stop before phase 2 of a step that is long enough for people to
+    notice: then no weight has changed. One thread may see the wish and another not, so what counts is a mark
+    that is made before the barrier in front of phase 2 and looked at behind it.
+    """
     n, size = ctx.batch_rows, ctx.block_rows
     blocks = (n + size - 1) // size
     first_block = blocks * ctx.thread // ctx.threads
@@ -49,15 +64,22 @@ def run_batch(ctx):
         part = section(ctx.sections + s * _SECTION)
         if part.by_rows != 0:
             for block in range(first_block, last_block):
+                if part.gives_up != 0 and wants_to_stop(ctx):
+                    break
                 ctx.block = block
                 ctx.row = block * size
                 ctx.rows = min(size, n - ctx.row)
                 ctx.slot = ctx.row * ctx.whole
                 run_operations(ctx, part.first, part.last)
+            if part.gives_up != 0:
+                wants_to_stop(ctx)
         else:
             ctx.block = ctx.row = ctx.slot = 0
             ctx.rows = n
             run_operations(ctx, part.first, part.last)
+            if part.gives_up != 0 and atomic_load(ctx.shared + GIVEN_UP) != 0:
+                return False
+    return True
 
 
 @part
@@ -91,7 +113,9 @@ def run_epochs():
                 ctx.start = start
                 ctx.batch_rows = min(ctx.batch_size, ctx.n_rows - start)
                 ctx.step += 1
-                run_batch(ctx)
+                if not run_batch(ctx):
+                    ctx.step -= 1
+                    return
             ctx.epoch += 1
 
     return KERNEL, run_epochs

@@ -42,6 +42,8 @@ KERNELS = {
     step.end_of_step: [()],
     team.barrier: [()],
     gather.gather: [()],
+    gather.gather_scaled: [("bytes",), ("numbers",)],
+    gather.scale_rows: [()],
     gather.require_finite: [()],
     gather.check_rows: [()],
     gemm.matrix_product: [()],
@@ -94,9 +96,9 @@ KERNELS = {
 SLOW = {dense.dense_apply, scale_shift.scale_shift_update, scale_shift.scale_shift_apply}
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
-    gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_batch,
-    team.wait_for_all, team.function, team.bound, step.write_order, shaping.add_penalty, shaping.add_squares,
-    scale_shift.vector_bytes,
+    gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.wants_to_stop,
+    step.run_batch, team.wait_for_all, team.function, team.bound, step.write_order, shaping.add_penalty,
+    shaping.add_squares, scale_shift.vector_bytes,
 }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def program(n_rows, batch_size, block_rows, *, threads=1, shuffle=False, whole=0
         "order": np.arange(n_rows), "losses": np.zeros(20), "row_losses": np.arange(batch_size, dtype=float),
         "shared": np.zeros(SHARED.itemsize, np.uint8),
         "operations": np.zeros(3, OPERATION),
-        "sections": np.array([(0, 1, 1), (1, 3, 0)], SECTION),
+        "sections": np.array([(0, 1, 1, 0), (1, 3, 0, 0)], SECTION),
     }  # fmt: skip
     operations = kept["operations"]
     operations["n_in"] = [1, 2, 0]
@@ -141,6 +141,34 @@ def test_stop_ends_after_the_current_step():
     assert kept["shared"][HALT : HALT + 8].view(np.int64)[0] == 1
 
 
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_step_may_be_given_up_in_phase_1(block):
+    contexts, kept = program(n_rows=40, batch_size=40, block_rows=10)
+    kept["operations"]["kernel"][0] = address(stop_in_block, own=stop_in_block)
+    kept["operations"]["m"] = block
+    sections = np.array([(0, 1, 1, 1), (1, 1, 0, 1), (1, 3, 0, 0)], SECTION)
+    contexts["sections"], contexts["n_sections"] = sections.ctypes.data, 3
+    run_epochs(contexts, 0, 5)
+    assert kept["outputs"][0][0] == block + 1, "blocks behind the wish ran"
+    assert not (notes(kept)[:, 4] == 2).any(), "phase 2 ran"
+    assert contexts["step"][0] == contexts["epoch"][0] == 0
+    kept["operations"]["m"] = -1
+    kept["shared"][:] = 0
+    run_epochs(contexts, 0, 1)
+    assert contexts["step"][0] == contexts["epoch"][0] == 1
+
+
+def stop_in_block():
+    """Wish, in block op.m, that the run stops."""
+
+    def stop_in_block(op, ctx):
+        array(ctx.outputs, 1, int64)[0] += 1
+        if ctx.block == op.m:
+            atomic_store(ctx.shared + STOP, 1)
+
+    return kernel(stop_in_block)
+
+
 def test_stop_from_another_thread_is_seen_within_the_call():
     contexts, kept = program(n_rows=10, batch_size=10, block_rows=10)
     kept["operations"]["kernel"][:2] = address(nothing, own=nothing)
@@ -201,6 +229,28 @@ def test_gather(real, shuffled):
     assert np.array_equal(x.array[2:7, :7], data[order[places] if shuffled else places])
     assert np.isnan(x.array[:, 7:]).all()
     assert np.isnan(x.array[[0, 1, 7]]).all()
+
+
+@pytest.mark.parametrize("real", REALS)
+@pytest.mark.parametrize("data", ["bytes", "numbers"])
+def test_gather_scaled(data, real):
+    draw = np.random.default_rng(0)
+    rows, order = draw.integers(0, 256, (20, 7), np.uint8), draw.permutation(20)
+    rows = rows if data == "bytes" else rows.astype(real)
+    x, scale = Guarded((8, 12), real), np.array([1 / 255])
+    op = dict(n_in=7, x=x.array, x_row=x.array.strides[0], numbers=scale)
+    run(
+        gather.gather_scaled, data, real, op=op, ctx=dict(x=rows, order=order, start=6, row=4, rows=5, slot=2)
+    )
+    x.assert_intact()
+    expected = rows[order[10:15]].astype(real) * np.dtype(real).type(1 / 255)
+    assert np.array_equal(x.array[2:7, :7], expected)
+    assert np.isnan(x.array[:, 7:]).all()
+    assert np.isnan(x.array[[0, 1, 7]]).all()
+    run(gather.scale_rows, real, op=op | dict(numbers=np.array([0.5])), ctx=dict(slot=3, rows=2))
+    expected[1:3] *= np.dtype(real).type(0.5)
+    assert np.array_equal(x.array[2:7, :7], expected)
+    assert np.isnan(x.array[:, 7:]).all()
 
 
 def test_a_raising_operation_is_reported():

@@ -214,3 +214,20 @@ def test_an_activation_of_ones_own(device):
         net = fastbp.Network([2, 2], output_activation="scaled", seed=0)
         assert net.predict([[1, 2]]).tobytes() == net.predict([[1, 2]], device=device).tobytes()
     del ACTIVATIONS["scaled"]
+
+
+def test_scaled_bytes_and_streams(device):
+    x = np.random.default_rng(0).integers(0, 256, (9, 3), np.uint8)
+    y = draw_targets("mean_squared_error", 9, 2)
+    nets = [fastbp.Network([3, 4, 2], input_scale=1 / 255, seed=1) for _ in range(4)]
+    options = dict(epochs=2, batch_size=4)
+    for net, where in zip(nets, ("cpu", device)):
+        fastbp.train(net, x, y, device=where, **options)
+    for net, where in zip(nets[2:], ("cpu", device)):
+        fastbp.train(net, [(x[:5], y[:5]), (x[5:], y[5:])], device=where, **options)
+    assert nets[0].parameters.tobytes() == nets[1].parameters.tobytes()
+    assert nets[2].parameters.tobytes() == nets[3].parameters.tobytes()
+    (_, expected), (_, found) = (nets[0].gradient(x, y, device=where) for where in ("cpu", device))
+    assert expected.parameters.tobytes() == found.parameters.tobytes()
+    assert expected.inputs.tobytes() == found.inputs.tobytes()
+    assert nets[0].predict(x).tobytes() == nets[0].predict(x, device=device).tobytes()
