@@ -9,6 +9,7 @@ from .history import History
 from .layers import BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .learning_rate_range import LearningRateRange, find_learning_rate
 from .losses import Loss
+from .many import train_many
 from .network import Gradient, Network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
@@ -54,5 +55,6 @@ __all__ = [
     "register_activation",
     "schedules",
     "train",
+    "train_many",
 ]
 __version__ = "0.1.0"

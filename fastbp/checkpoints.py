@@ -254,7 +254,7 @@ class Checkpoint:
             if state.shape != parameters.shape or state.dtype != parameters.dtype:
                 raise ValueError(f"a state has shape {state.shape}")
         self._settings = np.array(described["settings"], np.float64)
-        self._epoch = validation.integer("epoch", described["epoch"], at_least=1)
+        self.epoch = validation.integer("epoch", described["epoch"], at_least=1)
         self._step = validation.integer("step", described["step"], at_least=1)
         prefix = "training.history."
         columns = {
@@ -262,7 +262,7 @@ class Checkpoint:
             for name, values in tensors.items()
             if name.startswith(prefix)
         }
-        if any(len(column) != self._epoch for column in columns.values()) or "loss" not in columns:
+        if any(len(column) != self.epoch for column in columns.values()) or "loss" not in columns:
             raise ValueError("the history has not as many values as there were epochs")
         self._columns, self._callbacks = columns, described["callbacks"]
 
@@ -297,7 +297,7 @@ class Checkpoint:
         plan.set_states(self._states)
         plan.settings[:] = self._settings
         training._rates.restore(self._described["rates"])
-        plan.set(epoch=self._epoch, step=self._step)
+        plan.set(epoch=self.epoch, step=self._step)
         kept = list(enumerate(self._callbacks))
         for callback in training._callbacks:
             same = [entry for entry in kept if entry[1]["type"] == type(callback).__name__]

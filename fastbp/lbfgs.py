@@ -22,7 +22,7 @@ def minimizer():
     return minimize
 
 
-def train_whole_batch(network, optimizer, x, y, weights, held_out, epochs, history, bar):
+def train_whole_batch(network, optimizer, x, y, weights, held_out, epochs, history, bar, conductor):
     """Iterations of L-BFGS on all rows: changes the network's parameters, fills the history.
 
     Parameters
@@ -39,6 +39,8 @@ def train_whole_batch(network, optimizer, x, y, weights, held_out, epochs, histo
     history : History
         Its `threads` says how many to use. One value for each iteration; the loss is that after it.
     bar : object with ``show(rows, history)``
+    conductor : object with ``asked``
+        Whether somebody asked to end; Ctrl-C in the thread that runs this one ends it too.
 
     Raises
     ------
@@ -55,6 +57,8 @@ def train_whole_batch(network, optimizer, x, y, weights, held_out, epochs, histo
     started = time.perf_counter()
 
     def loss_and_gradient(vector):
+        if conductor.asked:
+            raise KeyboardInterrupt
         network.parameters[:] = vector
         loss = float(_run_over(plan, network, x, y, weights=weights)[0] / n)
         plan.unpack(gradient)

@@ -6,8 +6,10 @@ one compiles only the kernels that its network uses and that are not in the cach
 nothing.
 """
 
+import contextlib
 import itertools
 import os
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,9 +152,24 @@ def splits_columns(architecture, batch_size, threads):
     return 1 < threads <= vectors and max(n_in, n_out) > 2 * batch_size and n_in * n_out > 8_000
 
 
+_calling = threading.local()  # .alone: whether other threads do the like of what this one does
+
+
 def automatic_threads(multiply_adds):
     """Threads for a step of so many multiply-adds: one for each portion of work, at most our cores."""
+    if getattr(_calling, "alone", False):
+        return 1
     return max(1, min(available_cores(), multiply_adds // WORK_PER_THREAD))
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Within it, whatever the calling thread asks for takes this one thread, where nobody says otherwise."""
+    _calling.alone = True
+    try:
+        yield
+    finally:
+        _calling.alone = False
 
 
 def available_cores():
@@ -698,6 +715,15 @@ class Plan:
             self.contexts[thread]["n_sections"] = len(sections) - 2
 
     # Running
+
+    @property
+    def n_bytes(self):
+        """How much memory parameters, states and gradients take."""
+        return self._arena.nbytes
+
+    def renew(self):
+        """Forget what was trained. What else there is, every run writes before it reads."""
+        self._arena[:] = 0
 
     def set(self, **fields):
         """Set fields of every thread's context."""

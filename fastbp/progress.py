@@ -15,31 +15,46 @@ class Bar:
     """A tqdm bar over rows that appears when it is worth it: rows a second, time left, the latest values."""
 
     def __init__(self, wanted, epochs, n_rows, done=0):
-        self._wanted = somebody_watches() if wanted == "auto" else wanted
-        self._delay = SECONDS_WITHOUT_PROGRESS if wanted == "auto" else 0.0
-        self._start, self._epochs, self._n_rows = time.perf_counter(), epochs, n_rows
-        self._bar, self._done = None, done * n_rows  # rows of before, where training is resumed
+        self._epochs = epochs
+        self._drawn = Rows(wanted, epochs * n_rows, done * n_rows)
 
     def show(self, rows, history=None):
         """Draw so many rows done, and what the history says last."""
-        if not self._wanted:
-            return
-        if self._bar is None:
-            if time.perf_counter() - self._start < self._delay:
-                return
-            self._bar = tqdm(
-                total=self._epochs * self._n_rows, initial=self._done, unit=" rows", unit_scale=True,
-                desc="training", mininterval=0.1,
-            )  # fmt: skip
-        if history is not None and len(history):
-            self._bar.set_postfix(self._latest(history), refresh=False)
-        self._bar.update(min(rows, self._bar.total) - self._bar.n)
+        self._drawn.show(rows, self._latest(history) if history is not None and len(history) else None)
+
+    def close(self):
+        """Leave the bar as it is."""
+        self._drawn.close()
 
     def _latest(self, history):
         shown = {"epoch": f"{len(history)}/{self._epochs}", "loss": f"{history.loss[-1]:.4g}"}
         if history.validation_loss:
             shown["validation"] = f"{history.validation_loss[-1]:.4g}"
         return shown | {name: f"{values[-1]:.4g}" for name, values in history.metrics.items() if values}
+
+
+class Rows:
+    """The bar itself, drawn or not: `done` of the rows in `total` were there before."""
+
+    def __init__(self, wanted, total, done=0):
+        self._wanted = somebody_watches() if wanted == "auto" else wanted
+        self._delay = SECONDS_WITHOUT_PROGRESS if wanted == "auto" else 0.0
+        self._start, self._total, self._done, self._bar = time.perf_counter(), total, done, None
+
+    def show(self, rows, values=None):
+        """Draw so many rows done, and values (a dict) behind them; without any, those of before stay."""
+        if not self._wanted:
+            return
+        if self._bar is None:
+            if time.perf_counter() - self._start < self._delay:
+                return
+            self._bar = tqdm(
+                total=self._total, initial=self._done, unit=" rows", unit_scale=True, desc="training",
+                mininterval=0.1,
+            )  # fmt: skip
+        if values is not None:
+            self._bar.set_postfix(values, refresh=False)
+        self._bar.update(min(rows, self._bar.total) - self._bar.n)
 
     def close(self):
         """Leave the bar as it is."""

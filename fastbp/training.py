@@ -11,7 +11,7 @@ from .callbacks import EarlyStopping, as_callbacks
 from .checkpoints import Checkpoints, fingerprint, read_checkpoint
 from .datasets import split
 from .history import History
-from .interrupts import Interrupts, run_in_team
+from .interrupts import Interrupts
 from .lbfgs import minimizer, train_whole_batch
 from .metrics import as_metrics
 from .network import Network
@@ -170,61 +170,132 @@ def train(
     >>> net.predict(x).round().ravel().tolist()
     [0.0, 1.0, 1.0, 0.0]
     """
-    if not isinstance(network, Network):
-        raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
-    epochs = checks.positive_integer("epochs", epochs)
-    optimizer = as_optimizer(optimizer)
-    whole_batch = isinstance(optimizer, LBFGS)
-    shuffle = checks.boolean("shuffle", shuffle)
-    materialise = checks.boolean("materialise", materialise)
-    metrics = as_metrics(metrics, network.loss_function.formula)
-    callbacks = _all_callbacks(early_stopping, callbacks, checkpoints, verbose)
-    shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
-    if whole_batch:
-        _check_whole_batch(callbacks or metrics or resume is not None, shaping or sampling is not None)
-    checks.known_name("on_divergence", on_divergence, ("raise", "continue"))
-    if progress != "auto":
-        progress = checks.boolean("progress", progress)
+    options = dict(locals())  # the signature is the only list of them
+    progress = progress_wanted(options.pop("progress"))
+    check_device(options.pop("device"))
+    job = Job(**options)
+    job.run(Bar(progress, job.epochs, job.n_rows, job.epochs_before))
+    return job.history
+
+
+def progress_wanted(progress):
+    """Check the argument of this name."""
+    return progress if progress == "auto" else checks.boolean("progress", progress)
+
+
+def check_device(device):
+    """Check the argument of this name."""
     if checks.known_name("device", device, ("cpu", "cuda")) == "cuda":
         raise ValueError('device "cuda" is not there yet; "cpu" is')
-    checkpoint = None if resume is None else read_checkpoint(resume, network)
-    seed = checks.seed(seed) if seed is not None else checkpoint.seed if checkpoint else network.seed
-    x, y = network.check_data(x, y)
-    x, y, sample_weight, held_out = _hold_out(network, x, y, sample_weight, validation, seed)
-    rows = _Rows(network, y, sample_weight, class_weight, sampling, shuffle)
-    if metrics and not held_out:
-        raise ValueError("metrics are measured on validation rows; give validation=")
-    n = len(x)
-    batch_size = n if batch_size is None or whole_batch else checks.positive_integer("batch_size", batch_size)
-    batch_size = min(n, batch_size)
-    work = network.architecture.multiply_adds(batch_size)
-    threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
 
-    if whole_batch:
-        history, bar = History(threads=threads), Bar(progress, epochs, n)
-        return train_whole_batch(network, optimizer, x, y, rows.weights, held_out, epochs, history, bar)
-    rates = Rates(optimizer, network, epochs, -(-n // batch_size))
-    plan = Plan(
-        network.architecture, "train", batch_size, threads, optimizer=optimizer.formula,
-        materialise=materialise, targets="classes" if y.ndim == 1 else "probabilities", **rates.options,
-        shaping=shaping, **rows.options,
-    )  # fmt: skip
-    order, row_losses = np.arange(n), np.empty(batch_size, network.dtype)
-    rates.set(plan)
-    plan.set(
-        x=x.ctypes.data, targets=y.ctypes.data, n_rows=n, order=order.ctypes.data if shuffle else 0,
-        row_losses=row_losses.ctypes.data, shuffle=shuffle, seed=np.uint64(seed).astype(np.int64),
-        epoch=0, step=0, careful=on_divergence == "raise",
-    )  # fmt: skip
-    rows.set(plan)
-    training = Training(
-        network, plan, rates, x, y, epochs=epochs, held_out=held_out, metrics=metrics, callbacks=callbacks,
-        identity=dict(seed=seed, shuffle=shuffle, batch_size=batch_size, optimizer=optimizer)
-        | dict(regularisation=repr(shaping), **rows.identity),
-        looks=on_divergence == "raise",
-    )  # fmt: skip
-    training._run(checkpoint, progress)
-    return training.history
+
+class Job:
+    """A training that is checked and not begun: nothing has changed yet.
+
+    Parameters
+    ----------
+    data_of : callable
+        `Data`, or something that is called like it and need not check and copy what it has seen.
+    others : see `train`
+
+    Attributes
+    ----------
+    history : History
+        Empty before it runs.
+    data : Data or None
+        What is trained on. None where it was given back, to be made again when it is needed.
+    epochs, epochs_before, n_rows, batch_size : int
+        Epochs, those of a checkpoint, rows that are trained on, and rows of a step.
+    """
+
+    def __init__(
+        self, network, x, y, *, epochs, batch_size, optimizer, shuffle, validation, metrics, early_stopping,
+        callbacks, checkpoints, resume, on_divergence, seed, threads, verbose, materialise, sample_weight,
+        class_weight, sampling, clip_value, clip_norm, input_noise, gradient_noise, data_of=None,
+    ):  # fmt: skip
+        if not isinstance(network, Network):
+            raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
+        self.network, self.epochs = network, checks.positive_integer("epochs", epochs)
+        self.optimizer = as_optimizer(optimizer)
+        self.whole_batch = isinstance(self.optimizer, LBFGS)
+        self.shuffle = checks.boolean("shuffle", shuffle)
+        self.materialise = checks.boolean("materialise", materialise)
+        self.metrics = as_metrics(metrics, network.loss_function.formula)
+        self.callbacks = _all_callbacks(early_stopping, callbacks, checkpoints, verbose)
+        self.shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
+        if self.whole_batch:
+            watched = self.callbacks or self.metrics or resume is not None
+            _check_whole_batch(watched, self.shaping or sampling is not None)
+        self.looks = checks.known_name("on_divergence", on_divergence, ("raise", "continue")) == "raise"
+        self._checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
+        self.epochs_before = checkpoint.epoch if checkpoint else 0
+        own = checkpoint.seed if checkpoint else network.seed
+        self.seed = own if seed is None else checks.seed(seed)
+        given = (x, y, sample_weight, class_weight, sampling, self.shuffle, validation, self.seed)
+        self._make_data = lambda: (data_of or Data)(network, *given)
+        self.data = self._make_data()
+        if self.metrics and not self.data.held_out:
+            raise ValueError("metrics are measured on validation rows; give validation=")
+        self.n_rows = n = len(self.data.x)
+        all_rows = batch_size is None or self.whole_batch
+        self.batch_size = min(n, n if all_rows else checks.positive_integer("batch_size", batch_size))
+        work = network.architecture.multiply_adds(self.batch_size)
+        threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
+        self.history = History(threads=threads)
+
+    def guess_seconds(self):
+        """How long it takes on one core, roughly."""
+        return self.epochs * guess_seconds(self.network.architecture, self.n_rows, self.batch_size)
+
+    def run(self, bar, conductor=Interrupts, make_plan=Plan):
+        """Train.
+
+        Parameters
+        ----------
+        bar : object with ``show(rows, history)`` and ``close()``
+        conductor : callable
+            Given the plan, or None for L-BFGS, it returns what `Interrupts` is: what runs a call, and
+            knows whether training shall end.
+        make_plan : callable
+            `Plan`, or something that is called like it and may return one that was used before.
+        """
+        data = self.data or self._make_data()
+        if self.whole_batch:
+            return train_whole_batch(
+                self.network, self.optimizer, data.x, data.y, data.rows.weights, data.held_out, self.epochs,
+                self.history, bar, conductor(None),
+            )  # fmt: skip
+        n, network, looks, shuffle = self.n_rows, self.network, self.looks, self.shuffle
+        rates = Rates(self.optimizer, network, self.epochs, -(-n // self.batch_size))
+        plan = make_plan(
+            network.architecture, "train", self.batch_size, self.history.threads,
+            optimizer=self.optimizer.formula, materialise=self.materialise,
+            targets="classes" if data.y.ndim == 1 else "probabilities", **rates.options,
+            shaping=self.shaping, **data.rows.options,
+        )  # fmt: skip
+        order, row_losses = np.arange(n), np.empty(self.batch_size, network.dtype)
+        rates.set(plan)
+        plan.set(
+            x=data.x.ctypes.data, targets=data.y.ctypes.data, n_rows=n, row_losses=row_losses.ctypes.data,
+            order=order.ctypes.data if shuffle else 0, shuffle=shuffle,
+            seed=np.uint64(self.seed).astype(np.int64), epoch=0, step=0, careful=looks,
+        )  # fmt: skip
+        data.rows.set(plan)
+        identity = dict(
+            seed=self.seed, shuffle=shuffle, batch_size=self.batch_size, optimizer=self.optimizer,
+            regularisation=repr(self.shaping), **data.rows.identity,
+        )  # fmt: skip
+        training = Training(
+            network, plan, rates, data.x, data.y, epochs=self.epochs, held_out=data.held_out,
+            metrics=self.metrics, callbacks=self.callbacks, identity=identity, looks=looks,
+            history=self.history,
+        )  # fmt: skip
+        training._run(self._checkpoint, bar, conductor(plan))
+
+
+def guess_seconds(architecture, n_rows, batch_size):
+    """Seconds of an epoch, before there was one: 2e9 multiply-adds a second and 1 µs a step, slowly."""
+    return architecture.multiply_adds(n_rows) / 2e9 + -(-n_rows // batch_size) * 1e-6
 
 
 def _check_whole_batch(watched, shaped):
@@ -249,6 +320,24 @@ def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):
     table = [Table(every)] if every else []
     first = [] if early_stopping is None else [early_stopping]
     return [*first, *as_callbacks(callbacks), *table, *([] if checkpoints is None else [checkpoints])]
+
+
+class Data:
+    """What is trained and validated on, checked, in the form that kernels take.
+
+    Attributes
+    ----------
+    x, y : arrays (n, …)
+    rows : _Rows
+    held_out : (x, y, weights) or None
+        To validate on; weights may be None.
+    """
+
+    def __init__(self, network, x, y, sample_weight, class_weight, sampling, shuffle, validation, seed):
+        x, y = network.check_data(x, y)
+        held_out = _hold_out(network, x, y, sample_weight, validation, seed)
+        self.x, self.y, sample_weight, self.held_out = held_out
+        self.rows = _Rows(network, self.y, sample_weight, class_weight, sampling, shuffle)
 
 
 class _Rows:
@@ -300,9 +389,10 @@ class Training:
         Whether it goes on from a checkpoint.
     """
 
-    def __init__(self, network, plan, rates, x, y, *, epochs, held_out, metrics, callbacks, identity, looks):
-        self.network, self.epochs, self.failed = network, epochs, False
-        self.history = History(threads=plan.threads)
+    def __init__(
+        self, network, plan, rates, x, y, *, epochs, held_out, metrics, callbacks, identity, looks, history
+    ):  # fmt: skip
+        self.network, self.epochs, self.failed, self.history = network, epochs, False, history
         self.validates, self.metric_names = held_out is not None, [metric.name for metric in metrics]
         self.history.metrics.update({name: [] for name in self.metric_names})
         self._plan, self._rates, self._x, self._y = plan, rates, x, y
@@ -362,16 +452,16 @@ class Training:
 
     # The run
 
-    def _run(self, checkpoint, progress):
+    def _run(self, checkpoint, bar, conductor):
         """All epochs; whatever happens, the network has whole weights then and callbacks know the end."""
         plan, network, self.resumed = self._plan, self.network, checkpoint is not None
         if self.resumed:
             checkpoint.check(self)
             checkpoint.restore_history(self)
-        bar = Bar(progress, self.epochs, len(self._x), self.epoch)
-        self._guess_seconds()
+        self._epoch_seconds = guess_seconds(network.architecture, len(self._x), plan.batch_size)
+        self._guessed = True
         try:
-            with Interrupts(plan) as interrupts:
+            with conductor as interrupts:
                 for callback in self._callbacks:
                     self._started.append(callback)
                     callback.start(self)
@@ -402,13 +492,6 @@ class Training:
         if errors and not self.failed:
             raise errors[0]
 
-    def _guess_seconds(self):
-        """Seconds of an epoch, before there was one: 2e9 multiply-adds a second and 1 µs a step, slowly."""
-        n = len(self._x)
-        steps = -(-n // self._plan.batch_size)
-        self._epoch_seconds = self.network.architecture.multiply_adds(n) / 2e9 + steps * 1e-6
-        self._guessed = True
-
     def _epochs_at_once(self):
         """(how many epochs to run in the next call, whether the network is needed after it)."""
         done = self.epoch
@@ -431,10 +514,8 @@ class Training:
         plan.set(first_epoch=done, last_epoch=done + at_once, losses=losses.ctypes.data)
         self._first_step, self._collected = int(plan.contexts[0]["step"]) + 1, False
         start = time.perf_counter()
-        if plan.threads == 1 and at_once * self._epoch_seconds < SECONDS_INLINE:
-            plan.run()
-        else:
-            run_in_team(plan, interrupts, lambda steps: bar.show(done * n + steps * plan.batch_size))
+        short = at_once * self._epoch_seconds < SECONDS_INLINE
+        interrupts.run(short, lambda steps: bar.show(done * n + steps * plan.batch_size))
         elapsed = time.perf_counter() - start
         completed = int(plan.contexts[0]["epoch"]) - done
         losses = (losses / n).tolist()

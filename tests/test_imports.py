@@ -26,7 +26,7 @@ FLOORS = [
     {
         "storage", "gradient_check", "history", "interrupts", "plots", "callbacks", "progress", "tensorboard",
         "checkpoints", "compiled", "lbfgs", "rates", "shaping", "training", "online", "learning_rate_range",
-        "warmup",
+        "warmup", "many",
     },
     {"cli", "estimators", "distributed"},
     {"__init__"},

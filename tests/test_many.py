@@ -1,0 +1,203 @@
+"""train_many(): the bits of each alone, what each is given, how it ends, and what it refuses."""
+
+import _thread
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp import SGD, Adam, many
+from fastbp.cpu import cache
+from tests.samples import draw_inputs, draw_targets, make_network
+
+X, Y = draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2)
+
+
+def make(n, *sizes, dtype="float64"):
+    return [make_network([3, *sizes, 2], dtype=dtype) for _ in range(n)]
+
+
+def bits(networks, histories):
+    return [
+        (network.parameters.tobytes(), history.loss, history.validation_loss)
+        for network, history in zip(networks, histories, strict=True)
+    ]
+
+
+def alone(networks, x, y, *options, **shared):
+    each = options or ({},) * len(networks)
+    return bits(
+        networks,
+        [fastbp.train(n, x, y, threads=1, **shared, **o) for n, o in zip(networks, each, strict=True)],
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_options_of_each_and_the_bits_of_each_alone(threads):
+    options = dict(
+        epochs=[3, 1, 2, 5], optimizer=("sgd", Adam(0.1), SGD(0.1, momentum=0.9), "sgd"), seed=range(4),
+        batch_size=np.array([7, 40, 1, 7]), validation=[None, 0.2, (X[:5], Y[:5]), 0.2],
+    )  # fmt: skip
+    each = [dict(zip(options, values)) for values in zip(*options.values())]
+    each = [{**one, "batch_size": int(one["batch_size"])} for one in each]
+
+    def networks():
+        return [*make(1, 4), *make(1, 5), *make(2, 4, 4)]
+
+    expected = alone(networks(), X, Y, *each)
+    trained = networks()
+    assert bits(trained, fastbp.train_many(trained, X, Y, threads=threads, **options)) == expected
+
+
+def test_a_plan_is_used_again_and_forgets():
+    networks, how = make(6, 4), dict(epochs=2, optimizer=Adam(0.1))
+    for scale, network in enumerate(networks):
+        network.parameters[:] *= scale
+    expected = alone([pickled(n) for n in networks], X, Y, **how)
+    assert bits(networks, fastbp.train_many(networks, X, Y, threads=2, **how)) == expected
+
+
+def pickled(network):
+    copy = make(1, 4)[0]
+    copy.parameters[:] = network.parameters
+    return copy
+
+
+def test_data_of_each_and_shared_data_are_checked_once(monkeypatch):
+    checked = []
+    check = fastbp.Network.check_data
+    monkeypatch.setattr(
+        fastbp.Network, "check_data", lambda net, x, y: checked.append(len(x)) or check(net, x, y)
+    )
+    expected = alone(make(1, 4), X, Y) + alone(make(1, 4), X[:9], -Y[:9])
+    checked.clear()
+    networks = make(2, 4)
+    assert bits(networks, fastbp.train_many(networks, [X, X[:9]], [Y, -Y[:9]])) == expected
+    checked.clear()
+    fastbp.train_many(make(5, 4), X.tolist(), Y.tolist())
+    assert len(checked) == 2, "once as it is given, once in the form that kernels take"
+
+
+def test_early_stopping_metrics_and_weights():
+    how = dict(
+        epochs=30, validation=(X[:9], Y[:9]), early_stopping=fastbp.EarlyStopping(2), metrics=["r2"],
+        optimizer=SGD(0.5), sample_weight=np.arange(40.0),
+    )  # fmt: skip
+    expected = alone(make(3, 4), X, Y, **how)
+    networks = make(3, 4)
+    histories = fastbp.train_many(networks, X, Y, **how)
+    assert bits(networks, histories) == expected
+    assert all(len(history.metrics["r2"]) == len(history) for history in histories)
+
+
+def test_a_function_is_called_for_all():
+    seen = []
+    networks = make(3, 4)
+    fastbp.train_many(networks, X, Y, epochs=2, callbacks=[lambda training: seen.append(training.network)])
+    assert sorted(map(id, seen)) == sorted(map(id, networks * 2))
+
+
+def test_kernels_are_loaded_once(monkeypatch):
+    load, names = cache._load_or_compile, []
+    monkeypatch.setattr(cache, "_loaded", kept := {})
+    monkeypatch.setattr(cache, "_load_or_compile", lambda name, *how: names.append(name) or load(name, *how))
+    networks = make(4, 4)
+    fastbp.train_many(networks, X, Y, threads=4, callbacks=[lambda training: None])
+    assert names
+    assert len(names) == len(set(names))
+    assert len(kept) == len(names)
+    many_kernels.append(kept)
+
+
+many_kernels = []  # the code of those must live on: plans may have its addresses
+
+
+def test_an_error_names_its_network_and_leaves_the_others_trained():
+    networks, (plain,) = make(4, 4), make(1, 4)
+    expected = alone([plain], X, Y, epochs=3)
+    start = networks[1].parameters.copy()
+
+    def fail(training):
+        if training.network is networks[3]:
+            raise KeyError("three")
+
+    rates = [SGD(0.01), SGD(1e300), SGD(0.01), SGD(0.01)]
+    with pytest.raises(fastbp.DivergenceError, match="^network 1: training diverged in epoch 1") as caught:
+        fastbp.train_many(
+            networks, X, Y, epochs=3, optimizer=["sgd", rates[1], "sgd", "sgd"], callbacks=[fail]
+        )
+    error = caught.value
+    assert (error.network, list(error.errors)) == (1, [1, 3])
+    assert [len(history) for history in error.histories] == [3, 0, 3, 1]
+    assert np.array_equal(networks[1].parameters, start)
+    for i in (0, 2):
+        assert bits(networks[i : i + 1], error.histories[i : i + 1]) == expected
+
+
+def test_interrupt():
+    networks = make(4, 4)
+    start = networks[0].parameters.copy()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.4, _thread.interrupt_main)
+    timer.start()
+    how = dict(batch_size=40, shuffle=False, optimizer=SGD(1e-4))
+    try:
+        histories = fastbp.train_many(networks, X, Y, epochs=[1, 10**8, 10**8, 10**7], threads=2, **how)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    assert [history.interrupted for history in histories] == [True] * 4
+    assert [len(history) > 0 for history in histories] == [False, True, True, False]
+    assert np.array_equal(networks[0].parameters, start)
+    again = make(1, 4)
+    assert alone(again, X, Y, epochs=len(histories[1]), **how) == bits(networks[1:2], histories[1:2])
+
+
+def test_lbfgs():
+    pytest.importorskip("scipy")
+    expected = alone(make(2, 4), X, Y, optimizer=fastbp.LBFGS(), epochs=5)
+    networks = make(2, 4)
+    assert bits(networks, fastbp.train_many(networks, X, Y, optimizer=fastbp.LBFGS(), epochs=5)) == expected
+
+
+def test_progress(capfd):
+    fastbp.train_many(make(3, 4), X, Y, epochs=2, progress=True)
+    shown = capfd.readouterr().err
+    assert "networks=3/3" in shown
+    assert "| 240/240 [" in shown
+
+
+def test_what_is_refused(tmp_path):
+    networks = make(2, 4)
+    start = [network.parameters.copy() for network in networks]
+    logger = fastbp.CSVLogger(tmp_path / "log.csv")
+    for error, message, bad in [
+        (TypeError, "unknown option 'optimiser': did you mean 'optimizer'", dict(optimiser="sgd")),
+        (TypeError, "verbose= is for one network", dict(verbose=True)),
+        (ValueError, "epochs has a list of 3 values, but there are 2 networks", dict(epochs=[1, 2, 3])),
+        (ValueError, "network 1: epochs must be an integer at least 1", dict(epochs=[1, 0])),
+        (ValueError, "threads must be", dict(threads=0)),
+        (ValueError, "unknown device", dict(device="gpu")),
+        (ValueError, "network 0: metrics are measured on validation rows", dict(metrics=["r2"])),
+        (ValueError, "a CSVLogger keeps what it knows of one training", dict(callbacks=[logger])),
+        (ValueError, "a folder of its own", dict(checkpoints=[fastbp.Checkpoints(tmp_path) for _ in "ab"])),
+        (OSError, "network 1: there is no checkpoint in", dict(resume=[None, str(tmp_path)])),
+        (ValueError, "x has a list of 3 arrays, but there are 2 networks", dict(x=[X, X, X])),
+        (ValueError, "network 1: y must have as many rows as x", dict(y=[Y, Y[:3]])),
+        (ValueError, "networks must have at least one", dict(networks=[])),
+        (TypeError, "networks must be of fastbp.Network; number 1 is 3", dict(networks=[networks[0], 3])),
+        (ValueError, "number 0 is there 2 times", dict(networks=networks[:1] * 2)),
+    ]:
+        with pytest.raises(error, match=message):
+            fastbp.train_many(**{"networks": networks, "x": X, "y": Y, **bad})
+    assert all(map(np.array_equal, start, (network.parameters for network in networks)))
+
+
+def test_large_plans_are_not_kept(monkeypatch):
+    monkeypatch.setattr(many, "BYTES_TO_FORGET", 0)
+    plans = many._Plans()
+    architecture = make(1, 4)[0].architecture
+    how = dict(optimizer="momentum")
+    assert plans(architecture, "train", 4, 1, **how) is not plans(architecture, "train", 4, 1, **how)
