@@ -22,16 +22,15 @@ def ensemble(n=8, progress="auto"):
     adam = fastbp.Adam(0.003)
     fastbp.train_many(networks, x, y, epochs=15, optimizer=adam, progress=progress)
     probabilities = [network.predict(x_test) for network in networks]
-    return [accuracy(each, y_test) for each in probabilities], accuracy(
-        np.mean(probabilities, axis=0), y_test
-    )
+    together = accuracy(np.mean(probabilities, axis=0), y_test)
+    return [accuracy(each, y_test) for each in probabilities], together
 
 
 def sweep(rates=(0.003, 0.03, 0.3, 1e30), progress="auto"):
     """The validation loss after training with each learning rate; None where training diverged."""
     x, y = fastbp.datasets.digits()
     optimizers = [fastbp.SGD(rate, momentum=0.9) for rate in rates]
-    # One seed for all: the same rows are held out, and the same order is taken. Each starts from network 0.
+    # One start and one seed for all: the same rows are held out, and come in the same order.
     networks = [make(1)[0] for _ in rates]
     how = dict(epochs=15, optimizer=optimizers, validation=0.2, seed=0, progress=progress)
     try:

@@ -1,6 +1,7 @@
 """train_many(): the bits of each alone, what each is given, how it ends, and what it refuses."""
 
 import _thread
+import pickle
 import signal
 import threading
 
@@ -11,6 +12,13 @@ import fastbp
 from fastbp import SGD, Adam, many
 from fastbp.cpu import cache
 from tests.samples import draw_inputs, draw_targets, make_network
+
+
+@pytest.fixture(autouse=True)
+def several_threads(monkeypatch):
+    """For networks that are too small for them."""
+    monkeypatch.setattr(many, "SECONDS_OF_PYTHON", 1e-9)
+
 
 X, Y = draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2)
 
@@ -28,10 +36,8 @@ def bits(networks, histories):
 
 def alone(networks, x, y, *options, **shared):
     each = options or ({},) * len(networks)
-    return bits(
-        networks,
-        [fastbp.train(n, x, y, threads=1, **shared, **o) for n, o in zip(networks, each, strict=True)],
-    )
+    pairs = zip(networks, each, strict=True)
+    return bits(networks, [fastbp.train(n, x, y, threads=1, **shared, **own) for n, own in pairs])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -55,14 +61,8 @@ def test_a_plan_is_used_again_and_forgets():
     networks, how = make(6, 4), dict(epochs=2, optimizer=Adam(0.1))
     for scale, network in enumerate(networks):
         network.parameters[:] *= scale
-    expected = alone([pickled(n) for n in networks], X, Y, **how)
+    expected = alone(pickle.loads(pickle.dumps(networks)), X, Y, **how)
     assert bits(networks, fastbp.train_many(networks, X, Y, threads=2, **how)) == expected
-
-
-def pickled(network):
-    copy = make(1, 4)[0]
-    copy.parameters[:] = network.parameters
-    return copy
 
 
 def test_data_of_each_and_shared_data_are_checked_once(monkeypatch):
@@ -90,6 +90,8 @@ def test_early_stopping_metrics_and_weights():
     histories = fastbp.train_many(networks, X, Y, **how)
     assert bits(networks, histories) == expected
     assert all(len(history.metrics["r2"]) == len(history) for history in histories)
+    stops = {id(each["early_stopping"]) for each in many._for_each(X, Y, how, 3)}
+    assert len(stops | {id(how["early_stopping"])}) == 4, "each watches for itself"
 
 
 def test_a_function_is_called_for_all():
@@ -123,11 +125,9 @@ def test_an_error_names_its_network_and_leaves_the_others_trained():
         if training.network is networks[3]:
             raise KeyError("three")
 
-    rates = [SGD(0.01), SGD(1e300), SGD(0.01), SGD(0.01)]
-    with pytest.raises(fastbp.DivergenceError, match="^network 1: training diverged in epoch 1") as caught:
-        fastbp.train_many(
-            networks, X, Y, epochs=3, optimizer=["sgd", rates[1], "sgd", "sgd"], callbacks=[fail]
-        )
+    how = dict(epochs=3, optimizer=["sgd", SGD(1e300), "sgd", "sgd"], callbacks=[fail])
+    with pytest.raises(fastbp.DivergenceError, match=r"^network 1: training diverged in epoch 1") as caught:
+        fastbp.train_many(networks, X, Y, **how)
     error = caught.value
     assert (error.network, list(error.errors)) == (1, [1, 3])
     assert [len(history) for history in error.histories] == [3, 0, 3, 1]
@@ -193,6 +193,17 @@ def test_what_is_refused(tmp_path):
         with pytest.raises(error, match=message):
             fastbp.train_many(**{"networks": networks, "x": X, "y": Y, **bad})
     assert all(map(np.array_equal, start, (network.parameters for network in networks)))
+
+
+def test_threads_that_would_wait_for_each_other_are_not_started(monkeypatch):
+    monkeypatch.undo()
+    tiny, small = (
+        [many.Job(net, **many._for_each(X, Y, dict(epochs=e), 1)[0], threads=1, verbose=False)]
+        for net, e in ((make(1, 4)[0], 1), (make(1, 4)[0], 10**6))
+    )
+    assert many._useful_threads(tiny * 9, 4) == 1
+    assert many._useful_threads(small * 9, 4) == 4
+    assert many._useful_threads(small * 3, 4) == 3
 
 
 def test_large_plans_are_not_kept(monkeypatch):
