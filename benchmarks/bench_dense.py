@@ -26,6 +26,8 @@ PLANS = {
     dense.dense_forward_unpacked: dict(task="predict", unpacked=True),
     dense.dense_forward_in_order: dict(task="predict"),
     gather.gather: dict(),
+    gather.gather_scaled: dict(data="bytes"),
+    gather.scale_rows: dict(task="predict", staged=True, input_scale=0.5),
     gather.require_finite: dict(task="predict", staged=True),
     gather.check_rows: dict(task="predict"),
     elementwise.optimizer_prepare: dict(),

@@ -39,6 +39,14 @@ def time_online_step(network, update_network):
     return least(run) / CALLS
 
 
+@measured(network=NETWORKS)
+def time_chunk(network):
+    """A chunk of 32 rows in a stream, one step; seconds per chunk."""
+    network, x, y = _case(network, 32)
+    chunks = [(x, y)] * CALLS
+    return least(lambda: fastbp.train(network, chunks, epochs=1, optimizer=fastbp.SGD(1e-4))) / CALLS
+
+
 @measured(metric=METRICS)
 def time_metric(metric):
     """Of 10 classes or one number; seconds per row."""

@@ -64,7 +64,7 @@ def named(operation):
 @contextmanager
 def running(
     sizes, batch, *, activation="relu", loss="mean_squared_error", targets=None, optimizer="momentum",
-    real="float32", task="train", threads=1, behind_first=None, **options,
+    real="float32", task="train", threads=1, behind_first=None, input_scale=1.0, **options,
 ):  # fmt: skip
     """A plan with data of one batch, after its first step.
 
@@ -73,14 +73,14 @@ def running(
     """
     layers = [Dense(n, activation) for n in sizes[1:-1]] + [Dense(sizes[-1])]
     layers[1:1] = [behind_first] if behind_first else []
-    network = Network(layers, inputs=sizes[0], loss=loss, dtype=real, seed=0)
+    network = Network(layers, inputs=sizes[0], loss=loss, dtype=real, seed=0, input_scale=input_scale)
     random, targets = np.random.default_rng(0), targets or LOSSES[loss].targets
     if task == "train":
         options = dict(optimizer=optimizer) | options
     plan = Plan(network.architecture, task, batch, threads, **_kind(targets), **options)
     y = TARGETS[targets](random, (batch, sizes[-1]))
     arrays = dict(
-        x=random.standard_normal((batch, sizes[0])).astype(real),
+        x=_inputs(random, (batch, sizes[0]), real, **options),
         targets=y.astype(np.int64 if targets == "classes" else real),
         order=random.permutation(batch),
         losses=np.zeros(1),
@@ -96,6 +96,14 @@ def running(
     plan.run()
     yield plan
     del arrays, network  # alive until here: the plan holds bare addresses
+
+
+def _inputs(random, shape, real, data="numbers", **others):
+    return (
+        random.integers(0, 256, shape, np.uint8)
+        if data == "bytes"
+        else random.standard_normal(shape).astype(real)
+    )
 
 
 def _kind(targets):

@@ -6,6 +6,7 @@ from .checkpoints import Checkpoints
 from .formulas.activations import register_activation
 from .gradient_check import check_gradients
 from .history import History
+from .jobs import train
 from .layers import BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .learning_rate_range import LearningRateRange, find_learning_rate
 from .losses import Loss
@@ -15,7 +16,7 @@ from .online import OnlineTrainer
 from .optimizers import LBFGS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
 from .storage import load
 from .tensorboard import TensorBoardLogger
-from .training import DivergenceError, Training, train
+from .training import DivergenceError, Training
 
 __all__ = [
     "LBFGS",

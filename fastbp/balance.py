@@ -78,11 +78,36 @@ def row_weights(sample_weight, class_weight, y, loss, n_outputs, dtype):
 def _class_weights(class_weight, y, loss, n_outputs):
     """The weight of each row's class, float64 (n,)."""
     labels = labels_of(y, loss, "class_weight")
-    classes = range(n_outputs) if loss.targets == "classes" else (-1, 1) if loss.targets == "sign" else (0, 1)
     if isinstance(class_weight, str):
         validation.known_name("class_weight", class_weight, ("balanced",))
         present, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
         return (len(y) / (len(present) * counts))[places]
+    classes, table = weights_by_class(class_weight, loss, n_outputs)
+    return table[np.searchsorted(classes, labels)]
+
+
+def weights_by_class(class_weight, loss, n_outputs):
+    """What a class weight that is no name means.
+
+    Parameters
+    ----------
+    class_weight : dict or array-like
+        See `fastbp.train`.
+    loss : fastbp.formulas.losses.Loss
+    n_outputs : int
+
+    Returns
+    -------
+    classes : sequence of int
+        Labels as `labels_of` tells them, rising.
+    table : float64 array (classes,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If weights are no numbers, negative, infinite, too few or too many, all 0, or of unknown classes.
+    """
+    classes = range(n_outputs) if loss.targets == "classes" else (-1, 1) if loss.targets == "sign" else (0, 1)
     if isinstance(class_weight, Mapping):
         by_class = dict.fromkeys(classes, 1.0)
         for label, weight in class_weight.items():
@@ -94,7 +119,7 @@ def _class_weights(class_weight, y, loss, n_outputs):
         table = np.array(list(by_class.values()))
     else:
         table = validation.weights("class_weight", class_weight, len(classes), np.dtype(np.float64))
-    return table[np.searchsorted(classes, labels)]
+    return classes, table
 
 
 def rows_by_class(labels):

@@ -237,6 +237,7 @@ def _comparable(network):
         "layers": ", ".join(map(repr, network._described)),
         "loss": repr(network.loss_function),
         "dtype": network.dtype.name,
+        "input_scale": network.input_scale,
     }
 
 

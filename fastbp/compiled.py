@@ -34,20 +34,22 @@ class CompiledNetwork(NamedTuple):
         their targets: y (n,) classes for softmax_cross_entropy, else (n, n_outputs). The network has the new
         weights when it returns; the loss is the mean before the step. ValueError, and no weight is changed,
         if a size does not fit or a number is not one that the loss takes. None without an optimizer.
+        With ``weighted=True`` it is ``step(x, y, weights)``: the loss of each row times its weight (n,).
     """
 
     predict_into: Any
     step: Any
 
 
-def compile_network(network, optimizer=None, batch_size=1):
+def compile_network(network, optimizer=None, batch_size=1, weighted=False):
     """See `Network.compiled`."""
     batch_size = validation.positive_integer("batch_size", batch_size)
     if optimizer is not None:
         optimizer = as_optimizer(optimizer)
         if isinstance(optimizer, LBFGS):
             raise ValueError("LBFGS needs all rows at once, so it has no step")
-    step = None if optimizer is None else _step(network, optimizer, batch_size)
+    weighted = validation.boolean("weighted", weighted)
+    step = None if optimizer is None else _step(network, optimizer, batch_size, weighted)
     return CompiledNetwork(_predict_into(network), step)
 
 
@@ -75,20 +77,21 @@ def _predict_into(network):
     return _keeping(predict_into, plan, made, network)
 
 
-def _step(network, optimizer, batch_size):
+def _step(network, optimizer, batch_size, weighted):
     architecture, n_in, n_out = network.architecture, *network.architecture.sizes[:: len(network.layers)]
     rates, real = single_steps(optimizer, network), REAL[architecture.real]
     options = dict(optimizer=optimizer.formula, shaping=shaping_of(network), **rates.options)
-    plan = Plan(architecture, "train", batch_size, **options)
+    plan = Plan(architecture, "train", batch_size, weighted="as they are" if weighted else False, **options)
     classes = network.loss_function.formula.targets == "classes"
     rows = np.empty((batch_size, n_in), network.dtype)
     targets = np.empty(batch_size, np.int64) if classes else np.empty((batch_size, n_out), network.dtype)
-    losses, row_losses = np.zeros(1), np.empty(batch_size, network.dtype)
+    losses, row_losses, counts = np.zeros(1), *np.empty((2, batch_size), network.dtype)
     rates.set(plan)
     plan.set(
         x=rows.ctypes.data, targets=targets.ctypes.data, order=0, shuffle=0, step=0, epoch=0,
         seed=np.uint64(network.seed).astype(np.int64),
         first_epoch=0, last_epoch=1, losses=losses.ctypes.data, row_losses=row_losses.ctypes.data,
+        weights=counts.ctypes.data,
     )  # fmt: skip
     plan.pack(network.parameters)
     run, run_section, at = (
@@ -97,14 +100,15 @@ def _step(network, optimizer, batch_size):
         plan.contexts[0]["address"],
     )
     at, unpack, rows_at, losses_at = int(at), plan.unpacking, rows.ctypes.data, losses.ctypes.data
+    counts_at = counts.ctypes.data
     take_targets = _taker_of_targets(network.loss_function.formula.targets, targets.ctypes.data, n_out, real)
 
-    @njit(nogil=True)
-    def step(x, y):
+    @register_jitable
+    def take(x, y):
         n = len(x)
         if n == 0 or n > batch_size or x.size != n * n_in or len(y) != n:
             raise ValueError("step takes x (n, n_inputs), n from 1 to batch_size, and as many targets")
-        rows, losses, finite = array(rows_at, n * n_in, real), array(losses_at, 1, np.float64), True
+        rows, finite = array(rows_at, n * n_in, real), True
         for i in range(n):
             for k in range(n_in):
                 rows[i * n_in + k] = x[i, k]
@@ -112,13 +116,34 @@ def _step(network, optimizer, batch_size):
         if not finite:
             raise ValueError("x must be finite")
         take_targets(n, y)
-        thread = context(at)
+
+    @register_jitable
+    def take_step(n):
+        losses, thread = array(losses_at, 1, np.float64), context(at)
         thread.n_rows, thread.epoch, losses[0] = n, 0, 0.0
         call(run, at, 0)
         call(run_section, at, unpack)
         return losses[0] / n
 
-    return _keeping(step, plan, rows, targets, losses, row_losses, network)
+    @njit(nogil=True)
+    def step(x, y):
+        take(x, y)
+        return take_step(len(x))
+
+    @njit(nogil=True)
+    def weighted_step(x, y, weights):
+        take(x, y)
+        if len(weights) != len(x):
+            raise ValueError("step takes as many weights as rows")
+        counts = array(counts_at, len(x), real)
+        for i in range(len(x)):
+            if not 0 <= weights[i] < np.inf:
+                raise ValueError("weights must be finite and at least 0")
+            counts[i] = weights[i]
+        return take_step(len(x))
+
+    kept = plan, rows, targets, losses, row_losses, counts, network
+    return _keeping(weighted_step if weighted else step, *kept)
 
 
 def _taker_of_targets(kind, targets_at, n_out, real):

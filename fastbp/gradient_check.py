@@ -197,7 +197,11 @@ def _in_float64(network):
         raise ValueError(f"parameters must be finite; number {i} is {network.parameters[i]!s}")
     twin = Network.__new__(Network)  # without the work of an initialisation that would be overwritten
     twin._describe(
-        network._described, network.architecture.sizes[0], network.loss_function, np.dtype("float64")
+        network._described,
+        network.architecture.sizes[0],
+        network.loss_function,
+        np.dtype("float64"),
+        network.input_scale,
     )
     twin.seed = network.seed
     twin.parameters[:] = network.parameters

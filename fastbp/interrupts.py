@@ -1,5 +1,6 @@
 """Ctrl-C while compiled code runs: it asks the code to stop after its step."""
 
+import contextlib
 import signal
 import threading
 
@@ -15,7 +16,7 @@ class Interrupts:
     """
 
     def __init__(self, plan):
-        self._plan, self._installed, self.asked = plan, False, False
+        self._plan, self._installed, self.asked, self._waits = plan, False, False, False
 
     def __enter__(self):
         in_main_thread = threading.current_thread() is threading.main_thread()
@@ -36,10 +37,19 @@ class Interrupts:
             run_in_team(self._plan, self, show)
 
     def _handle(self, number, frame):
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+        first, self.asked = not self.asked, True
         self._plan.stop()
+        if self._waits or not first:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """While the caller's own Python code runs, the first one raises KeyboardInterrupt there."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
 
 
 def run_in_team(plan, interrupts, show):

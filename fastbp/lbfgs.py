@@ -22,20 +22,15 @@ def minimizer():
     return minimize
 
 
-def train_whole_batch(network, optimizer, x, y, weights, held_out, epochs, history, bar, conductor):
+def train_whole_batch(network, optimizer, data, history, bar, conductor):
     """Iterations of L-BFGS on all rows: changes the network's parameters, fills the history.
 
     Parameters
     ----------
     network : Network
     optimizer : LBFGS
-    x, y : arrays in the form that kernels take
-    weights : array (n,) or None
-        What rows count.
-    held_out : (x, y, weights) or None
-        Rows to validate on.
-    epochs : int
-        The most iterations.
+    data : fastbp.data.Data
+        Its `epochs` are the most iterations.
     history : History
         Its `threads` says how many to use. One value for each iteration; the loss is that after it.
     bar : object with ``show(rows, history)``
@@ -51,7 +46,8 @@ def train_whole_batch(network, optimizer, x, y, weights, held_out, epochs, histo
         raise ValueError(
             "LBFGS cannot train BatchNorm, whose statistics move while it looks; LayerNorm it can"
         )
-    minimize, dtype, n = minimizer(), network.dtype, len(x)
+    minimize, dtype, n = minimizer(), network.dtype, data.n
+    x, y, weights, held_out, epochs = data.x, data.y, data.weights, data.held_out, data.epochs
     decay = _decay(network, optimizer)
     gradient, best = np.empty_like(network.parameters), network.parameters.copy()
     started = time.perf_counter()
@@ -83,7 +79,7 @@ def train_whole_batch(network, optimizer, x, y, weights, held_out, epochs, histo
         gtol=optimizer.gradient_tolerance, ftol=optimizer.loss_tolerance,
     )  # fmt: skip
     try:
-        with network._plan("gradient", n, history.threads, **_options(y, weights)) as plan:
+        with network._plan("gradient", n, history.threads, **_options(x, y, weights)) as plan:
             minimize(
                 loss_and_gradient, network.parameters.astype(np.float64), jac=True, method="L-BFGS-B",
                 callback=after_iteration, options=options,

@@ -104,13 +104,13 @@ def find_learning_rate(
         on_divergence="continue",
     )  # fmt: skip
     seed = network.seed if seed is None else validation.seed(seed)
-    x, y = network.check_data(x, y)
+    x, y = network.check_data(x, y, keep_bytes=True)
     batch_size = min(batch_size, len(x))
     rates = lowest * (highest / lowest) ** np.linspace(0, 1, steps)
     losses, smoothed, mean = [], [], 0.0
     for rows, rate in zip(_batches(len(x), batch_size, seed), rates):
         trainer.learning_rate = rate
-        losses.append(trainer._step_rows(x[rows], y[rows]))
+        losses.append(trainer._step_rows(x[rows].astype(network.dtype, copy=False), y[rows]))
         mean = SMOOTHING * mean + (1 - SMOOTHING) * losses[-1]
         smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # as if it had not started at 0
         if not smoothed[-1] <= GROWTH_AT_THE_END * min(smoothed):

@@ -17,12 +17,13 @@ from . import validation as checks
 from .callbacks import Callback, EarlyStopping
 from .checkpoints import Checkpoints
 from .cpu.team import Team
+from .data import Data
 from .formulas import activations
 from .interrupts import POLL_SECONDS, Interrupts, run_in_team
+from .jobs import Job, check_device, progress_wanted, train
 from .network import Network
 from .plan import Plan, available_cores, one_thread
 from .progress import Rows
-from .training import Data, Job, check_device, progress_wanted, train
 
 # A plan that has no more than this to forget is used again. One of a larger network takes less time to build
 # than its first epoch takes.
@@ -44,8 +45,8 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     networks : sequence of Network
         Of any architectures, each another object. Their parameters are changed in place.
     x, y : array-like, or list of arrays
-        As for `train`; a list of arrays has one for each network, anything else, nested lists of numbers
-        included, is shared. Shared data are checked, and converted where need be, once.
+        As for `train`, but no stream; a list of arrays has one for each network, anything else, nested lists
+        of numbers included, is shared. Shared data are checked, and converted where need be, once.
     threads : int, optional
         How many networks are trained at a time, each by one thread; by default as many as there are cores.
         Fewer where networks are so small that Python would be most of the work.
@@ -181,6 +182,11 @@ def _for_each(x, y, options, n):
     columns = {
         name: _column(name, value, n) for name, value in {**_TAKEN_ONCE, **options, "x": x, "y": y}.items()
     }
+    if any(each is None for each in columns["y"]):
+        raise TypeError(
+            "train_many needs y, the targets of x: networks would have to wait for each other at every chunk "
+            "of a stream, so each of those is for train"
+        )
     _check_apart(columns)
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
@@ -254,20 +260,20 @@ class _SharedData:
         """Whether rows to validate on are drawn by the seed, rather than given."""
         return not (validation is None or isinstance(validation, (tuple, list)))
 
-    def __call__(self, network, x, y, *chosen):
-        *given, sampling, shuffle, validation, _ = chosen
+    def __call__(self, network, x, y, batch_size, epochs, **rows):
         loss, sizes = network.loss_function.formula, network.architecture.sizes
         form = (sizes[0], sizes[-1], id(loss), network.dtype.name, id(x), id(y))
         if form not in self._checked:
-            self._checked[form] = network.check_data(x, y)
-        x, y = self._checked[form]
-        if self.draws_rows(validation):
-            return Data(network, x, y, *chosen)
-        held_out = tuple(map(id, validation or ()))
-        key = (form, *map(id, given), sampling, shuffle, held_out)
+            self._checked[form] = network.check_data(x, y, keep_bytes=True)
+        given = (network, *self._checked[form], batch_size, epochs)
+        if self.draws_rows(rows["validation"]):
+            return Data(*given, **rows)
+        weights = id(rows["sample_weight"]), id(rows["class_weight"])
+        held_out = tuple(map(id, rows["validation"] or ()))
+        key = (form, weights, rows["sampling"], rows["shuffle"], held_out)
         if key not in self._made:
-            self._made[key] = Data(network, x, y, *chosen)
-        return self._made[key]
+            self._made[key] = Data(*given, **rows)
+        return self._made[key].again(batch_size, epochs)
 
 
 # How it is done

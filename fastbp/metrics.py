@@ -5,12 +5,13 @@ over the classes that occur among targets or predictions (``average="macro"``), 
 class against the rest, and balanced accuracy the mean recall of the classes among the targets. Where there
 are two, precision, recall, F1 and ROC AUC are those of class 1. A network of several outputs that are each a
 yes or no of their own has the mean of the metric over outputs. Targets given as probabilities count as
-their likeliest class.
+their likeliest class. Weights of rows are scikit-learn's ``sample_weight``.
 
 To add one: a function here, a row in ``METRICS``, a row in ``tests/test_metrics.py``.
 """
 
 import functools
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -21,109 +22,126 @@ import numpy as np
 
 from . import validation
 
+# Every function takes at last the weights of the rows: float64 (n,), at least 0 and not all 0, or None, where
+# all rows count the same.
+
+
+def _mean(values, weights):
+    """Mean over rows: Σ wᵢ vᵢ / Σ wᵢ."""
+    return values.mean(axis=0) if weights is None else np.average(values, axis=0, weights=weights)
+
+
 # Of decisions: classes (n,) that were to be found, and classes that were (n,); integers below n_classes.
 
 
-def accuracy(classes, decided, n_classes):
+def accuracy(classes, decided, n_classes, weights=None):
     """Share of rows that are right."""
-    return (classes == decided).mean()
+    return _mean(classes == decided, weights)
 
 
-def balanced_accuracy(classes, decided, n_classes):
+def balanced_accuracy(classes, decided, n_classes, weights=None):
     """Mean over the classes of the share of their rows that are found."""
-    hits, _, actual = _counts(classes, decided, n_classes)
+    hits, _, actual = _counts(classes, decided, n_classes, weights)
     return (hits[actual > 0] / actual[actual > 0]).mean()
 
 
-def precision(classes, decided, n_classes):
+def precision(classes, decided, n_classes, weights=None):
     """Share of the rows taken for a class that are of it; 0 where none was."""
-    hits, found, actual = _counts(classes, decided, n_classes)
-    return _over_classes(hits / np.maximum(found, 1), found + actual)
+    hits, found, _ = _counts(classes, decided, n_classes, weights)
+    return _over_classes(hits, found, classes, decided)
 
 
-def recall(classes, decided, n_classes):
+def recall(classes, decided, n_classes, weights=None):
     """Share of the rows of a class that are found; 0 where there is none."""
-    hits, found, actual = _counts(classes, decided, n_classes)
-    return _over_classes(hits / np.maximum(actual, 1), found + actual)
+    hits, _, actual = _counts(classes, decided, n_classes, weights)
+    return _over_classes(hits, actual, classes, decided)
 
 
-def f1(classes, decided, n_classes):
+def f1(classes, decided, n_classes, weights=None):
     """Harmonic mean of precision and recall; 0 where there is nothing to find and nothing found."""
-    hits, found, actual = _counts(classes, decided, n_classes)
-    return _over_classes(2 * hits / np.maximum(found + actual, 1), found + actual)
+    hits, found, actual = _counts(classes, decided, n_classes, weights)
+    return _over_classes(2 * hits, found + actual, classes, decided)
 
 
-def _counts(classes, decided, n_classes):
-    """For each class: rows found rightly, rows taken for it, rows of it."""
-    rows = (classes[classes == decided], decided, classes)
-    return [np.bincount(of, minlength=n_classes) for of in rows]
+def _counts(classes, decided, n_classes, weights):
+    """For each class: rows found rightly, rows taken for it, rows of it; in float64, by their weights."""
+    weights = np.ones(len(classes)) if weights is None else weights
+    right = classes == decided
+    rows = (classes[right], weights[right]), (decided, weights), (classes, weights)
+    return [np.bincount(of, by, minlength=n_classes) for of, by in rows]
 
 
-def _over_classes(values, seen):
-    return values[1] if len(values) == 2 else values[seen > 0].mean()
+def _over_classes(hits, counts, classes, decided):
+    """hits / counts of class 1 of two; of more the mean over the classes that occur, with whatever weight."""
+    values = np.divide(hits, counts, out=np.zeros(len(hits)), where=counts > 0)
+    return values[1] if len(values) == 2 else values[np.union1d(classes, decided)].mean()
 
 
 # Of scores: classes (n,) and how likely the network finds each (n, n_classes).
 
 
-def top_k_accuracy(classes, scores, k=5):
+def top_k_accuracy(classes, scores, weights=None, k=5):
     """Share of rows whose class is among the k likeliest."""
     best = np.argsort(scores, axis=1, kind="stable")[:, : -k - 1 : -1]
-    return (best == classes[:, None]).any(axis=1).mean()
+    return _mean((best == classes[:, None]).any(axis=1), weights)
 
 
-def roc_auc(classes, scores):
+def roc_auc(classes, scores, weights=None):
     """Probability that a row of a class scores higher for it than a row that is not of it; ties count half.
 
     NaN where a class has no row, or every row.
     """
-    n_classes = scores.shape[1]
-    return np.mean([_auc(classes == c, scores[:, c]) for c in ([1] if n_classes == 2 else range(n_classes))])
+    weights = np.ones(len(classes)) if weights is None else weights
+    positives = [1] if scores.shape[1] == 2 else range(scores.shape[1])
+    return np.mean([_auc(classes == c, scores[:, c], weights) for c in positives])
 
 
-def _auc(positive, scores):
-    """Mann and Whitney's U from the sum of the positives' ranks; ranks of ties are their mean."""
-    n, n_positive = len(scores), int(positive.sum())
-    if n_positive in (0, n):
-        return math.nan
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    return (ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * (n - n_positive))
+def _auc(positive, scores, weights):
+    """Share of the pairs of a positive and a negative row, by their weights, in which the positive is higher.
+
+    Mann and Whitney's U over its largest value: of each score, the positives' weight times that of the
+    negatives below, and of half of those beside.
+    """
+    _, place = np.unique(scores, return_inverse=True)
+    ours = np.bincount(place, weights * positive)
+    others = np.bincount(place, weights * ~positive)
+    pairs = ours.sum() * others.sum()
+    return (ours * (np.cumsum(others) - others / 2)).sum() / pairs if pairs > 0 else math.nan
 
 
-def log_loss(classes, scores):
+def log_loss(classes, scores, weights=None):
     """Mean of −log of the probability of what came; probabilities are kept an epsilon away from 0 and 1."""
     p = scores[np.arange(len(classes)), classes]
     epsilon = np.finfo(p.dtype).eps
-    return -np.log(np.clip(p.astype(np.float64), epsilon, 1 - epsilon)).mean()
+    return _mean(-np.log(np.clip(p.astype(np.float64), epsilon, 1 - epsilon)), weights)
 
 
 # Of values: targets (n, n_outputs) and predictions (n, n_outputs), float64.
 
 
-def mean_squared_error(y, predicted):
+def mean_squared_error(y, predicted, weights=None):
     """Mean of (y − predicted)²."""
-    return ((y - predicted) ** 2).mean()
+    return _mean((y - predicted) ** 2, weights).mean()
 
 
-def root_mean_squared_error(y, predicted):
+def root_mean_squared_error(y, predicted, weights=None):
     """Root of the mean of (y − predicted)² of each output; their mean."""
-    return np.sqrt(((y - predicted) ** 2).mean(axis=0)).mean()
+    return np.sqrt(_mean((y - predicted) ** 2, weights)).mean()
 
 
-def mean_absolute_error(y, predicted):
+def mean_absolute_error(y, predicted, weights=None):
     """Mean of |y − predicted|."""
-    return np.abs(y - predicted).mean()
+    return _mean(np.abs(y - predicted), weights).mean()
 
 
-def r2(y, predicted):
+def r2(y, predicted, weights=None):
     """1 − Σ(y − predicted)² / Σ(y − mean of y)² of each output; their mean.
 
     A constant target gives 1 where it is predicted exactly, else 0; a single row gives NaN.
     """
     if len(y) < 2:
         return math.nan
-    left, total = ((y - predicted) ** 2).sum(axis=0), ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+    left, total = _mean((y - predicted) ** 2, weights), _mean((y - _mean(y, weights)) ** 2, weights)
     constant = total == 0
     return np.where(constant, left == 0, 1 - left / np.where(constant, 1, total)).mean()
 
@@ -233,7 +251,7 @@ _IN_WORDS = {
 }  # fmt: skip
 
 
-def measure(metrics, loss, y, predictions):
+def measure(metrics, loss, y, predictions, weights=None):
     """Values of metrics.
 
     Parameters
@@ -244,6 +262,9 @@ def measure(metrics, loss, y, predictions):
         Targets, checked: classes (n,), or (n, n_outputs).
     predictions : array (n, n_outputs)
         After the loss's link.
+    weights : array (n,), optional
+        How much each row counts. A user's function is given them as ``sample_weight=`` if it has a
+        parameter of that name.
 
     Returns
     -------
@@ -254,33 +275,43 @@ def measure(metrics, loss, y, predictions):
     TypeError
         If a user's function returns no number.
     """
-    return {metric.name: _value(metric, loss, y, predictions) for metric in metrics}
+    weights = None if weights is None else weights.astype(np.float64)
+    return {metric.name: _value(metric, loss, y, predictions, weights) for metric in metrics}
 
 
-def _value(metric, loss, y, predictions):
+def _value(metric, loss, y, predictions, weights):
     if metric.row is None:
-        value = metric.function(y, predictions)
+        weighted = weights is not None and _takes_weights(metric.function)
+        value = metric.function(y, predictions, **(dict(sample_weight=weights) if weighted else {}))
         try:
             return float(value)
         except (TypeError, ValueError):
             raise TypeError(f"the metric {metric.name!r} must return a number; got {value!r}") from None
     if metric.row.of == "values":
-        return float(metric.function(y.astype(np.float64), predictions.astype(np.float64)))
+        return float(metric.function(y.astype(np.float64), predictions.astype(np.float64), weights))
     if loss.targets == "classes":
-        return _of_classes(metric, y if y.ndim == 1 else y.argmax(axis=1), predictions)
+        return _of_classes(metric, y if y.ndim == 1 else y.argmax(axis=1), predictions, weights)
     middle = 0.5 if loss.targets == "binary" else 0.0
     yes = (y > middle).astype(np.int64)
     columns = [
-        _of_classes(metric, yes[:, c], np.stack([2 * middle - p, p], axis=1))
+        _of_classes(metric, yes[:, c], np.stack([2 * middle - p, p], axis=1), weights)
         for c, p in enumerate(predictions.T)
     ]
     return float(np.mean(columns))
 
 
-def _of_classes(metric, classes, scores):
+def _of_classes(metric, classes, scores, weights):
     if metric.row.of == "scores":
-        return float(metric.function(classes, scores))
-    return float(metric.function(classes, scores.argmax(axis=1), scores.shape[1]))
+        return float(metric.function(classes, scores, weights))
+    return float(metric.function(classes, scores.argmax(axis=1), scores.shape[1], weights))
+
+
+def _takes_weights(function):
+    """Whether a user's function has a parameter for them."""
+    try:
+        return "sample_weight" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some built-in functions do not say
+        return False
 
 
 def higher_is_better(name):

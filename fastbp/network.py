@@ -47,6 +47,10 @@ class Network:
         Type of parameters and arithmetic.
     seed : int, optional
         Where the initial parameters come from; without one a fresh seed is drawn, see the attribute.
+    input_scale : float
+        What all inputs are multiplied by, in training and ever after; above 0 and at most 1. With 1/255
+        images go in as bytes and are numbers from 0 to 1 inside. A property of the network, kept in its
+        files, so a number is the same input whatever type of array it comes in.
 
     Attributes
     ----------
@@ -57,11 +61,18 @@ class Network:
     loss_function : Loss
     dtype : numpy.dtype
     seed : int
+    input_scale : float
 
     Raises
     ------
     TypeError, ValueError
         If an argument is of the wrong kind, or a size, name or number that is not known or allowed.
+
+    Notes
+    -----
+    Arrays of uint8 (n, n_inputs) are used as they are, at a byte an element, a memory-mapped one too; all
+    else becomes `dtype` first. A byte becomes a number of `dtype`, and its product with the scale, which is
+    rounded to `dtype`, is rounded once: in NumPy ``x.astype(dtype) * dtype.type(input_scale)``.
 
     Examples
     --------
@@ -74,10 +85,11 @@ class Network:
 
     def __init__(
         self, layers, *, inputs=None, activation="relu", output_activation="identity",
-        loss="mean_squared_error", dtype="float32", seed=None,
+        loss="mean_squared_error", dtype="float32", seed=None, input_scale=1.0,
     ):  # fmt: skip
         described, n_inputs = _describe_layers(layers, inputs, activation, output_activation)
-        self._describe(described, n_inputs, as_loss(loss), validation.real_dtype(dtype))
+        dtype = validation.real_dtype(dtype)
+        self._describe(described, n_inputs, as_loss(loss), dtype, validation.input_scale(input_scale, dtype))
         self.seed = fresh_seed() if seed is None else validation.seed(seed)
         stream = 0
         for layer, placed in zip(self.layers, self._placed, strict=True):
@@ -87,7 +99,7 @@ class Network:
                 getattr(layer, parameter.name)[:] = values.reshape(parameter.shape)
                 stream += 1
 
-    def _describe(self, described, n_inputs, loss, dtype):
+    def _describe(self, described, n_inputs, loss, dtype, input_scale):
         """Everything but the values of the parameters, which are zero."""
         self._loss_function, self._dtype, self._described = loss, dtype, tuple(described)
         self._placed = placed = place(self._described, n_inputs)
@@ -99,6 +111,7 @@ class Network:
             loss.option,
             dtype.name,
             tuple(map(operation_of, placed)),
+            input_scale,
         )
         n = self.architecture.parameter_offsets()[-1]
         self._parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
@@ -124,6 +137,7 @@ class Network:
     loss_function = property(lambda self: self._loss_function, doc="The `Loss`.")
     dtype = property(lambda self: self._dtype, doc="The type of the numbers.")
     architecture = property(lambda self: self._architecture, doc="What a plan needs to know.")
+    input_scale = property(lambda self: self.architecture.input_scale, doc="What inputs are multiplied by.")
 
     def _views(self, vector):
         """The layers, with their parameters (or gradients of them) as views into a flat vector."""
@@ -193,7 +207,7 @@ class Network:
             If shapes do not fit, or values are not finite or not of the loss's kind, or weights are negative
             or all 0.
         """
-        x, y = self.check_data(x, y)
+        x, y = self.check_data(x, y, keep_bytes=True)
         return self._loss(x, y, self._check_weights(sample_weight, y))
 
     def penalty(self):
@@ -226,18 +240,19 @@ class Network:
         -------
         loss : float
         gradient : Gradient
-            ``parameters`` (flat), ``layers[i].W``, ``.b`` … (views into it), ``inputs`` (n, n_inputs).
+            ``parameters`` (flat), ``layers[i].W``, ``.b`` … (views into it), ``inputs`` (n, n_inputs): with
+            respect to x as it is given, before `input_scale`.
 
         Raises
         ------
         TypeError, ValueError
             As `loss`.
         """
-        x, y = self.check_data(x, y)
+        x, y = self.check_data(x, y, keep_bytes=True)
         weights, n = self._check_weights(sample_weight, y), len(x)
         threads = automatic_threads(self.architecture.multiply_adds(n))
-        flat, d_inputs = np.empty_like(self.parameters), np.empty_like(x)
-        options = _options(y, weights) | dict(inputs=True)
+        flat, d_inputs = np.empty_like(self.parameters), np.empty(x.shape, self.dtype)
+        options = _options(x, y, weights) | dict(inputs=True)
         if validation.boolean("batch_statistics", batch_statistics):
             options["batch_statistics"] = True
         with self._plan("gradient", n, threads, **options) as plan:
@@ -250,11 +265,12 @@ class Network:
 
         Parameters
         ----------
-        x, y, sample_weight : see `loss`; metrics count every row the same
+        x, y, sample_weight : see `loss`; metrics count rows by their weights too, as scikit-learn's do
         metrics : sequence of str or callable, optional
             Names in ``fastbp.metrics.METRICS``, "top_3_accuracy" and the like, or functions (targets,
             predictions) -> float, which are given the targets as kernels take them and the predictions
-            (n, n_outputs). By default accuracy where the targets are classes, signs or zeros and ones: the
+            (n, n_outputs), and weights as ``sample_weight=`` if they have a parameter of that name. By
+            default accuracy where the targets are classes, signs or zeros and ones: the
             share of rows (of outputs, where each is a yes or no of its own) that are predicted right.
 
         Returns
@@ -277,11 +293,11 @@ class Network:
         if metrics is None:
             metrics = ["accuracy"] if kind in ("classes", "binary", "sign") else []
         metrics = as_metrics(metrics, self.loss_function.formula)
-        x, y = self.check_data(x, y)
+        x, y = self.check_data(x, y, keep_bytes=True)
         weights = self._check_weights(sample_weight, y)
-        return {"loss": self._loss(x, y, weights), **self._measure(metrics, x, y)}
+        return {"loss": self._loss(x, y, weights), **self._measure(metrics, x, y, weights)}
 
-    def compiled(self, optimizer=None, *, batch_size=1):
+    def compiled(self, optimizer=None, *, batch_size=1, weighted=False):
         """Functions for your own ``@numba.njit`` code: prediction and, with an optimizer, a step of training.
 
         Parameters
@@ -290,12 +306,14 @@ class Network:
             What `step` trains with; a schedule of its must count steps.
         batch_size : int
             Most rows of a `step`.
+        weighted : bool
+            Whether `step` takes weights of rows too, by which their losses are multiplied.
 
         Returns
         -------
         CompiledNetwork
-            ``predict_into(x, y)`` and ``step(x, y)``; neither allocates, and both may be called from compiled
-            code and from Python.
+            ``predict_into(x, y)`` and ``step(x, y)``, or ``step(x, y, weights)``; neither allocates, and both
+            may be called from compiled code and from Python.
 
         Raises
         ------
@@ -324,7 +342,7 @@ class Network:
         """
         from .compiled import compile_network
 
-        return compile_network(self, optimizer, batch_size)
+        return compile_network(self, optimizer, batch_size, weighted)
 
     def save(self, path):
         """Write architecture and parameters to a ``.safetensors`` file; `fastbp.load` reads it.
@@ -361,6 +379,8 @@ class Network:
         ]
         lines.insert(1, "  ".join("─" * width for width in widths))
         formula = self.loss_function.formula
+        if self.input_scale != 1:
+            lines.append(f"inputs are multiplied by {self.input_scale:.6g}")
         lines.append(f"loss: {self.loss_function.name}, link: {formula.link_name}")
         lines.append(
             f"{self.parameters.size:,} parameters, {self.dtype.name}, {_bytes(self.parameters.nbytes)}"
@@ -368,7 +388,8 @@ class Network:
         return "\n".join(line.rstrip() for line in lines)
 
     def __repr__(self):
-        stages = [str(self.architecture.sizes[0]), *(layer.label for layer in self._described)]
+        scale = "" if self.input_scale == 1 else f" × {self.input_scale:.4g}"
+        stages = [f"{self.architecture.sizes[0]}{scale}", *(layer.label for layer in self._described)]
         return (
             f"Network({' → '.join(stages)}, {self.loss_function.name}, "
             f"{self.parameters.size:,} parameters, {self.dtype.name})"
@@ -376,9 +397,9 @@ class Network:
 
     # How it is answered
 
-    def check_data(self, x, y):
+    def check_data(self, x, y, *, keep_bytes=False):
         """Rows and targets in the form that kernels take; raises as `loss` does."""
-        x = validation.inputs(x, self.architecture.sizes[0], self.dtype)
+        x = validation.inputs(x, self.architecture.sizes[0], self.dtype, keep_bytes=keep_bytes)
         y = validation.targets(y, len(x), self.architecture.sizes[-1], self.loss_function.formula, self.dtype)
         return x, y
 
@@ -412,12 +433,13 @@ class Network:
     def _outputs(self, task, x):
         n_inputs, n_outputs = self.architecture.sizes[0], self.architecture.sizes[-1]
         ready = validation.has_form(x, (n_inputs,), self.dtype)  # the kernels see whether all is finite
-        rows = x if ready else validation.inputs(x, n_inputs, self.dtype, row=True)
+        rows = x if ready else validation.inputs(x, n_inputs, self.dtype, row=True, keep_bytes=True)
         n = len(rows)
         out = np.empty((n, n_outputs), self.dtype)
         few = n <= FEW_ROWS
         threads = 1 if few else automatic_threads(self.architecture.multiply_adds(n) // 3)
-        with self._plan(task, FEW_ROWS if few else 2**31 - 1, threads, unpacked=few) as plan:
+        options = dict(unpacked=few, **_form(rows))
+        with self._plan(task, FEW_ROWS if few else 2**31 - 1, threads, **options) as plan:
             plan.set(batch_size=n, not_finite=0)
             _run_over(plan, self, rows, None, outputs=out)
             if plan.contexts["not_finite"].any():
@@ -426,16 +448,16 @@ class Network:
 
     def _loss(self, x, y, weights=None):
         threads = automatic_threads(self.architecture.multiply_adds(len(x)) // 3)
-        with self._plan("loss", 2**31 - 1, threads, **_options(y, weights)) as plan:
+        with self._plan("loss", 2**31 - 1, threads, **_options(x, y, weights)) as plan:
             plan.set(batch_size=len(x))
             losses = _run_over(plan, self, x, y, weights=weights)
         return float(losses[0] / len(x))
 
-    def _measure(self, metrics, x, y):
-        """Values of metrics, a dict, on rows and targets that were checked."""
+    def _measure(self, metrics, x, y, weights=None):
+        """Values of metrics, a dict, on rows, targets and weights that were checked."""
         if not metrics:
             return {}
-        return measure(metrics, self.loss_function.formula, y, self._outputs("predict", x))
+        return measure(metrics, self.loss_function.formula, y, self._outputs("predict", x), weights)
 
     def _plan(self, task, rows, threads, **options):
         """A plan, taken out of those kept while in use, so that threads of the caller do not share one."""
@@ -455,12 +477,13 @@ class Network:
             self.loss_function,
             self.dtype,
             self.seed,
+            self.input_scale,
             self.parameters.copy(),
         )
 
     def __setstate__(self, state):
-        described, n_inputs, loss, dtype, self.seed, parameters = state
-        self._describe(described, n_inputs, loss, dtype)
+        described, n_inputs, loss, dtype, self.seed, input_scale, parameters = state
+        self._describe(described, n_inputs, loss, dtype, input_scale)
         self.parameters[:] = parameters
 
 
@@ -566,9 +589,14 @@ def _run_over(plan, network, x, y, *, outputs=None, weights=None):
     return losses
 
 
-def _options(y, weights):
-    """What a plan must know of the targets and weights: which of two kinds of targets, whether weights."""
-    options = {"targets": "classes" if y.ndim == 1 else "probabilities"}
+def _form(x):
+    """What a plan must know of rows: whether they are bytes."""
+    return {"data": "bytes"} if x.dtype == np.uint8 else {}
+
+
+def _options(x, y, weights):
+    """The same of rows, targets and weights: which of two kinds of targets, whether weights."""
+    options = {"targets": "classes" if y.ndim == 1 else "probabilities", **_form(x)}
     return options if weights is None else options | {"weighted": True}
 
 

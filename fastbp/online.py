@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from . import validation
+from .balance import labels_of, weights_by_class
 from .interrupts import Interrupts, run_in_team
 from .network import Network
 from .optimizers import LBFGS, as_optimizer
@@ -14,6 +15,7 @@ from .rates import single_steps
 from .shaping import shaping_of
 from .training import SECONDS_INLINE, DivergenceError
 
+_NEVER = object()
 _FEW = 32  # so many numbers are summed faster than they are looked at one by one
 
 
@@ -35,6 +37,8 @@ class OnlineTrainer:
         What to do when the loss becomes infinite or NaN.
     threads : int
         One is the fastest for few rows.
+    class_weight : dict or array-like (classes,), optional
+        How much rows count by their class, as for `fastbp.train`; "balanced" needs all rows.
 
     Attributes
     ----------
@@ -52,6 +56,11 @@ class OnlineTrainer:
     Notes
     -----
     A stream is a loop, ``for x, y in chunks: trainer.step(x, y)``: a chunk of many rows is one compiled call.
+    `fastbp.train` takes streams as well, with validation and all that happens between epochs.
+
+    Weights multiply: a row of weight 2 moves the parameters as if its loss were twice as large, the loss of a
+    step being Σ wᵢ lᵢ / n. (`fastbp.train` divides by Σ wᵢ of the batch; a row that comes alone would then
+    count the same whatever its weight.)
 
     The weights that are trained are a copy of the network's: after writing to ``network.parameters`` call
     `take_parameters`.
@@ -68,7 +77,7 @@ class OnlineTrainer:
 
     def __init__(
         self, network, optimizer="sgd", *, batch_size=32, update_network=True, on_divergence="raise",
-        threads=1,
+        threads=1, class_weight=None,
     ):  # fmt: skip
         if not isinstance(network, Network):
             raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
@@ -82,7 +91,10 @@ class OnlineTrainer:
         self._looks = on_divergence == "raise"
         architecture, self._dtype = network.architecture, network.dtype
         self._n_in, self._n_out = architecture.sizes[0], architecture.sizes[-1]
-        self._kind = network.loss_function.formula.targets
+        self._loss = network.loss_function.formula
+        self._kind = self._loss.targets
+        self._by_class = self._check_class_weight(class_weight)
+        self._weighted, self._weight = class_weight is not None, np.ones(1, self._dtype)
         self._row, self._losses = np.empty(self._n_in, self._dtype), np.zeros(1)
         self._row_losses = np.empty(self._batch_size, self._dtype)
         self._target = np.empty(self._n_out, self._dtype)
@@ -90,14 +102,29 @@ class OnlineTrainer:
         self._rates, self._plan = single_steps(self._optimizer, network), None
         self._make_plan("classes")
 
+    def _check_class_weight(self, class_weight):
+        """(classes, weight of each), or None."""
+        if class_weight is None:
+            return None
+        if isinstance(class_weight, str):
+            raise ValueError(
+                "class_weight must be a dict or a number for each class, as rows come one by one; "
+                f"got {class_weight!r}"
+            )
+        if self._kind not in ("classes", "binary", "sign") or (self._kind != "classes" and self._n_out > 1):
+            raise ValueError("class_weight needs a loss whose targets are one class for each row")
+        return weights_by_class(class_weight, self._loss, self._n_out)
+
     def _make_plan(self, targets):
         """A plan for the kind of targets, with the weights, states and steps of the one before."""
         before, architecture = self._plan, self.network.architecture
         self._plan = plan = Plan(
             architecture, "train", self._batch_size, self._threads, optimizer=self._optimizer.formula,
             targets=targets, shaping=shaping_of(self.network), **self._rates.options,
+            weighted="as they are" if self._weighted else False,
         )  # fmt: skip
         self._targets = targets
+        self._no_weight = _NEVER if self._weighted else None  # the weight that needs no look
         at = plan.contexts.dtype.fields["epoch"][1]
         self._epochs = [
             ctypes.c_int64.from_address(address + at) for address in plan.contexts["address"].tolist()
@@ -129,13 +156,13 @@ class OnlineTrainer:
     @property
     def learning_rate(self):
         """The optimizer's, as its schedule has it in the latest step; may be set."""
-        return self._rates.at_end_of(self._plan, self.steps)
+        return self._rates.at_end_of(self._plan, self.steps, self.steps)
 
     @learning_rate.setter
     def learning_rate(self, value):
         self._rates.change(self._plan, validation.real_number("learning_rate", value, above=0))
 
-    def step(self, x, y):
+    def step(self, x, y, sample_weight=None):
         """Train on a row, or on rows in their order.
 
         Parameters
@@ -143,16 +170,19 @@ class OnlineTrainer:
         x : array-like (n_inputs,) or (n, n_inputs)
         y : array-like
             The row's target: a number, a class, or (n_outputs,); or the rows' targets, see `Network.loss`.
+        sample_weight : float or array-like (n,), optional
+            What the loss of the row, or of each row, is multiplied by, at least 0.
 
         Returns
         -------
         float
-            Mean loss over the rows, each as it was when its step came.
+            Mean loss over the rows, each as it was when its step came, and times its weight.
 
         Raises
         ------
         TypeError, ValueError
-            If x or y does not fit the network; nothing is changed then.
+            If x or y does not fit the network, or a weight is no number of at least 0; nothing is changed
+            then.
         DivergenceError
             If the loss became infinite or NaN. The network has the weights from before the call; training
             may go on from them, with the optimizer's state anew.
@@ -165,12 +195,18 @@ class OnlineTrainer:
         shortest way.
         """
         fits = type(x) is np.ndarray and x.shape == self._row.shape and x.dtype == self._dtype
-        if fits and self._takes(y) and _all_finite(x):
+        if (
+            fits
+            and self._takes(y)
+            and _all_finite(x)
+            and (sample_weight is self._no_weight or self._takes_weight(sample_weight))
+        ):
             self._row[...] = x
             if not self._set_to_one_row:
                 self._point_to_one_row()
             return self._train(1, self._run)
-        return self._step_rows(*self._rows(x, y))
+        x, y = self._rows(x, y)
+        return self._step_rows(x, y, self._weights(sample_weight, y))
 
     def _takes(self, y):
         """Whether y is a target of one row that needs no more checks; it is in its place then."""
@@ -192,9 +228,40 @@ class OnlineTrainer:
         self._target[0] = y
         return True
 
+    def _takes_weight(self, weight):
+        """Whether this is a weight of one row that needs no more checks; its product with that of the row's
+        class is in its place then.
+        """
+        weight = 1.0 if weight is None else weight
+        if not self._weighted or not isinstance(weight, (float, np.floating)):
+            return False
+        if self._by_class is not None:
+            if self._kind != "classes":
+                return False
+            weight = weight * self._by_class[1][self._class[0]]
+        if not 0 <= weight <= self._largest:
+            return False
+        self._weight[0] = weight
+        return True
+
+    def _weights(self, sample_weight, y):
+        """What rows count, checked; None where nobody asked."""
+        if sample_weight is None and self._by_class is None:
+            return None
+        weights, check = np.ones(len(y)), dict(n=len(y), dtype=self._dtype, all_may_be_0=True)
+        if sample_weight is not None:
+            one = np.ndim(sample_weight) == 0 and len(y) == 1
+            weights = validation.weights("sample_weight", [sample_weight] if one else sample_weight, **check)
+        if self._by_class is not None:
+            classes, table = self._by_class
+            by_row = table[np.searchsorted(classes, labels_of(y, self._loss, "class_weight"))]
+            weights = validation.weights("weights of rows", weights * by_row, **check)
+        return weights
+
     def _point_to_one_row(self):
         target = self._class if self._kind == "classes" else self._target
         self._plan.set(x=self._row.ctypes.data, targets=target.ctypes.data, n_rows=1)
+        self._plan.set(weights=self._weight.ctypes.data)
         self._set_to_one_row = True
 
     def _rows(self, x, y):
@@ -205,12 +272,16 @@ class OnlineTrainer:
             x, y = a.reshape(1, -1), np.asarray(y)[None]
         return self.network.check_data(x, y)
 
-    def _step_rows(self, x, y):
-        targets = "classes" if y.ndim == 1 else "probabilities"
-        if self._kind == "classes" and targets != self._targets:
+    def _step_rows(self, x, y, weights=None):
+        targets = "classes" if y.ndim == 1 or self._kind != "classes" else "probabilities"
+        if targets != self._targets or (weights is not None and not self._weighted):
+            self._weighted = self._weighted or weights is not None
             self._make_plan(targets)
         n, plan = len(x), self._plan
+        if weights is None and self._weighted:
+            weights = np.ones(n, self._dtype)
         plan.set(x=x.ctypes.data, targets=y.ctypes.data, n_rows=n)
+        plan.set(weights=0 if weights is None else weights.ctypes.data)
         self._set_to_one_row = False
         work = self.network.architecture.multiply_adds(n) / 2e9
         if self._threads == 1 and work < SECONDS_INLINE:

@@ -49,6 +49,7 @@ class Architecture:
     sizes : number of inputs, then of the outputs of each layer; activations, biases : name, flag of each
     layer. loss, option : name of the loss and its one number; real : "float32" or "float64". operations :
     what each layer does (`fastbp.operations`); none given: all are dense. Only dense layers have activations.
+    input_scale : what inputs are multiplied by, in front of all layers.
     """
 
     sizes: tuple[int, ...]
@@ -58,6 +59,7 @@ class Architecture:
     option: float
     real: str
     operations: tuple[Operation, ...] = ()
+    input_scale: float = 1.0
 
     def __post_init__(self):
         if not self.operations:
@@ -209,8 +211,11 @@ class Plan:
         For "gradient": let batch normalisation use the statistics of these rows, as training does.
     staged : bool
         For "predict" and "logits" of one row: the caller writes it where `stage` says.
-    weighted : bool
-        For "train", "gradient" and "loss": rows count by the weights at ``weights`` of the context.
+    weighted : {False, True, "as they are"}
+        For "train", "gradient" and "loss": rows count by the weights at ``weights`` of the context, divided
+        by their mean over the batch or as they are.
+    data : {"numbers", "bytes"}
+        What lies at ``x`` of the context: numbers of the network's type, or uint8.
     shaping : Shaping, optional
         For "train": what is done to gradients and weights beside the optimizer's step.
     """
@@ -218,12 +223,12 @@ class Plan:
     def __init__(
         self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes",
         materialise=False, inputs=False, unpacked=False, staged=False, groups=None, schedule=None,
-        weighted=False, shaping=None, batch_statistics=False,
+        weighted=False, shaping=None, batch_statistics=False, data="numbers",
     ):  # fmt: skip
         self.architecture, self.task, self.threads, self.batch_size = architecture, task, threads, batch_size
         self.optimizer, self.targets, self.unpacked, self.staged = optimizer, targets, unpacked, staged
         self._groups, self._schedule = groups or ((0, 0),) * architecture.n_layers, schedule
-        self._weighted, self._shaping, self._kept = weighted, shaping, []
+        self._weighted, self._shaping, self._data, self._kept = weighted, shaping, data, []
         self.batch_statistics = task == "train" or batch_statistics
         materialise = materialise or (shaping is not None and shaping.clip_norm > 0)
         real, self._size = architecture.real, architecture.dtype.itemsize
@@ -237,7 +242,8 @@ class Plan:
         # Rows that lie a multiple of 4096 bytes apart share a cache set: those are copied first.
         row_bytes = architecture.sizes[0] * self._size
         reads_data = not backward and not unpacked and row_bytes % 4096 != 0
-        self.in_order = self._first_product() if reads_data else None
+        as_they_are = data == "numbers" and architecture.input_scale == 1
+        self.in_order = self._first_product() if reads_data and as_they_are else None
         self.block_rows = self._choose_block_rows(whole)
 
         self._offsets = architecture.parameter_offsets()
@@ -414,7 +420,10 @@ class Plan:
         one = self._keep(np.ones(1, architecture.dtype))
         ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
         ctx["one"] = one.ctypes.data
-        ctx["row_scale"] = [self._keep(aligned_zeros(64)).ctypes.data for _ in range(threads)]
+        factors = [self._keep(aligned_zeros(64)) for _ in range(threads)]
+        ctx["row_scale"] = [each.ctypes.data for each in factors]
+        for each in factors:
+            each.view(np.float64)[0] = 1.0
         ctx["clip"] = ctx["row_scale"] + 8
         ctx["scratch"] = [self._keep(clean_workspace(scratch)).ctypes.data for _ in range(threads)]
         hyper = elementwise.ROOM * self._size
@@ -427,7 +436,7 @@ class Plan:
         """(operations, sections) of one thread; packing is the first section, unpacking the last."""
         program = Program(self, thread, workspace)
         self._emit_packing(program)
-        if self._weighted:
+        if self._weighted is True:
             program.emit(loss.total_weight)
             program.end_section(by_rows=False)
         self._emit_forward(program)
@@ -453,13 +462,9 @@ class Plan:
         rowwise = LOSSES[architecture.loss].rowwise
         if self.staged:
             program.emit(gather.require_finite)
+            self._emit_scaling(program)
         else:
-            if self.task in ("predict", "logits"):
-                program.emit(gather.check_rows)
-            if self.in_order is None:
-                program.emit(gather.gather)
-            if self._shaping and self._shaping.input_noise:
-                program.emit(shaping.input_noise, **self._shape(noise=self._shaping.input_noise))
+            self._emit_gather(program)
         if self._split:
             program.emit(dense.dense_forward, part=program.thread)
             program.emit_activation(elementwise.activation_forward, 0, part=program.thread)
@@ -484,6 +489,25 @@ class Plan:
         if self._weighted:
             program.emit(loss.weigh_rows, layer=last)
 
+    def _emit_gather(self, program):
+        """The rows of a block: whether they are finite, and a copy, unless the first product reads them."""
+        if self.task in ("predict", "logits") and self._data == "numbers":
+            program.emit(gather.check_rows)
+        if self._data == "bytes" or self.architecture.input_scale != 1:
+            program.emit(gather.gather_scaled, self._data, numbers=self._input_scale())
+        elif self.in_order is None:
+            program.emit(gather.gather)
+        if self._shaping and self._shaping.input_noise:
+            program.emit(shaping.input_noise, **self._shape(noise=self._shaping.input_noise))
+
+    def _emit_scaling(self, program, **fields):
+        """Rows of the workspace times the scale of the inputs, where there is one."""
+        if self.architecture.input_scale != 1:
+            program.emit(gather.scale_rows, numbers=self._input_scale(), **fields)
+
+    def _input_scale(self):
+        return self._keep(np.array([self.architecture.input_scale], np.float64)).ctypes.data
+
     def _emit_backward(self, program, inputs):
         """Phase 1, by rows: the deltas, from the loss back to the first layer."""
         for layer in reversed(range(self.architecture.n_layers)):
@@ -496,6 +520,7 @@ class Plan:
                     other.rejoin(program, behind)
         if inputs:
             dx, row = program.workspace[0][2], self.row_bytes(0)
+            self._emit_scaling(program, x=dx, x_row=row)
             program.emit(loss.copy_outputs, y=dx, z_row=row, n_out=self.architecture.sizes[0])
 
     def _emit_phase_two(self, program, materialise):

@@ -16,7 +16,8 @@ class Bar:
 
     def __init__(self, wanted, epochs, n_rows, done=0):
         self._epochs = epochs
-        self._drawn = Rows(wanted, epochs * n_rows, done * n_rows)
+        total = None if n_rows is None else epochs * n_rows  # of a stream they are not known
+        self._drawn = Rows(wanted, total, done * (n_rows or 0))
 
     def show(self, rows, history=None):
         """Draw so many rows done, and what the history says last."""
@@ -34,7 +35,7 @@ class Bar:
 
 
 class Rows:
-    """The bar itself, drawn or not: `done` of the rows in `total` were there before."""
+    """The bar itself, drawn or not: `done` of the rows in `total` were there before. None: nobody knows."""
 
     def __init__(self, wanted, total, done=0):
         self._wanted = somebody_watches() if wanted == "auto" else wanted
@@ -54,7 +55,7 @@ class Rows:
             )  # fmt: skip
         if values is not None:
             self._bar.set_postfix(values, refresh=False)
-        self._bar.update(min(rows, self._bar.total) - self._bar.n)
+        self._bar.update((rows if self._total is None else min(rows, self._total)) - self._bar.n)
 
     def close(self):
         """Leave the bar as it is."""

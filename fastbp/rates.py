@@ -12,7 +12,7 @@ class Rates:
     optimizer : Optimizer
     network : Network
     epochs, steps_per_epoch : int
-        Of the whole training, which a schedule may fill.
+        Of the whole training, which a schedule may fill; None for steps that nobody knows beforehand.
 
     Attributes
     ----------
@@ -27,14 +27,20 @@ class Rates:
     def __init__(self, optimizer, network, epochs, steps_per_epoch):
         self._rows, groups = optimizer.settings_of([layer.name for layer in network.layers])
         self.options, self.schedule_settings, self.plateau = dict(groups=groups), (), None
-        self._steps_per_epoch, self._own = steps_per_epoch, optimizer.learning_rate
+        self._own = optimizer.learning_rate
         rates = [row[0] for row in self._rows]
         self._shown = rates.index(self._own) if self._own in rates else 0
-        if isinstance(optimizer.schedule, ReduceOnPlateau):
-            self.plateau = optimizer.schedule.follow(rates)
-        elif optimizer.schedule is not None:
-            self.options["schedule"] = optimizer.schedule.formula
-            self.schedule_settings = optimizer.schedule.settings(epochs, steps_per_epoch)
+        schedule = optimizer.schedule
+        if isinstance(schedule, ReduceOnPlateau):
+            self.plateau = schedule.follow(rates)
+        elif schedule is not None:
+            self.options["schedule"] = schedule.formula
+            if steps_per_epoch is None and schedule.per == "step" and getattr(schedule, "total", 0) is None:
+                raise ValueError(
+                    "the steps of a stream are not known beforehand, so a schedule of steps needs total=; "
+                    f"got {schedule!r}"
+                )
+            self.schedule_settings = schedule.settings(epochs, steps_per_epoch or 1)
 
     def set(self, plan):
         """Write the settings where the plan's program reads them."""
@@ -46,13 +52,15 @@ class Rates:
         losses = history.validation_loss or history.loss
         plan.settings[:, 0] = self.plateau.next_rates(losses[-1])
 
-    def at_end_of(self, plan, epoch):
-        """The learning rate of the last step of an epoch, counted from 1; before the first, what it is."""
+    def at_end_of(self, plan, epoch, steps):
+        """The learning rate of the last step of an epoch, counted from 1, after so many steps in all; before
+        the first, what it is.
+        """
         rate = float(plan.settings[self._shown, 0])
         if not self.schedule_settings:
             return rate
         per_step, warmup, start, *settings = self.schedule_settings
-        count = max(0, epoch * self._steps_per_epoch - 1 if per_step else epoch - 1)
+        count = max(0, (steps if per_step else epoch) - 1)
         if count < warmup:
             return float(warm_up(rate, warmup, start, count))
         return float(SCHEDULES[self.options["schedule"]].rate(rate, tuple(settings), count - int(warmup)))

@@ -158,11 +158,12 @@ def _description(network):
         "loss": {"name": loss.name, "option": option},
         "dtype": network.dtype.name,
         "seed": network.seed,
+        "input_scale": network.input_scale,
     }
 
 
 def _read_description(text):
-    """(description of each layer, number of inputs, Loss, dtype, seed) from the text; all checked."""
+    """(description of each layer, number of inputs, Loss, dtype, input_scale, seed), all checked."""
     try:
         description = json.loads(text)
         version = validation.integer("format_version", description["format_version"], at_least=1)
@@ -179,6 +180,7 @@ def _read_description(text):
         dtype = validation.real_dtype(description["dtype"])
         inputs = validation.positive_integer("inputs", description["inputs"])
         place(described, inputs)
+        scale = validation.input_scale(description.get("input_scale", 1.0), dtype)
         seed = validation.seed(description["seed"])
         if not described:
             raise ValueError("it has no layer")
@@ -186,7 +188,7 @@ def _read_description(text):
         raise Unfit(f"does not describe a network: its metadata lacks {error}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise Unfit(f"does not describe a network: {error}") from None
-    return described, inputs, loss, dtype, seed
+    return described, inputs, loss, dtype, scale, seed
 
 
 def _fields_of(layer):
@@ -222,7 +224,7 @@ def network_of(file):
     text = (file.metadata() or {}).get(NETWORK_KEY)
     if text is None:
         raise Unfit("is a safetensors file, but not one that fastbp wrote")
-    described, inputs, loss, dtype, seed = _read_description(text)
+    described, inputs, loss, dtype, scale, seed = _read_description(text)
 
     expected = {
         f"{name}.{parameter.name}": parameter.shape
@@ -244,7 +246,7 @@ def network_of(file):
             )
 
     network = Network.__new__(Network)  # without the work of an initialisation that would be overwritten
-    network._describe(described, inputs, loss, dtype)
+    network._describe(described, inputs, loss, dtype, scale)
     network.seed = seed
     if len({layer.name for layer in network.layers}) < len(network.layers):
         raise Unfit("does not describe a network: two layers have the same name")

@@ -1,4 +1,4 @@
-"""train(): epochs of compiled steps, and what happens between them."""
+"""A training while it runs: epochs of compiled steps, and what happens between them."""
 
 import math
 import time
@@ -6,20 +6,7 @@ import time
 import numpy as np
 
 from . import validation as checks
-from .balance import labels_of, row_weights, rows_by_class
-from .callbacks import EarlyStopping, as_callbacks
-from .checkpoints import Checkpoints, fingerprint, read_checkpoint
-from .datasets import split
-from .history import History
-from .interrupts import Interrupts
-from .lbfgs import minimizer, train_whole_batch
-from .metrics import as_metrics
-from .network import Network
-from .optimizers import LBFGS, as_optimizer
-from .plan import Plan, automatic_threads
-from .progress import Bar, Table
-from .rates import Rates
-from .shaping import shaping_of
+from .checkpoints import fingerprint
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -59,314 +46,9 @@ class DivergenceError(ArithmeticError):
         )
 
 
-def train(
-    network, x, y, *, epochs=10, batch_size=32, optimizer="sgd", shuffle=True, validation=None, metrics=(),
-    early_stopping=None, callbacks=(), checkpoints=None, resume=None, on_divergence="raise", seed=None,
-    threads=None, progress="auto", verbose=False, device="cpu", materialise=False, sample_weight=None,
-    class_weight=None, sampling=None, clip_value=None, clip_norm=None, input_noise=0.0, gradient_noise=0.0,
-):  # fmt: skip
-    """Train a network.
-
-    Parameters
-    ----------
-    network : Network
-        Its parameters are changed in place.
-    x : array-like (n, n_inputs)
-    y : array-like
-        Targets of the network's loss, see `Network.loss`.
-    epochs : int
-        Passes over the rows; where training is resumed, those of before included.
-    batch_size : int or None
-        Rows per step; None, or more than there are, means all of them. A shorter last batch is trained on,
-        and averaged over its own size.
-    optimizer : str or optimizer
-        A name, such as "adam" for its defaults, or one of `SGD`, `Adam`, `AdamW`, `Adamax`, `NAdam`, `RAdam`,
-        `RMSprop`, `Adagrad`, `Adadelta`, `Lion`, `LBFGS`. It may bring a schedule of its learning rate, see
-        ``fastbp.schedules``, and settings of single layers.
-    shuffle : bool
-        Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number.
-    validation : float, (x, y) or (x, y, sample_weight), optional
-        Rows to measure the loss on after each epoch: a share of the rows, drawn by `seed` and not trained on,
-        or rows and targets of their own. A share copies the rows; arrays larger than memory want the pair.
-        Where rows have sample weights, the loss counts them by these here too.
-    metrics : sequence of str or callable
-        What else to measure on the validation rows, see `Network.evaluate`.
-    early_stopping : EarlyStopping, optional
-        Ends training that no longer gets better, and gives back the best weights.
-    callbacks : sequence of Callback or callable
-        Called between epochs, in their order. A function is called with the `Training` after each epoch.
-    checkpoints : Checkpoints, optional
-        Where and how often to write what `resume` needs.
-    resume : str or path, optional
-        A checkpoint, or a folder of checkpoints, whose newest is taken. Training goes on from there to the
-        very bits that it would have reached without the interruption. The network takes its weights from
-        it; data, batch size, optimizer and network must be those of before, threads need not.
-    on_divergence : {"raise", "continue"}
-        What to do when the loss or the weights become infinite or NaN.
-    seed : int, optional
-        Where orders come from; the network's own seed by default, or that of the checkpoint.
-    threads : int, optional
-        By default as many as the work of a step is worth. The trained bits do not depend on it.
-    progress : bool or "auto"
-        Whether to show a progress bar; "auto" does in a terminal or notebook if training takes seconds.
-    verbose : bool or int
-        Whether to write a table to standard output, for logs: a line for every epoch, or every so many.
-    device : {"cpu"}
-    materialise : bool
-        Write each step's gradients to memory before the update. The same bits, slower; for comparison.
-    sample_weight : array-like (n,), optional
-        How much each row counts, at least 0. The loss of a batch is the weighted mean Σ wᵢ lᵢ / Σ wᵢ, as in
-        PyTorch's weighted cross-entropy and in scikit-learn; a batch of weights 0 changes no weight by its
-        gradient. An epoch's loss is the mean over its batches.
-    class_weight : dict, array-like (classes,) or "balanced", optional
-        How much rows count by their class: a dict, in which classes that are missing count 1, or one number
-        for each class. "balanced" is n / (classes · rows of the class), as in scikit-learn, from the rows
-        that are trained on. Multiplies `sample_weight`; the validation loss knows nothing of it. Classes
-        are integer targets, or 0 and 1 (-1 and 1 for hinge) of one output.
-    sampling : {"balanced"}, optional
-        Each epoch draws as many rows as there are, with replacement, so that every class is equally likely;
-        a function of `seed` and the epoch's number. None takes every row once.
-    clip_value : float, optional
-        Elements of the gradient of a batch beyond ± this are cut off, as by PyTorch's clip_grad_value_.
-    clip_norm : float, optional
-        Where the gradient of all parameters together is longer than this, it is shortened to it, as by
-        PyTorch's clip_grad_norm_. Not together with `clip_value`.
-    input_noise : float
-        Standard deviation of normal noise that is added to the inputs, others in each step.
-    gradient_noise : float
-        The same for the gradient (Neelakantan et al., 2015), after penalties and clipping. Noise is a
-        function of `seed`, the step and the place, so threads change no bit of it. No draw is beyond 5.42
-        standard deviations.
-
-    Returns
-    -------
-    History
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is of the wrong kind or out of bounds, data do not fit the network, or a checkpoint
-        is of another training; nothing is changed then.
-    DivergenceError
-        If the loss or the weights became infinite or NaN. The network has the weights from before the
-        epoch, or before the compiled call where short epochs are run several in a call; from a few epochs
-        before where a call is too short for a look at the weights.
-    OSError
-        If a checkpoint cannot be read or written.
-
-    Notes
-    -----
-    Ctrl-C ends training after the current step and returns the history so far.
-
-    Training a network again goes on from its weights, but is a training of its own: the optimizer's state
-    starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.
-
-    Examples
-    --------
-    >>> import fastbp
-    >>> x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
-    >>> net = fastbp.Network([2, 8, 1], activation="tanh", loss="binary_cross_entropy", seed=1)
-    >>> history = fastbp.train(net, x, y, epochs=500, batch_size=4, optimizer=fastbp.SGD(0.5, momentum=0.9))
-    >>> net.predict(x).round().ravel().tolist()
-    [0.0, 1.0, 1.0, 0.0]
-    """
-    options = dict(locals())  # the signature is the only list of them
-    progress = progress_wanted(options.pop("progress"))
-    check_device(options.pop("device"))
-    job = Job(**options)
-    job.run(Bar(progress, job.epochs, job.n_rows, job.epochs_before))
-    return job.history
-
-
-def progress_wanted(progress):
-    """Check the argument of this name."""
-    return progress if progress == "auto" else checks.boolean("progress", progress)
-
-
-def check_device(device):
-    """Check the argument of this name."""
-    if checks.known_name("device", device, ("cpu", "cuda")) == "cuda":
-        raise ValueError('device "cuda" is not there yet; "cpu" is')
-
-
-class Job:
-    """A training that is checked and not begun: nothing has changed yet.
-
-    Parameters
-    ----------
-    data_of : callable
-        `Data`, or something that is called like it and need not check and copy what it has seen.
-    others : see `train`
-
-    Attributes
-    ----------
-    history : History
-        Empty before it runs.
-    data : Data or None
-        What is trained on. None where it was given back, to be made again when it is needed.
-    epochs, epochs_before, n_rows, batch_size : int
-        Epochs, those of a checkpoint, rows that are trained on, and rows of a step.
-    """
-
-    def __init__(
-        self, network, x, y, *, epochs, batch_size, optimizer, shuffle, validation, metrics, early_stopping,
-        callbacks, checkpoints, resume, on_divergence, seed, threads, verbose, materialise, sample_weight,
-        class_weight, sampling, clip_value, clip_norm, input_noise, gradient_noise, data_of=None,
-    ):  # fmt: skip
-        if not isinstance(network, Network):
-            raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
-        self.network, self.epochs = network, checks.positive_integer("epochs", epochs)
-        self.optimizer = as_optimizer(optimizer)
-        self.whole_batch = isinstance(self.optimizer, LBFGS)
-        self.shuffle = checks.boolean("shuffle", shuffle)
-        self.materialise = checks.boolean("materialise", materialise)
-        self.metrics = as_metrics(metrics, network.loss_function.formula)
-        self.callbacks = _all_callbacks(early_stopping, callbacks, checkpoints, verbose)
-        self.shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
-        if self.whole_batch:
-            watched = self.callbacks or self.metrics or resume is not None
-            _check_whole_batch(watched, self.shaping or sampling is not None)
-        self.looks = checks.known_name("on_divergence", on_divergence, ("raise", "continue")) == "raise"
-        self._checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
-        self.epochs_before = checkpoint.epoch if checkpoint else 0
-        own = checkpoint.seed if checkpoint else network.seed
-        self.seed = own if seed is None else checks.seed(seed)
-        given = (x, y, sample_weight, class_weight, sampling, self.shuffle, validation, self.seed)
-        self._make_data = lambda: (data_of or Data)(network, *given)
-        self.data = self._make_data()
-        if self.metrics and not self.data.held_out:
-            raise ValueError("metrics are measured on validation rows; give validation=")
-        self.n_rows = n = len(self.data.x)
-        all_rows = batch_size is None or self.whole_batch
-        self.batch_size = min(n, n if all_rows else checks.positive_integer("batch_size", batch_size))
-        work = network.architecture.multiply_adds(self.batch_size)
-        threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
-        self.history = History(threads=threads)
-
-    def guess_seconds(self):
-        """How long it takes on one core, roughly."""
-        return self.epochs * guess_seconds(self.network.architecture, self.n_rows, self.batch_size)
-
-    def run(self, bar, conductor=Interrupts, make_plan=Plan):
-        """Train.
-
-        Parameters
-        ----------
-        bar : object with ``show(rows, history)`` and ``close()``
-        conductor : callable
-            Given the plan, or None for L-BFGS, it returns what `Interrupts` is: what runs a call, and
-            knows whether training shall end.
-        make_plan : callable
-            `Plan`, or something that is called like it and may return one that was used before.
-        """
-        data = self.data or self._make_data()
-        if self.whole_batch:
-            return train_whole_batch(
-                self.network, self.optimizer, data.x, data.y, data.rows.weights, data.held_out, self.epochs,
-                self.history, bar, conductor(None),
-            )  # fmt: skip
-        n, network, looks, shuffle = self.n_rows, self.network, self.looks, self.shuffle
-        rates = Rates(self.optimizer, network, self.epochs, -(-n // self.batch_size))
-        plan = make_plan(
-            network.architecture, "train", self.batch_size, self.history.threads,
-            optimizer=self.optimizer.formula, materialise=self.materialise,
-            targets="classes" if data.y.ndim == 1 else "probabilities", **rates.options,
-            shaping=self.shaping, **data.rows.options,
-        )  # fmt: skip
-        order, row_losses = np.arange(n), np.empty(self.batch_size, network.dtype)
-        rates.set(plan)
-        plan.set(
-            x=data.x.ctypes.data, targets=data.y.ctypes.data, n_rows=n, row_losses=row_losses.ctypes.data,
-            order=order.ctypes.data if shuffle else 0, shuffle=shuffle,
-            seed=np.uint64(self.seed).astype(np.int64), epoch=0, step=0, careful=looks,
-        )  # fmt: skip
-        data.rows.set(plan)
-        identity = dict(
-            seed=self.seed, shuffle=shuffle, batch_size=self.batch_size, optimizer=self.optimizer,
-            regularisation=repr(self.shaping), **data.rows.identity,
-        )  # fmt: skip
-        training = Training(
-            network, plan, rates, data.x, data.y, epochs=self.epochs, held_out=data.held_out,
-            metrics=self.metrics, callbacks=self.callbacks, identity=identity, looks=looks,
-            history=self.history,
-        )  # fmt: skip
-        training._run(self._checkpoint, bar, conductor(plan))
-
-
 def guess_seconds(architecture, n_rows, batch_size):
     """Seconds of an epoch, before there was one: 2e9 multiply-adds a second and 1 µs a step, slowly."""
     return architecture.multiply_adds(n_rows) / 2e9 + -(-n_rows // batch_size) * 1e-6
-
-
-def _check_whole_batch(watched, shaped):
-    """Raise where SciPy is missing, or what it does not do is asked for."""
-    minimizer()  # says so where it is missing
-    if watched:
-        raise ValueError(
-            "LBFGS is run by SciPy: it takes no callbacks, metrics, early stopping, table or checkpoints"
-        )
-    if shaped:
-        raise ValueError("LBFGS takes no penalties, largest norms, clipping, noise or sampling")
-
-
-def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):
-    """Callbacks in the order in which they are called: checkpoints last, as they keep the state of others."""
-    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
-        raise TypeError(f"early_stopping must be a fastbp.EarlyStopping; got {early_stopping!r}")
-    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
-        raise TypeError(f"checkpoints must be a fastbp.Checkpoints; got {checkpoints!r}")
-    every = int(verbose) if isinstance(verbose, (bool, np.bool_)) else verbose
-    every = every and checks.integer("verbose", every, at_least=1)
-    table = [Table(every)] if every else []
-    first = [] if early_stopping is None else [early_stopping]
-    return [*first, *as_callbacks(callbacks), *table, *([] if checkpoints is None else [checkpoints])]
-
-
-class Data:
-    """What is trained and validated on, checked, in the form that kernels take.
-
-    Attributes
-    ----------
-    x, y : arrays (n, …)
-    rows : _Rows
-    held_out : (x, y, weights) or None
-        To validate on; weights may be None.
-    """
-
-    def __init__(self, network, x, y, sample_weight, class_weight, sampling, shuffle, validation, seed):
-        x, y = network.check_data(x, y)
-        held_out = _hold_out(network, x, y, sample_weight, validation, seed)
-        self.x, self.y, sample_weight, self.held_out = held_out
-        self.rows = _Rows(network, self.y, sample_weight, class_weight, sampling, shuffle)
-
-
-class _Rows:
-    """How much each row counts, and how often it comes."""
-
-    def __init__(self, network, y, sample_weight, class_weight, sampling, shuffle):
-        loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
-        self.weights = row_weights(sample_weight, class_weight, y, loss, n_outputs, network.dtype)
-        self._by_class = None
-        if sampling is not None:
-            checks.known_name("sampling", sampling, ("balanced",))
-            if not shuffle:
-                raise ValueError("sampling draws the rows of an epoch, so shuffle must be True; got False")
-            self._by_class = rows_by_class(labels_of(y, loss, "sampling"))
-        self.options = {} if self.weights is None else {"weighted": True}
-        self.identity = {
-            "sampling": sampling, "weights": None if self.weights is None else fingerprint(self.weights)
-        }  # fmt: skip
-
-    def set(self, plan):
-        """Tell the plan's program where the weights and the classes are."""
-        if self.weights is not None:
-            plan.set(weights=self.weights.ctypes.data)
-        if self._by_class is not None:
-            by_class, starts = self._by_class
-            plan.set(
-                shuffle=2, by_class=by_class.ctypes.data, class_starts=starts.ctypes.data,
-                classes=len(starts) - 1,
-            )  # fmt: skip
 
 
 class Training:
@@ -389,14 +71,12 @@ class Training:
         Whether it goes on from a checkpoint.
     """
 
-    def __init__(
-        self, network, plan, rates, x, y, *, epochs, held_out, metrics, callbacks, identity, looks, history
-    ):  # fmt: skip
-        self.network, self.epochs, self.failed, self.history = network, epochs, False, history
-        self.validates, self.metric_names = held_out is not None, [metric.name for metric in metrics]
+    def __init__(self, network, plan, rates, data, history, *, metrics, callbacks, identity, looks):
+        self.network, self.history, self.epochs, self.failed = network, history, data.epochs, False
+        self.validates, self.metric_names = data.held_out is not None, [metric.name for metric in metrics]
         self.history.metrics.update({name: [] for name in self.metric_names})
-        self._plan, self._rates, self._x, self._y = plan, rates, x, y
-        self._held_out, self._metrics = held_out, metrics
+        self._plan, self._rates, self._data, self._n = plan, rates, data, data.n
+        self._held_out, self._metrics = data.held_out, metrics
         self._callbacks, self._identity, self._looks = callbacks, identity, looks
         self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
         self._started, self.resumed = [], False
@@ -415,7 +95,7 @@ class Training:
         May be set for the epochs to come: that of each layer changes by the same factor, and a compiled
         schedule begins from it.
         """
-        return self._rates.at_end_of(self._plan, self.epoch)
+        return self._rates.at_end_of(self._plan, self.epoch, self._steps())
 
     @learning_rate.setter
     def learning_rate(self, value):
@@ -424,17 +104,20 @@ class Training:
     @property
     def at_an_end(self):
         """Whether the optimizer is where the history is, rather than some epochs or steps ahead."""
-        context, steps = self._plan.contexts[0], -(-len(self._x) // self._plan.batch_size)
-        return context["epoch"] == self.epoch and context["step"] == self.epoch * steps
+        context = self._plan.contexts[0]
+        return context["epoch"] == self.epoch and context["step"] == self._steps()
+
+    def _steps(self):
+        """Steps of the epochs in the history."""
+        return self.epoch * self._data.steps
 
     def identity(self):
         """What must be the same where a training is resumed, by name: a dict of JSON values."""
         held_out = [array for array in self._held_out or () if array is not None]
         held_out = fingerprint(*held_out) if held_out else None
-        return self._identity | {
-            "optimizer": repr(self._identity["optimizer"]), "number of rows": len(self._x),
-            "data": fingerprint(self._x, self._y), "validation rows": held_out, "metrics": self.metric_names,
-            "schedule": list(self._rates.schedule_settings),
+        return self._identity | self._data.identity | {
+            "optimizer": repr(self._identity["optimizer"]), "validation rows": held_out,
+            "metrics": self.metric_names, "schedule": list(self._rates.schedule_settings),
         }  # fmt: skip
 
     def set_parameters(self, values):
@@ -458,8 +141,7 @@ class Training:
         if self.resumed:
             checkpoint.check(self)
             checkpoint.restore_history(self)
-        self._epoch_seconds = guess_seconds(network.architecture, len(self._x), plan.batch_size)
-        self._guessed = True
+        self._guess_seconds()
         try:
             with conductor as interrupts:
                 for callback in self._callbacks:
@@ -492,6 +174,11 @@ class Training:
         if errors and not self.failed:
             raise errors[0]
 
+    def _guess_seconds(self):
+        """How long an epoch takes, before there was one."""
+        self._epoch_seconds = guess_seconds(self.network.architecture, self._n, self._plan.batch_size)
+        self._guessed = True
+
     def _epochs_at_once(self):
         """(how many epochs to run in the next call, whether the network is needed after it)."""
         done = self.epoch
@@ -508,7 +195,7 @@ class Training:
 
     def _call(self, interrupts, bar):
         """One compiled call, and what follows it."""
-        plan, n, done = self._plan, len(self._x), self.epoch
+        plan, n, done = self._plan, self._n, self.epoch
         at_once, needed = self._epochs_at_once()
         losses = np.zeros(at_once)
         plan.set(first_epoch=done, last_epoch=done + at_once, losses=losses.ctypes.data)
@@ -535,11 +222,11 @@ class Training:
         history = self.history
         history.loss.append(loss)
         history.seconds.append(seconds)
-        history.samples_per_second.append(len(self._x) / seconds)
+        history.samples_per_second.append(self._n / seconds)
         history.learning_rate.append(self.learning_rate)
         if self.validates:
             history.validation_loss.append(self.network._loss(*self._held_out))
-            for name, value in self.network._measure(self._metrics, *self._held_out[:2]).items():
+            for name, value in self.network._measure(self._metrics, *self._held_out).items():
                 history.metrics[name].append(value)
         if self._rates.plateau:
             self._rates.adapt(self._plan, history)
@@ -567,35 +254,11 @@ class Training:
 
     def _divergence(self, what, epoch, exactly=False):
         """The error that says so: a loss ends the run after its step, weights are seen after the call."""
-        per_epoch = -(-len(self._x) // self._plan.batch_size)
         last = int(self._plan.contexts[0]["step"])
-        first = last if exactly else max(self._first_step, (epoch - 1) * per_epoch + 1)
-        return DivergenceError(what, epoch, (first, min(last, epoch * per_epoch)), self.history)
+        first, last = (last, last) if exactly else self._steps_in_question(epoch, last)
+        return DivergenceError(what, epoch, (first, last), self.history)
 
-
-def _hold_out(network, x, y, weights, validation, seed):
-    """(x, y, weights) to train on and the same three to validate on, or None; weights may be None."""
-    if weights is not None:
-        weights = checks.weights("sample_weight", weights, len(x), network.dtype)
-    if validation is None:
-        return x, y, weights, None
-    if isinstance(validation, (tuple, list)):
-        if len(validation) not in (2, 3):
-            raise ValueError(
-                "validation must be a fraction, a pair (x, y) or (x, y, sample_weight); "
-                f"got {len(validation)} things"
-            )
-        try:
-            held_out = network.check_data(*validation[:2])
-            return x, y, weights, (*held_out, network._check_weights(*validation[2:] or [None], held_out[1]))
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"validation: {error}") from None
-    fraction = checks.real_number("validation", validation, above=0, below=1)
-    first_x, first_y, *second = split(x, y, fraction, seed)
-    if weights is None:
-        return first_x, first_y, None, (*second, None)
-    first_weights, _, second_weights, _ = split(weights, weights, fraction, seed)
-    for part, name in ((first_weights, "trained on"), (second_weights, "validated on")):
-        if not part.any():
-            raise ValueError(f"sample_weight must not be 0 in all rows that are {name}")
-    return first_x, first_y, first_weights, (*second, second_weights)
+    def _steps_in_question(self, epoch, last):
+        """Those of an epoch since the last look at the weights."""
+        steps = self._data.steps
+        return max(self._first_step, (epoch - 1) * steps + 1), min(last, epoch * steps)

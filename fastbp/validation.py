@@ -168,6 +168,20 @@ def boolean(name, value):
     return bool(value)
 
 
+def input_scale(value, dtype):
+    """Check what a network multiplies its inputs by: above 0, in the network's type too, and at most 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `real_number`.
+    """
+    scale = real_number("input_scale", value, above=0, at_most=1)
+    if dtype.type(scale) == 0:
+        raise ValueError(f"input_scale must be a number above 0 in {dtype}; got {value!r}")
+    return scale
+
+
 def layer_name(value):
     """Check the name of a layer: text without dots, which separate it from "W" in saved files.
 
@@ -245,7 +259,7 @@ def split_sizes(x, y, fraction):
     return len(x) - second, second
 
 
-def inputs(x, n_inputs, dtype, *, row=False):
+def inputs(x, n_inputs, dtype, *, row=False, keep_bytes=False):
     """Check the inputs of a network and give them the form that kernels take.
 
     Parameters
@@ -258,10 +272,12 @@ def inputs(x, n_inputs, dtype, *, row=False):
         The network's, float32 or float64.
     row : bool
         Whether one row, (n_inputs,), may stand for (1, n_inputs).
+    keep_bytes : bool
+        Whether uint8 stays uint8.
 
     Returns
     -------
-    array (n, n_inputs) of dtype
+    array (n, n_inputs) of dtype, or uint8
         C-contiguous, aligned, in native byte order; `x` itself, or a view of it, if it is all that already,
         as a memory-mapped array may be.
 
@@ -293,6 +309,8 @@ def inputs(x, n_inputs, dtype, *, row=False):
     if a.ndim != 2 or a.shape[1] != n_inputs:
         hint = "; one row is x[None, :]" if a.shape == (n_inputs,) else ""
         raise ValueError(f"x must have shape (n, {n_inputs}); got {a.shape}{hint}")
+    if keep_bytes and a.dtype == np.uint8:
+        return _in_kernel_form(a, a.dtype)
     return _finite("x", a, dtype)
 
 
@@ -378,7 +396,7 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     return t
 
 
-def weights(name, values, n, dtype):
+def weights(name, values, n, dtype, *, all_may_be_0=False):
     """Check weights: how much each of n things counts.
 
     Parameters
@@ -388,6 +406,7 @@ def weights(name, values, n, dtype):
     values : array-like (n,)
     n : int
     dtype : numpy.dtype
+    all_may_be_0 : bool
 
     Returns
     -------
@@ -399,14 +418,14 @@ def weights(name, values, n, dtype):
     TypeError
         If they are no numbers.
     ValueError
-        If there are not n of them, one is negative or not finite in `dtype`, or all are 0.
+        If there are not n of them, one is negative or not finite in `dtype`, or all are 0 and may not be.
     """
     a = _numbers(name, values)
     if a.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},); got {a.shape}")
     w = _finite(name, a, dtype)
     _refuse_first(w < 0, f"{name} must be at least 0", a)
-    if not w.any():
+    if not all_may_be_0 and not w.any():
         raise ValueError(f"{name} must not be 0 everywhere")
     return w
 

@@ -62,13 +62,15 @@ def requests(real):
     """
 
     def request(
-        what, task, *, shape=SHAPES[0], threads=1, activation="relu", loss="mean_squared_error", **options
-    ):
+        what, task, *, shape=SHAPES[0], threads=1, activation="relu", loss="mean_squared_error",
+        input_scale=1.0, **options,
+    ):  # fmt: skip
         sizes, batch_size = shape
         layers = len(sizes) - 1
         architecture = Architecture(
-            sizes, (activation,) * layers, (True,) * layers, loss, LOSSES[loss].option_default, real
-        )
+            sizes, (activation,) * layers, (True,) * layers, loss, LOSSES[loss].option_default, real,
+            input_scale=input_scale,
+        )  # fmt: skip
         options |= {"optimizer": options.get("optimizer", "momentum")} if task == "train" else {}
         return f"{what} {real}", (architecture, task, batch_size, threads), options
 
@@ -78,6 +80,8 @@ def requests(real):
         for shape, threads in itertools.product(shapes, (1, 2)):
             yield request(task, task, shape=shape, threads=threads)
     yield request("gradient of inputs", "gradient", inputs=True)
+    yield request("bytes", "train", data="bytes")
+    yield request("scaled inputs", "gradient", inputs=True, input_scale=0.5)
     yield request("predict few rows", "predict", unpacked=True)
     for name, shape, threads, materialise in itertools.product(OPTIMIZERS, SHAPES, (1, 2), (False, True)):
         yield request(name, "train", optimizer=name, shape=shape, threads=threads, materialise=materialise)

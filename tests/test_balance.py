@@ -194,21 +194,27 @@ def test_training_takes_the_drawn_rows():
 def test_validation_counts_by_sample_weights():
     x, y, weights = draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2), draw_weights(40)
     net = make_network([3, 2], dtype="float64")
-    options = dict(sample_weight=weights, seed=2, epochs=1)
+    options = dict(sample_weight=weights, seed=2, epochs=1, metrics=["r2"])
     history = fastbp.train(net, x, y, validation=0.25, **options)
     _, _, x_held, y_held = fastbp.datasets.split(x, y, 0.25, 2)
     _, _, w_held, _ = fastbp.datasets.split(weights, weights, 0.25, 2)
-    assert history.validation_loss == [net.loss(x_held, y_held, sample_weight=w_held)]
+    found = net.evaluate(x_held, y_held, metrics=["r2"], sample_weight=w_held)
+    assert history.validation_loss == [found["loss"]]
+    assert history.metrics["r2"] == [found["r2"]] != [net.evaluate(x_held, y_held, metrics=["r2"])["r2"]]
     history = fastbp.train(net, x, y, validation=(x, y, weights), **options)
-    assert history.validation_loss == [net.loss(x, y, sample_weight=weights)]
+    found = net.evaluate(x, y, metrics=["r2"], sample_weight=weights)
+    assert history.validation_loss == [found["loss"]]
+    assert history.metrics["r2"] == [found["r2"]]
 
 
-def test_evaluation_weighs_the_loss():
+def test_evaluation_weighs_the_loss_and_the_metrics():
     net = make_network([2, 2], loss="softmax_cross_entropy")
     x, y, weights = draw_inputs(6, 2), [0, 1, 0, 1, 1, 0], [1, 1, 3, 1, 1, 0]
     found = net.evaluate(x, y, sample_weight=weights)
     assert found["loss"] == net.loss(x, y, sample_weight=weights) != net.loss(x, y)
-    assert found["accuracy"] == net.evaluate(x, y)["accuracy"]
+    right = net.predict(x).argmax(axis=1) == y
+    assert found["accuracy"] == pytest.approx(np.average(right, weights=weights), rel=1e-12)
+    assert found["accuracy"] != net.evaluate(x, y)["accuracy"]
 
 
 def test_lbfgs_takes_weights():

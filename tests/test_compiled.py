@@ -102,6 +102,25 @@ def test_a_wrong_target_reaches_no_kernel(loss, good, bad):
     assert not np.array_equal(net.parameters, before)
 
 
+def test_a_weighted_step_multiplies():
+    nets = [make_network([4, 6, 3], "tanh", dtype="float64") for _ in range(2)]
+    x, y = draw_inputs(8, 4), draw_targets("mean_squared_error", 8, 3)
+    weights = np.array([0, 0.5, 0.5, 1, 1, 1.5, 1.5, 2])  # whose mean is 1, so that train divides by 1
+    step = nets[0].compiled("adam", batch_size=8, weighted=True).step
+    loss = step(x, y, weights)
+    history = fastbp.train(nets[1], x, y, epochs=1, batch_size=8, optimizer="adam", sample_weight=weights)
+    assert np.array_equal(nets[0].parameters, nets[1].parameters)
+    assert loss == pytest.approx(history.loss[0], rel=1e-14)
+    before = nets[0].parameters.copy()
+    for wrong, message in (([1.0, 2.0], "as many weights as rows"), ([-1.0] * 8, "at least 0")):
+        with pytest.raises(ValueError, match=message):
+            step(x, y, np.array(wrong))
+    with pytest.raises(ValueError, match="at least 0"):
+        step(x, y, np.full(8, np.nan))
+    assert np.array_equal(nets[0].parameters, before)
+    assert step(x, y, 2 * weights) == pytest.approx(2 * nets[1].loss(x, y, sample_weight=weights), rel=1e-12)
+
+
 def test_no_step_without_an_optimizer():
     net = fastbp.Network([2, 1])
     assert net.compiled().step is None

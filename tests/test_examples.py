@@ -156,6 +156,21 @@ def test_online_learning_follows_the_change():
     assert end < 0.005
 
 
+def test_streams():
+    many, more = load("streams")["learn"]()
+    assert len(many) == 4
+    assert len(more) == 1
+    assert many.validation_loss[-1] < 0.03
+    assert more.validation_loss[-1] < many.validation_loss[-1]
+
+
+def test_images_as_bytes(tmp_path):
+    accuracy, same, network = load("images_as_bytes")["learn"](tmp_path)
+    assert accuracy > 0.94
+    assert same
+    assert network.input_scale == 1 / 255
+
+
 def test_the_readme_s_twelve_lines(tmp_path, monkeypatch, capsys):
     text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("```")[0]

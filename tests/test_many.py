@@ -69,7 +69,7 @@ def test_data_of_each_and_shared_data_are_checked_once(monkeypatch):
     checked = []
     check = fastbp.Network.check_data
     monkeypatch.setattr(
-        fastbp.Network, "check_data", lambda net, x, y: checked.append(len(x)) or check(net, x, y)
+        fastbp.Network, "check_data", lambda *data, **how: checked.append(len(data[1])) or check(*data, **how)
     )
     expected = alone(make(1, 4), X, Y) + alone(make(1, 4), X[:9], -Y[:9])
     checked.clear()
@@ -78,6 +78,23 @@ def test_data_of_each_and_shared_data_are_checked_once(monkeypatch):
     checked.clear()
     fastbp.train_many(make(5, 4), X.tolist(), Y.tolist())
     assert len(checked) == 2, "once as it is given, once in the form that kernels take"
+
+
+def test_shared_rows_are_cut_as_each_wants_them():
+    x = np.arange(120, dtype=np.uint8).reshape(40, 3)
+    how = dict(validation=(x[:9], Y[:9]), sample_weight=np.arange(40.0))
+    options = dict(batch_size=[7, 7, 40, 5], epochs=[None, 3, 2, 4])
+    each = [dict(zip(options, values)) for values in zip(*options.values())]
+
+    def networks():
+        return [fastbp.Network([3, 4, 2], input_scale=1 / 255, dtype="float64", seed=i) for i in range(4)]
+
+    expected = alone(networks(), x, Y, *each, **how)
+    trained = networks()
+    assert bits(trained, fastbp.train_many(trained, x, Y, threads=3, **how, **options)) == expected
+    jobs = many._jobs(trained, many._for_each(x, Y, {**how, **options}, 4))
+    assert [(job.epochs, job.data.steps) for job in jobs] == [(10, 6), (3, 6), (2, 1), (4, 8)]
+    assert all(job.data.x is x and job.data.weights is jobs[0].data.weights for job in jobs)
 
 
 def test_early_stopping_metrics_and_weights():
@@ -173,6 +190,7 @@ def test_what_is_refused(tmp_path):
     networks = make(2, 4)
     start = [network.parameters.copy() for network in networks]
     logger = fastbp.CSVLogger(tmp_path / "log.csv")
+    warm = SGD(0.1, schedule=fastbp.schedules.Cosine(warmup=9))
     for error, message, bad in [
         (TypeError, "unknown option 'optimiser': did you mean 'optimizer'", dict(optimiser="sgd")),
         (TypeError, "verbose= is for one network", dict(verbose=True)),
@@ -186,6 +204,9 @@ def test_what_is_refused(tmp_path):
         (OSError, "network 1: there is no checkpoint in", dict(resume=[None, str(tmp_path)])),
         (ValueError, "x has a list of 3 arrays, but there are 2 networks", dict(x=[X, X, X])),
         (ValueError, "network 1: y must have as many rows as x", dict(y=[Y, Y[:3]])),
+        (TypeError, "train_many needs y, the targets of x", dict(x=[(X, Y)], y=None)),
+        (TypeError, "train_many needs y, the targets of x", dict(y=[Y, None])),
+        (ValueError, "network 0: a warm-up of 9 epochs leaves nothing", dict(epochs=[9, 10], optimizer=warm)),
         (ValueError, "networks must have at least one", dict(networks=[])),
         (TypeError, "networks must be of fastbp.Network; number 1 is 3", dict(networks=[networks[0], 3])),
         (ValueError, "number 0 is there 2 times", dict(networks=networks[:1] * 2)),

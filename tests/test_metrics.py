@@ -15,8 +15,8 @@ from tests.samples import draw_inputs, draw_targets, make_network
 SOFTMAX, BINARY = "softmax_cross_entropy", "binary_cross_entropy"
 
 
-def of(name, loss, y, predictions):
-    return measure(as_metrics([name], LOSSES[loss]), LOSSES[loss], y, predictions)[name]
+def of(name, loss, y, predictions, weights=None):
+    return measure(as_metrics([name], LOSSES[loss]), LOSSES[loss], y, predictions, weights)[name]
 
 
 def drawn(loss, n, n_out, seed=0, dtype="float64"):
@@ -101,6 +101,90 @@ def test_scores(dtype):
     )
     y, p = drawn("hinge", 60, 1)
     assert of("roc_auc", "hinge", y, p) == close(theirs.roc_auc_score(y[:, 0], p[:, 0]))
+
+
+def drawn_weights(n, seed=0):
+    """Weights of rows, a fifth of them 0."""
+    draw = np.random.default_rng(seed)
+    return draw.uniform(0, 3, n) * (draw.random(n) < 0.8)
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_weighted_decisions(name):
+    function, binary, several = DECISIONS[name]
+    several = several | ({"zero_division": 0} if "average" in several else {})
+    w = drawn_weights(60)
+    y, p = drawn(SOFTMAX, 60, 4)
+    y[:7], y[7:][y[7:] == 3] = 3, 2  # a class with no weight, which counts among those that occur
+    w[:7] = 0
+    if name == "balanced_accuracy":  # theirs warns of it
+        right = p.argmax(axis=1) == y
+        expected = np.mean([np.average(right[y == c], weights=w[y == c]) for c in range(3)])
+    else:
+        expected = function(y, p.argmax(axis=1), sample_weight=w, **several)
+    assert of(name, SOFTMAX, y, p, w) == pytest.approx(expected, rel=1e-12)
+    assert of(name, SOFTMAX, y, p, w) != of(name, SOFTMAX, y, p)
+    y, p = drawn(SOFTMAX, 60, 2)
+    expected = function(y, p.argmax(axis=1), sample_weight=w, **binary)
+    assert of(name, SOFTMAX, y, p, w) == pytest.approx(expected, rel=1e-12)
+    y, p = drawn(BINARY, 60, 3)
+    expected = np.mean([function(y[:, c], p[:, c] > 0.5, sample_weight=w, **binary) for c in range(3)])
+    assert of(name, BINARY, y, p, w) == pytest.approx(expected, rel=1e-12)
+
+
+def test_weighted_scores():
+    w, close = drawn_weights(60), functools.partial(pytest.approx, rel=1e-12)
+    y, p = drawn(SOFTMAX, 60, 4)
+    p = p.round(1) + 0.01  # with ties
+    p /= p.sum(axis=1, keepdims=True)
+    expected = theirs.roc_auc_score(y, p, multi_class="ovr", sample_weight=w)
+    assert of("roc_auc", SOFTMAX, y, p, w) == close(expected)
+    assert of("log_loss", SOFTMAX, y, p, w) == close(theirs.log_loss(y, p, sample_weight=w))
+    expected = theirs.top_k_accuracy_score(y, drawn(SOFTMAX, 60, 4)[1], k=2, sample_weight=w)
+    assert of("top_2_accuracy", SOFTMAX, y, drawn(SOFTMAX, 60, 4)[1], w) == close(expected)
+    y, p = drawn(BINARY, 60, 3)
+    assert of("roc_auc", BINARY, y, p, w) == close(theirs.roc_auc_score(y, p, sample_weight=w))
+    expected = np.mean([theirs.log_loss(y[:, c], p[:, c], sample_weight=w) for c in range(3)])
+    assert of("log_loss", BINARY, y, p, w) == close(expected)
+    y, p = drawn("hinge", 60, 1)
+    expected = theirs.roc_auc_score(y[:, 0], p[:, 0], sample_weight=w)
+    assert of("roc_auc", "hinge", y, p, w) == close(expected)
+    assert math.isnan(of("roc_auc", "hinge", y, p, w * (y[:, 0] > 0)))
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_weighted_values(name):
+    w = drawn_weights(40)
+    for n_out in (1, 3):
+        y, p = drawn("mean_squared_error", 40, n_out)
+        expected = VALUES[name](y, p, sample_weight=w)
+        assert of(name, "mean_squared_error", y, p, w) == pytest.approx(expected, rel=1e-12)
+        assert of(name, "mean_squared_error", y, p, w) != of(name, "mean_squared_error", y, p)
+
+
+@pytest.mark.parametrize("name", [*METRICS, "top_2_accuracy"])
+def test_whole_weights_are_rows_that_come_so_often(name):
+    loss = (
+        BINARY
+        if name == "roc_auc"
+        else SOFTMAX
+        if "values" != METRICS.get(name, METRICS["f1"]).of
+        else "huber"
+    )
+    (y, p), times = drawn(loss, 50, 3), np.arange(50) % 4
+    again = of(name, loss, np.repeat(y, times, axis=0), np.repeat(p, times, axis=0))
+    assert of(name, loss, y, p, times) == pytest.approx(again, rel=1e-12)
+    assert of(name, loss, y, p, np.ones(50)) == pytest.approx(of(name, loss, y, p), rel=1e-14)
+
+
+def test_functions_of_a_user_take_weights_by_name():
+    x, y, w = draw_inputs(50, 3), draw_targets("mean_squared_error", 50, 1), drawn_weights(50)
+    net = make_network([3, 5, 1], dtype="float64")
+    metrics = [theirs.mean_absolute_error, lambda targets, predictions: len(targets)]
+    found = net.evaluate(x, y, metrics=["mean_absolute_error"], sample_weight=w)
+    own = net.evaluate(x, y, metrics=metrics, sample_weight=w)
+    assert own["mean_absolute_error"] == pytest.approx(found["mean_absolute_error"], rel=1e-12)
+    assert own["<lambda>"] == 50
 
 
 def test_ties_and_extremes():

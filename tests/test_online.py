@@ -164,6 +164,109 @@ def test_schedules_count_steps():
             OnlineTrainer(net, SGD(0.1, schedule=refused))
 
 
+def test_a_weight_of_one_row_multiplies_its_step():
+    (net, x, y), (other, *_) = start(), start()
+    trainer, again = OnlineTrainer(net, SGD(0.1)), OnlineTrainer(other, SGD(0.1))
+    weights = np.random.default_rng(0).uniform(0, 3, 40)
+    for i, (row, target, weight) in enumerate(zip(x, y, weights)):
+        again.learning_rate = 0.1 * weight
+        form = (float(weight), np.float64(weight), [weight])[i % 3]
+        assert trainer.step(row, target, form) == pytest.approx(weight * again.step(row, target), rel=1e-12)
+    np.testing.assert_allclose(net.parameters, other.parameters, rtol=1e-12)
+    assert trainer.steps == 40
+    plain, before = other.loss(x[:1], y[:1]), net.parameters.copy()
+    assert trainer.step(x[0], y[0], 0) == trainer.step(x[0], y[0], 0.0) == 0
+    assert np.array_equal(net.parameters, before)
+    assert trainer.step(x[0], y[0]) == pytest.approx(plain, rel=1e-12), "without a weight it is 1"
+
+
+def test_weights_that_come_later_change_nothing_of_before():
+    (net, x, y), (other, *_) = start(), start()
+    trainer, again = OnlineTrainer(net, Adam(0.01)), OnlineTrainer(other, Adam(0.01))
+    for i in range(10):
+        trainer.step(x[i], y[i], *([1.0] if i == 5 else []))
+        again.step(x[i], y[i])
+    assert np.array_equal(net.parameters, other.parameters)
+    assert trainer.steps == 10
+
+
+def test_weights_of_rows():
+    """Those whose mean is 1 in each batch, so that train divides by 1."""
+    (net, x, y), (other, *_) = start(), start()
+    weights = np.tile([0.5, 1.5, 0, 2], 10)
+    history = fastbp.train(
+        other, x, y, epochs=1, batch_size=8, shuffle=False, optimizer=Adam(0.01), sample_weight=weights
+    )
+    trainer = OnlineTrainer(net, Adam(0.01), batch_size=8)
+    losses = [trainer.step(x[i : i + 20], y[i : i + 20], weights[i : i + 20]) for i in (0, 20)]
+    again = start()[0]
+    OnlineTrainer(again, Adam(0.01), batch_size=4).step(x, y, weights)
+    assert not np.array_equal(again.parameters, other.parameters)
+    again = start()[0]
+    assert OnlineTrainer(again, Adam(0.01), batch_size=8).step(x, y, weights) == history.loss[0]
+    assert np.array_equal(again.parameters, other.parameters)
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "n_out", "by_class"),
+    [
+        ("softmax_cross_entropy", 3, {0: 2.0, 2: 0.0}),
+        ("softmax_cross_entropy", 3, [2, 1, 0]),
+        ("binary_cross_entropy", 1, {0: 2.0, 1: 0.5}),
+        ("hinge", 1, {-1: 2.0}),
+    ],
+)
+def test_class_weights(loss, n_out, by_class):
+    (net, x, y), (other, *_) = start(loss, n_out=n_out), start(loss, n_out=n_out)
+    trainer, again = OnlineTrainer(net, class_weight=by_class), OnlineTrainer(other)
+    table = by_class if isinstance(by_class, dict) else dict(enumerate(by_class))
+    for i, (row, target) in enumerate(zip(x, y)):
+        weight, own = table.get(int(np.ravel(target)[0]), 1.0), 0.5 + i
+        trainer.step(row, target)
+        again.step(row, target, float(weight))
+        trainer.step(row, target, own)
+        again.step(row, target, own * weight)
+    trainer.step(x, y)
+    again.step(x, y, [table.get(int(label), 1.0) for label in y.ravel()])
+    assert np.array_equal(net.parameters, other.parameters)
+    assert not np.array_equal(net.parameters, by_train(start(loss, n_out=n_out)[0], x, y, 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("weight", "error", "message"),
+    [
+        (-1.0, ValueError, "sample_weight must be at least 0; row 0 is -1.0"),
+        (np.nan, ValueError, "sample_weight must be finite"),
+        ("much", TypeError, "sample_weight must hold real numbers; got text"),
+        ([1, 2], ValueError, r"sample_weight must have shape \(1,\); got \(2,\)"),
+    ],
+)
+def test_refuses_weights(weight, error, message):
+    net, x, y = start()
+    before, trainer = net.parameters.copy(), OnlineTrainer(net)
+    for _ in range(2):
+        with pytest.raises(error, match=message):
+            trainer.step(x[0], y[0], weight)
+        assert np.array_equal(net.parameters, before)
+        trainer.step(x[0], y[0], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "by_class", "message"),
+    [
+        ("softmax_cross_entropy", "balanced", "a dict or a number for each class, .* got 'balanced'"),
+        ("softmax_cross_entropy", {7: 1}, "class_weight has a weight for 7; classes are 0, 1"),
+        ("softmax_cross_entropy", [1], r"class_weight must have shape \(2,\); got \(1,\)"),
+        ("mean_squared_error", {0: 1}, "class_weight needs a loss whose targets are one class"),
+        ("binary_cross_entropy", {0: 1}, "class_weight needs a loss whose targets are one class"),
+    ],
+)
+def test_refuses_class_weights(loss, by_class, message):
+    with pytest.raises(ValueError, match=message):
+        OnlineTrainer(start(loss)[0], class_weight=by_class)
+
+
 def test_divergence():
     net, x, y = start()
     trainer = OnlineTrainer(net, SGD(1e200, momentum=0.9))

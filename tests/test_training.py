@@ -415,7 +415,6 @@ BAD_SETTINGS = [
     (dict(epochs=0), ValueError, "epochs must be an integer at least 1"),
     (dict(epochs=-1), ValueError, "epochs must be .* got -1"),
     (dict(epochs=2.0), TypeError, "epochs must be .* got 2.0"),
-    (dict(epochs=None), TypeError, "epochs must be .* got None"),
     (dict(batch_size=0), ValueError, "batch_size must be .* got 0"),
     (dict(batch_size=2.5), TypeError, "batch_size must be .* got 2.5"),
     (dict(optimizer="sdg"), ValueError, "unknown optimizer 'sdg': did you mean 'sgd'"),

@@ -17,6 +17,19 @@ def data_row(ctx, i):
     return array(ctx.order + 8 * place, 1, int64)[0] if ctx.order != 0 else place
 
 
+def scale_rows(real):
+    """x (rows, n_in) of the workspace, inputs or their gradient, times the number at op.numbers, in place."""
+    dtype, multiply = REAL[real], _multiply(real, REAL[real])
+
+    def scale_rows(op, ctx):
+        scale = dtype(array(op.numbers, 1, np.float64)[0])
+        for i in range(ctx.rows):
+            x = op.x + (ctx.slot + i) * op.x_row
+            multiply(op.n_in, x, scale, x)
+
+    return kernel(scale_rows)
+
+
 def require_finite(real):
     """Raise where x (rows, n_in) of the workspace holds NaN or an infinity."""
     dtype = REAL[real]
@@ -59,6 +72,19 @@ def check_rows(real):
     return kernel(check_rows)
 
 
+@part
+def _ask_for(row, n_bytes):
+    """Ask the memory for a row that is needed soon."""
+    for offset in range(0, n_bytes, LINE):
+        prefetch(row + offset)
+
+
+@part
+def _rows_ahead(ctx):
+    """How many rows of the next batch are known: those in the places of this block, if there is an order."""
+    return 0 if ctx.order == 0 else min(ctx.rows, ctx.n_rows - ctx.start - ctx.row - ctx.batch_size)
+
+
 def gather(real):
     """x (rows, n_in) of the workspace = the block's rows of the data.
 
@@ -66,17 +92,44 @@ def gather(real):
     """
     size, copy = REAL[real](0).itemsize, copy_elements(real)
 
-    @part
-    def ask_for(row, n_bytes):
-        for offset in range(0, n_bytes, LINE):
-            prefetch(row + offset)
-
     def gather(op, ctx):
-        n_bytes = op.n_in * size
-        ahead = 0 if ctx.order == 0 else min(ctx.rows, ctx.n_rows - ctx.start - ctx.row - ctx.batch_size)
+        n_bytes, ahead = op.n_in * size, _rows_ahead(ctx)
         for i in range(ctx.rows):
             copy(op.n_in, ctx.x + data_row(ctx, i) * n_bytes, op.x + (ctx.slot + i) * op.x_row)
             if i < ahead:
-                ask_for(ctx.x + data_row(ctx, i + ctx.batch_size) * n_bytes, n_bytes)
+                _ask_for(ctx.x + data_row(ctx, i + ctx.batch_size) * n_bytes, n_bytes)
 
     return kernel(gather)
+
+
+def gather_scaled(data, real):
+    """x (rows, n_in) of the workspace = the block's rows of the data times the number at op.numbers.
+
+    ``data``: "bytes", uint8, which become numbers of the network's type exactly, or "numbers" of that type.
+    The scale is rounded to the type, and each product.
+    """
+    dtype, source = REAL[real], np.uint8 if data == "bytes" else REAL[real]
+    size, multiply = source(0).itemsize, _multiply(real, source)
+
+    def gather_scaled(op, ctx):
+        n_bytes, ahead = op.n_in * size, _rows_ahead(ctx)
+        scale = dtype(array(op.numbers, 1, np.float64)[0])
+        for i in range(ctx.rows):
+            multiply(op.n_in, ctx.x + data_row(ctx, i) * n_bytes, scale, op.x + (ctx.slot + i) * op.x_row)
+            if i < ahead:
+                _ask_for(ctx.x + data_row(ctx, i + ctx.batch_size) * n_bytes, n_bytes)
+
+    return kernel(gather_scaled)
+
+
+def _multiply(real, source):
+    """A function ``multiply(n, x, scale, target)`` for n numbers of type `source` that lie side by side."""
+    dtype = REAL[real]
+
+    @part
+    def multiply(n, x, scale, target):
+        x, target = array(x, n, source), array(target, n, dtype)
+        for k in range(n):
+            target[k] = dtype(x[k]) * scale
+
+    return multiply

@@ -4,11 +4,12 @@ A loss reads the logits (op.y), leaves the gradient of the batch's mean loss wit
 and each row's own loss in ctx.row_losses. The 1/n of the mean is applied here and nowhere else.
 
 Sums along a row are made of sixteen partial sums (`simd.sum16`), whatever the machine. Loops along a row of
-logits run to a multiple of sixteen, where its memory ends, so that a short row is one vector.
+logits run to a multiple of sixteen, where its memory ends, so that a short row is one vector. What must tell
+the logits from what stands behind them compares int32, of which a vector holds as many.
 """
 
 import numpy as np
-from numba import int64
+from numba import int32, int64
 
 from fastbp.cpu.elementwise import copy_elements, runs_of_rows, whole_vectors
 from fastbp.cpu.gather import data_row
@@ -181,11 +182,11 @@ def _against_class(real):
 
     @part
     def against_others(n, e, dz, total, off, scale):
-        wide = _sixteens(n)
+        wide, n = _sixteens(n), int32(n)
         e, dz = array(e, wide, dtype), array(dz, wide, dtype)
         for j in range(wide):
             each = scale * softmax_cross_entropy_backward(softmax(e[j], total), off)
-            dz[j] = each if j < n else dtype(0)
+            dz[j] = each if int32(j) < n else dtype(0)
 
     @part
     def terms_of_others(n, y, largest, log_total, off, terms):
@@ -249,16 +250,16 @@ def _softmax_passes(real):
 
     @part
     def subtract(n, y, e, largest):
-        wide = _sixteens(n)
+        wide, n = _sixteens(n), int32(n)
         y, e = array(y, wide, dtype), array(e, wide, dtype)
         for j in range(wide):
-            e[j] = y[j] - largest if j < n else dtype(0)
+            e[j] = y[j] - largest if int32(j) < n else dtype(0)
 
     @part
     def exponentiate(n, e):
         e = array(e, n, dtype)
         for j in range(n):
-            e[j] = elementary.exp(e[j])
+            e[j] = elementary.exp_nonpositive(e[j])
 
     @part
     def exponentials(rows, n, y, y_row, e, largest, totals):

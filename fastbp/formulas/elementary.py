@@ -26,6 +26,7 @@ __all__ = [
     "cospi",
     "erf",
     "exp",
+    "exp_nonpositive",
     "expm1",
     "fma",
     "like",
@@ -348,6 +349,23 @@ def exp(z):
     return (like(z, 1) + exp_minus_1(r)) * power_of_two(half) * power_of_two(n - half)
 
 
+# Where z ≤ 0 there is no overflow, and if no subnormal result is wanted 2^n is applied in one piece: n is
+# never less than −126 (−1022) where z is not less than −126·ln 2 (−1022·ln 2).
+
+EXP_SMALLEST = np.float32(-87.33654), np.float64(-708.3964185322641)
+
+
+@elementary
+def exp_nonpositive(z):
+    """e to the power z for ``z <= 0``: the bits of `exp` in three quarters of its time, or 0 for subnormals.
+
+    Largest error: 1.01 ulp in float32, 1.01 ulp in float64.
+    """
+    n, r, _ = multiples_of_ln2(z)
+    y = (like(z, 1) + exp_minus_1(r)) * power_of_two(n)
+    return like(z, 0) if z < by_type(z, EXP_SMALLEST) else y
+
+
 # expm1(z) = exp(z) − 1 = 2^n·(r + r²·q + tail) + 2^n − 1
 #
 #     Computed as half of that and doubled, because 2^n alone may overflow before the result does.
@@ -414,7 +432,8 @@ INTEGER_BIAS = np.float32(2**23 + 127), np.float64(2**52 + 1023)
 @elementary
 def _split(x):
     """(e, m) with x = 2^e·m and √½ <= m < √2, for a positive, finite, normal x."""
-    bits = to_bits(x) + by_type(x, SQRT_HALF_TO_ONE)
+    # Through a float and back: Numba adds two uint32 as uint64, of which a vector holds half as many.
+    bits = to_bits(from_bits(x, to_bits(x) + by_type(x, SQRT_HALF_TO_ONE)))
     biased = from_bits(x, (bits >> by_type(x, FRACTION_BITS)) | by_type(x, INTEGER_BITS))
     return biased - by_type(x, INTEGER_BIAS), from_bits(
         x, (bits & by_type(x, FRACTION_MASK)) + by_type(x, SQRT_HALF_BITS)

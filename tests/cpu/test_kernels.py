@@ -42,6 +42,8 @@ KERNELS = {
     step.end_of_step: [()],
     team.barrier: [()],
     gather.gather: [()],
+    gather.gather_scaled: [("bytes",), ("numbers",)],
+    gather.scale_rows: [()],
     gather.require_finite: [()],
     gather.check_rows: [()],
     gemm.matrix_product: [()],

@@ -203,6 +203,28 @@ def test_gather(real, shuffled):
     assert np.isnan(x.array[[0, 1, 7]]).all()
 
 
+@pytest.mark.parametrize("real", REALS)
+@pytest.mark.parametrize("data", ["bytes", "numbers"])
+def test_gather_scaled(data, real):
+    draw = np.random.default_rng(0)
+    rows, order = draw.integers(0, 256, (20, 7), np.uint8), draw.permutation(20)
+    rows = rows if data == "bytes" else rows.astype(real)
+    x, scale = Guarded((8, 12), real), np.array([1 / 255])
+    op = dict(n_in=7, x=x.array, x_row=x.array.strides[0], numbers=scale)
+    run(
+        gather.gather_scaled, data, real, op=op, ctx=dict(x=rows, order=order, start=6, row=4, rows=5, slot=2)
+    )
+    x.assert_intact()
+    expected = rows[order[10:15]].astype(real) * np.dtype(real).type(1 / 255)
+    assert np.array_equal(x.array[2:7, :7], expected)
+    assert np.isnan(x.array[:, 7:]).all()
+    assert np.isnan(x.array[[0, 1, 7]]).all()
+    run(gather.scale_rows, real, op=op | dict(numbers=np.array([0.5])), ctx=dict(slot=3, rows=2))
+    expected[1:3] *= np.dtype(real).type(0.5)
+    assert np.array_equal(x.array[2:7, :7], expected)
+    assert np.isnan(x.array[:, 7:]).all()
+
+
 def test_a_raising_operation_is_reported():
     contexts, kept = program(n_rows=10, batch_size=10, block_rows=10)
     kept["operations"]["kernel"][1] = address(failing, own=failing)

@@ -67,6 +67,28 @@ def over(name, x):
     return y
 
 
+@pytest.mark.parametrize("real", FLOATS)
+def test_exp_nonpositive_has_the_bits_of_exp_and_no_subnormals(real):
+    smallest, least = elementary.EXP_SMALLEST[real is np.float64], np.finfo(real).smallest_normal
+    ends = [
+        0.0,
+        -0.0,
+        smallest,
+        np.nextafter(smallest, real(0)),
+        np.nextafter(smallest, real(-np.inf)),
+        -np.inf,
+    ]
+    z = np.concatenate([ends, -np.geomspace(1e-30, 1000, 300_001), np.linspace(smallest, 0, 300_001)]).astype(
+        real
+    )
+    exp, y = over("exp", z), over("exp_nonpositive", z)
+    np.testing.assert_array_equal(y[z >= smallest], exp[z >= smallest])
+    np.testing.assert_array_equal(y[z < smallest], 0)
+    assert (exp[z < smallest] <= least).all()
+    assert exp[2] >= least * (1 - 1e-6)
+    assert np.isnan(over("exp_nonpositive", np.array([np.nan], real)))
+
+
 # float32 against float64, by bit pattern: every finite number, subnormal, infinity and NaN has its turn
 
 
