@@ -12,6 +12,7 @@ from .losses import Loss
 from .network import Gradient, Network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
+from .shaping import AnnealedNoise
 from .storage import load
 from .tensorboard import TensorBoardLogger
 from .training import DivergenceError, Training, train
@@ -24,6 +25,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "AnnealedNoise",
     "BatchNorm",
     "CSVLogger",
     "Callback",

@@ -130,13 +130,14 @@ def train(
         Elements of the gradient of a batch beyond ± this are cut off, as by PyTorch's clip_grad_value_.
     clip_norm : float, optional
         Where the gradient of all parameters together is longer than this, it is shortened to it, as by
-        PyTorch's clip_grad_norm_. Not together with `clip_value`.
+        PyTorch's clip_grad_norm_. With `clip_value` too, elements are cut off first, and the norm is that of
+        what is left.
     input_noise : float
         Standard deviation of normal noise that is added to the inputs, others in each step.
-    gradient_noise : float
-        The same for the gradient (Neelakantan et al., 2015), after penalties and clipping. Noise is a
-        function of `seed`, the step and the place, so threads change no bit of it. No draw is beyond 5.42
-        standard deviations.
+    gradient_noise : float or AnnealedNoise
+        The same for the gradient (Neelakantan et al., 2015), after penalties and clipping: a standard
+        deviation that stays, or one that falls from step to step. Noise is a function of `seed`, the step and
+        the place, so threads change no bit of it. No draw is beyond 5.42 standard deviations.
 
     Returns
     -------
