@@ -34,12 +34,15 @@ class Interrupts:
         self._plan.stop()
 
 
-def run_in_team(plan, interrupts, show):
-    """One call in threads of its own, while this one shows how many steps are done."""
+def run_in_team(plan, interrupts, show, reasons=()):
+    """One call in threads of its own, while this one shows how many steps are done.
+
+    reasons : functions without arguments; where one returns True, the call ends after its step.
+    """
     team = plan.start()
     try:
         while not team.wait(_POLL_SECONDS):
-            if interrupts.asked:
+            if interrupts.asked or any(reason() for reason in reasons):
                 plan.stop()
             show(plan.steps_done)
     except KeyboardInterrupt:

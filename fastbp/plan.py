@@ -773,18 +773,19 @@ class Plan:
 
     def start(self):
         """Run epochs [epoch, last_epoch) in threads of their own; returns their `team.Team`."""
-        self._reset()
+        self.reset()
         return team.Team(self.run_epochs, self.contexts["address"].tolist()).start()
 
     def run(self):
         """Run epochs [epoch, last_epoch) to their end, in the calling thread where one is enough."""
         if self.threads == 1:
-            self._reset()
+            self.reset()
             self.run_epochs(int(self.contexts[0]["address"]), 0)
         else:
             self.start().wait()
 
-    def _reset(self):
+    def reset(self):
+        """Forget that a run was asked to stop: what runs without `start` or `run` would not begin."""
         self.shared[:] = 0
         self.contexts["ticket"] = 0
 

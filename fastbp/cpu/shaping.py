@@ -23,8 +23,8 @@ from fastbp.cpu.simd import array, part
 from fastbp.formulas import shaping as formulas
 from fastbp.random import GRADIENT_NOISE, INPUT_NOISE, philox
 
-# float64 numbers at op.shape: l1, l2 | limit of an element | standard deviation of the noise, in the first step
-# | most of a norm | how fast the variance of the noise falls
+# float64 numbers at op.shape: l1, l2 | limit of an element | standard deviation of the first step's noise |
+# most of a norm | how fast the variance of the noise falls
 SHAPE = 6
 
 
@@ -50,7 +50,7 @@ def add_penalty(real):
 
 @cache
 def bound_elements(real):
-    """A function ``bound(op, n, dw)`` that cuts n elements off at the limit of an element, if there is one."""
+    """A function ``bound(op, n, dw)`` that cuts n elements off at the limit of one, if there is a limit."""
     dtype = REAL[real]
 
     @part
