@@ -441,7 +441,9 @@ class Training:
         self._guessed = True
 
     def _epochs_at_once(self):
-        """(how many epochs to run in the next call, whether the network is needed after it)."""
+        """(how many epochs to run in the next call, rows of the last one to leave, whether the network is
+        needed after it).
+        """
         done = self.epoch
         at_once = max(1, min(self.epochs - done, int(SECONDS_PER_CALL / self._epoch_seconds)))
         if self._guessed:

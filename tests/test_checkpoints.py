@@ -215,6 +215,19 @@ def test_no_combination_changes_a_bit(
 # Within an epoch
 
 
+def test_weights_are_looked_at_before_they_are_written_within_an_epoch(tmp_path):
+    net = fastbp.Network([1, 1], dtype="float32", seed=0)
+    before = net.parameters.copy()
+    with pytest.raises(
+        fastbp.DivergenceError, match=r"epoch 1 \(step 1\): a weight became infinite"
+    ) as caught:
+        fastbp.train(net, [[1e5]] * 4, [1.0] * 4, epochs=1, batch_size=1, optimizer=SGD(1e38),
+                     checkpoints=Checkpoints(tmp_path, steps=1))  # fmt: skip
+    assert caught.value.steps == (1, 1)
+    assert np.array_equal(net.parameters, before)
+    assert not files(tmp_path)
+
+
 @pytest.mark.parametrize("threads", [(1, 1), (1, 2), (2, 1)], ids=str)
 @pytest.mark.parametrize("optimizer", [SGD(0.1, momentum=0.9), every_optimizer], ids=["SGD", "schedules"])
 def test_resumed_within_an_epoch(optimizer, threads, tmp_path):
