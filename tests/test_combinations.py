@@ -57,7 +57,8 @@ def a_training(draw):
     if options.get("sampling"):
         options["shuffle"] = True
     if "sample_weight" in options:
-        options["sample_weight"] = np.arange(rows) % options["sample_weight"]
+        weights = np.arange(rows) % options["sample_weight"]
+        options["sample_weight"] = weights + ("validation" in options)  # which takes no rows of 0 alone
     if "validation" in options and draw(st.booleans()):
         options["early_stopping"] = EarlyStopping(1)
     options |= dict(epochs=3, batch_size=batch_size, optimizer=draw(st.sampled_from(OPTIMIZERS)))
