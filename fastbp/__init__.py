@@ -14,6 +14,7 @@ from .many import train_many
 from .network import Gradient, Network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
+from .shaping import AnnealedNoise
 from .storage import load
 from .tensorboard import TensorBoardLogger
 from .training import DivergenceError, Training
@@ -26,6 +27,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "AnnealedNoise",
     "BatchNorm",
     "CSVLogger",
     "Callback",

@@ -29,12 +29,12 @@ class Interrupts:
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def run(self, short, show):
+    def run(self, short, show, reasons=()):
         """One call of the plan: in this thread if it is short and needs but one, see `run_in_team`."""
         if short and self._plan.threads == 1:
             self._plan.run()
         else:
-            run_in_team(self._plan, self, show)
+            run_in_team(self._plan, self, show, reasons)
 
     def _handle(self, number, frame):
         first, self.asked = not self.asked, True
@@ -52,12 +52,15 @@ class Interrupts:
             self._waits = False
 
 
-def run_in_team(plan, interrupts, show):
-    """One call in threads of its own, while this one shows how many steps are done."""
+def run_in_team(plan, interrupts, show, reasons=()):
+    """One call in threads of its own, while this one shows how many steps are done.
+
+    reasons : functions without arguments; where one returns True, the call ends after its step.
+    """
     team = plan.start()
     try:
         while not team.wait(POLL_SECONDS):
-            if interrupts.asked:
+            if interrupts.asked or any(reason() for reason in reasons):
                 plan.stop()
             show(plan.steps_done)
     except BaseException:  # a second Ctrl-C, or what a signal's handler of the caller's raised

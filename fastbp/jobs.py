@@ -97,14 +97,15 @@ def train(
         Elements of the gradient of a batch beyond ± this are cut off, as by PyTorch's clip_grad_value_.
     clip_norm : float, optional
         Where the gradient of all parameters together is longer than this, it is shortened to it, as by
-        PyTorch's clip_grad_norm_. Not together with `clip_value`.
+        PyTorch's clip_grad_norm_. With `clip_value` too, elements are cut off first, and the norm is that of
+        what is left.
     input_noise : float
         Standard deviation of normal noise that is added to the inputs, others in each step; after the
         network's `input_scale`.
-    gradient_noise : float
-        The same for the gradient (Neelakantan et al., 2015), after penalties and clipping. Noise is a
-        function of `seed`, the step and the place, so threads change no bit of it. No draw is beyond 5.42
-        standard deviations.
+    gradient_noise : float or AnnealedNoise
+        The same for the gradient (Neelakantan et al., 2015), after penalties and clipping: a standard
+        deviation that stays, or one that falls from step to step. Noise is a function of `seed`, the step and
+        the place, so threads change no bit of it. No draw is beyond 5.42 standard deviations.
 
     Returns
     -------
@@ -118,13 +119,15 @@ def train(
     DivergenceError
         If the loss or the weights became infinite or NaN. The network has the weights from before the
         epoch (of a stream: the chunk), or before the compiled call where short epochs are run several in a
-        call; from a few of them before where a call is too short for a look at the weights.
+        call; from a few of them before where a call is too short for a look at the weights; from the last
+        checkpoint within the epoch.
     OSError
         If a checkpoint cannot be read or written.
 
     Notes
     -----
-    Ctrl-C ends training after the current step and returns the history so far.
+    Ctrl-C ends training after the current step and returns the history so far. With `checkpoints` that step
+    is written down, and `resume` goes on from it to the very bits of a training that was not interrupted.
 
     Training a network again goes on from its weights, but is a training of its own: the optimizer's state
     starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.
@@ -136,7 +139,8 @@ def train(
     first one: with weights or without, of classes or not, of uint8 or not. Where one does not fit, or the
     stream raises, the network has the weights from after the chunk before. Validation rows are given, not
     taken; what needs all rows (`sample_weight`, "balanced", `sampling`, LBFGS) is refused, and schedules of
-    steps need ``total=``. A stream of one chunk is trained to the same bits as its arrays.
+    steps need ``total=``. Nobody can go on in the middle of a stream, so checkpoints are written between
+    epochs. A stream of one chunk is trained to the same bits as its arrays.
 
     Examples
     --------
@@ -215,6 +219,7 @@ class Job:
             validation=validation, seed=self.seed,
         )  # fmt: skip
         if self._streams:
+            _check_checkpoints_of_stream(self.callbacks)
             self._make_data = lambda: Stream(network, x, batch_size, epochs, **rows)
         else:
             size = None if self.whole_batch else batch_size
@@ -257,7 +262,7 @@ class Job:
         rates.set(plan)
         plan.set(
             row_losses=row_losses.ctypes.data, seed=np.uint64(self.seed).astype(np.int64), epoch=0, step=0,
-            careful=self.looks,
+            begin=0, careful=self.looks,
         )  # fmt: skip
         data.set(plan)
         identity = dict(
@@ -282,6 +287,16 @@ def _check_whole_batch(watched, shaped, stream):
         )
     if shaped:
         raise ValueError("LBFGS takes no penalties, largest norms, clipping, noise or sampling")
+
+
+def _check_checkpoints_of_stream(callbacks):
+    """Raise where some are to be written within an epoch."""
+    for callback in callbacks:
+        if isinstance(callback, Checkpoints) and callback.steps is not None:
+            raise ValueError(
+                "nobody can go on in the middle of a stream, so its checkpoints are written between epochs: "
+                f"give every= or seconds=; got steps={callback.steps}"
+            )
 
 
 def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):

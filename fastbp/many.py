@@ -295,8 +295,8 @@ class _Crew:
         """All jobs; returns the errors by the number of their job."""
         try:
             with Interrupts(self) as interrupts:
-                run_in_team(self, interrupts, self._show)
-                self._show()
+                run_in_team(self, interrupts, self._look)
+                self._look()
         finally:
             self._bar.close()
         for job, turn in zip(self._jobs, self._turns, strict=True):
@@ -327,10 +327,13 @@ class _Crew:
 
     @property
     def steps_done(self):
-        """Nobody counts; `_show` counts rows."""
+        """Nobody counts; `_look` counts rows."""
         return 0
 
-    def _show(self, steps=0):
+    def _look(self, steps=0):
+        """From time to time: whether a call shall end, and how far all are."""
+        for turn in self._turns:
+            turn.look()
         ended = sum(turn.ended for turn in self._turns)
         self._bar.show(
             sum(turn.rows_done() for turn in self._turns), {"networks": f"{ended}/{len(self._turns)}"}
@@ -376,13 +379,19 @@ class _Turn:
     def __exit__(self, *exception):
         pass
 
-    def run(self, short, show):
-        """A call, in this thread."""
-        self.plan = self._plan
+    def run(self, short, show, reasons=()):
+        """A call, in this thread; another one looks for reasons to end it."""
+        self._reasons, self.plan = reasons, self._plan
         try:
             self._plan.run()
         finally:
             self.plan = None
+
+    def look(self):
+        """End the call where there is a reason."""
+        plan = self.plan
+        if plan is not None and any(reason() for reason in self._reasons):
+            plan.stop()
 
     def show(self, rows, history=None):
         """Remember how many rows are done after a call."""

@@ -102,7 +102,8 @@ class Shaping:
 
     penalties : (l1, l2) of each layer. max_norms : how long a column of each layer's W may be, or 0.
     clip_value : how large an element of the gradient may be, or 0. clip_norm : how long the whole gradient
-    may be, or 0. gradient_noise, input_noise : standard deviations.
+    may be then, or 0. gradient_noise, input_noise : standard deviations. gradient_noise_decay : the γ by
+    which the first of them falls from step to step (`formulas.shaping.noise_deviation`), or 0.
     """
 
     penalties: tuple[tuple[float, float], ...]
@@ -111,6 +112,7 @@ class Shaping:
     clip_norm: float = 0.0
     gradient_noise: float = 0.0
     input_noise: float = 0.0
+    gradient_noise_decay: float = 0.0
 
     def is_needed(self):
         """Whether there is anything to do."""
@@ -404,7 +406,9 @@ class Plan:
         sixteens = -(-max(architecture.sizes) // 16) * 16
         loss_scratch = max((self.block_rows + 1) * (sixteens + 3), 2 * max(loss.AT_ONCE, sixteens))
         panels, words = (gemm.ROW_BLOCK + 1 + 4) * self._panel, architecture.sizes[0] + 4
-        vectors = 2 * self.whole_vectors(widest)  # gradients of a scale and a shift
+        vectors = 6 * self.whole_vectors(
+            widest
+        )  # gradients of a scale and a shift, and four numbers of noise
         scratch = _aligned(self._size * max(panels, vectors, loss_scratch, words))
         memory = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).reshape(threads, -1)
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
@@ -562,27 +566,27 @@ class Plan:
             if operation.learns:
                 if not self.chunked:
                     operation.gradient(program, layer)
-                part, penalties = program.own_part(layer), self._shape(*self._shaping.penalties[layer])
-                program.emit(dense.dense_collect, layer=layer, part=part, **penalties)
+                operation.collect(program, layer, **self._shape_of(layer))
         program.wait()
         columns, most = sum(self.architecture.sizes[1:]), self._shape(most=self._shaping.clip_norm)
         program.emit(shaping.clip_factor, squares=self._squares, n_out=columns, **most)
 
     def _shape_of(self, layer):
-        """Fields of the update of a layer's W: what is done to its gradient first."""
+        """Fields of a layer's update: what is done to its gradient first."""
         shaped = self._shaping
         if shaped is None or not shaped.changes_gradient(layer):
             return {}
-        penalties = (0.0, 0.0) if shaped.clip_norm else shaped.penalties[layer]
-        return dict(
-            shaping=address(shaping.shape_gradient, self.architecture.real),
-            collected=shaped.clip_norm > 0,
-            **self._shape(*penalties, shaped.clip_value, shaped.gradient_noise),
-        )
+        limit, noise, decay = shaped.clip_value, shaped.gradient_noise, shaped.gradient_noise_decay
+        shape = self._shape(*shaped.penalties[layer], limit, noise, decay=decay)
+        return dict(collected=shaped.clip_norm > 0, **shape)
 
-    def _shape(self, l1=0.0, l2=0.0, limit=0.0, noise=0.0, most=0.0):
+    def _shape(self, l1=0.0, l2=0.0, limit=0.0, noise=0.0, most=0.0, decay=0.0):
         """The field `shape`: where these numbers lie."""
-        return dict(shape=self._keep(np.array([l1, l2, limit, noise, most])).ctypes.data)
+        return dict(shape=self._keep(np.array([l1, l2, limit, noise, most, decay])).ctypes.data)
+
+    def address(self, factory):
+        """The address of a kernel that is no row of the program, but is called by one."""
+        return address(factory, self.architecture.real)
 
     def _emit_prepare(self, program, groups):
         """What the updates of layers with these groups of settings need to know of this step."""
@@ -820,18 +824,19 @@ class Plan:
 
     def start(self):
         """Run epochs [epoch, last_epoch) in threads of their own; returns their `team.Team`."""
-        self._reset()
+        self.reset()
         return team.Team(self.run_epochs, self.contexts["address"].tolist()).start()
 
     def run(self):
         """Run epochs [epoch, last_epoch) to their end, in the calling thread where one is enough."""
         if self.threads == 1:
-            self._reset()
+            self.reset()
             self.run_epochs(int(self.contexts[0]["address"]), 0)
         else:
             self.start().wait()
 
-    def _reset(self):
+    def reset(self):
+        """Forget that a run was asked to stop: what runs without `start` or `run` would not begin."""
         self.shared[:] = 0
         self.contexts["ticket"] = 0
 

@@ -2,11 +2,12 @@
 
 import math
 import time
+from typing import NamedTuple
 
 import numpy as np
 
 from . import validation as checks
-from .checkpoints import fingerprint
+from .checkpoints import Checkpoints, fingerprint
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -51,6 +52,13 @@ def guess_seconds(architecture, n_rows, batch_size):
     return architecture.multiply_adds(n_rows) / 2e9 + -(-n_rows // batch_size) * 1e-6
 
 
+class Begun(NamedTuple):
+    """What is known of an epoch that was begun: the sum of its losses so far, and how long it has taken."""
+
+    loss: float = 0.0
+    seconds: float = 0.0
+
+
 class Training:
     """A training while it runs: what callbacks are given.
 
@@ -79,7 +87,8 @@ class Training:
         self._held_out, self._metrics = data.held_out, metrics
         self._callbacks, self._identity, self._looks = callbacks, identity, looks
         self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
-        self._started, self.resumed = [], False
+        self._started, self.resumed, self._begun = [], False, Begun()
+        self._checkpoints = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
 
     # For callbacks
 
@@ -102,10 +111,25 @@ class Training:
         self._rates.change(self._plan, checks.real_number("learning_rate", value, above=0))
 
     @property
+    def position(self):
+        """(epochs, rows of the one begun) that the optimizer has done: it may be ahead of the history."""
+        context = self._plan.contexts[0]
+        return int(context["epoch"]), int(context["begin"])
+
+    @property
     def at_an_end(self):
         """Whether the optimizer is where the history is, rather than some epochs or steps ahead."""
-        context = self._plan.contexts[0]
-        return context["epoch"] == self.epoch and context["step"] == self._steps()
+        return self.position == (self.epoch, 0)
+
+    @property
+    def step(self):
+        """Steps done, those of before a resume included."""
+        return int(self._plan.contexts[0]["step"])
+
+    @property
+    def step_of_epoch(self):
+        """Steps done of the epoch begun."""
+        return -(-self.position[1] // self._plan.batch_size)
 
     def _steps(self):
         """Steps of the epochs in the history."""
@@ -119,6 +143,11 @@ class Training:
             "optimizer": repr(self._identity["optimizer"]), "validation rows": held_out,
             "metrics": self.metric_names, "schedule": list(self._rates.schedule_settings),
         }  # fmt: skip
+
+    def may_be_kept(self):
+        """Whether, at the end, what there is can be gone on from."""
+        finite = not self._looks or checks.all_finite(self.network.parameters)
+        return not self.failed and self.position[0] == self.epoch and finite
 
     def set_parameters(self, values):
         """Go on from other weights, (n_parameters,); writing to the network would not reach the training."""
@@ -180,7 +209,9 @@ class Training:
         self._guessed = True
 
     def _epochs_at_once(self):
-        """(how many epochs to run in the next call, whether the network is needed after it)."""
+        """(how many epochs to run in the next call, rows of the last one to leave, whether the network is
+        needed after it).
+        """
         done = self.epoch
         at_once = max(1, min(self.epochs - done, int(SECONDS_PER_CALL / self._epoch_seconds)))
         if self._guessed:
@@ -191,31 +222,66 @@ class Training:
             due = done + 1
         if due is not None:
             at_once = min(at_once, due - done)
-        return at_once, due == done + at_once
+        at_once, rest = self._until_step(at_once)
+        return at_once, rest, due == done + at_once and rest == 0
+
+    def _until_step(self, at_once):
+        """(how many of these epochs, rows of the last one to leave) until a checkpoint is due by steps."""
+        due = [callback.next_step(self.step) for callback in self._checkpoints]
+        due = min((step for step in due if step is not None), default=None)
+        if due is None:
+            return at_once, 0
+        epochs, steps = divmod(due, self._data.steps)
+        if epochs > self.epoch:
+            return min(at_once, epochs - self.epoch), 0
+        return 1, self._n - steps * self._plan.batch_size
 
     def _call(self, interrupts, bar):
         """One compiled call, and what follows it."""
-        plan, n, done = self._plan, self._n, self.epoch
-        at_once, needed = self._epochs_at_once()
-        losses = np.zeros(at_once)
-        plan.set(first_epoch=done, last_epoch=done + at_once, losses=losses.ctypes.data)
-        self._first_step, self._collected = int(plan.contexts[0]["step"]) + 1, False
-        start = time.perf_counter()
-        short = at_once * self._epoch_seconds < SECONDS_INLINE
-        interrupts.run(short, lambda steps: bar.show(done * n + steps * plan.batch_size))
-        elapsed = time.perf_counter() - start
-        completed = int(plan.contexts[0]["epoch"]) - done
-        losses = (losses / n).tolist()
+        plan, n, (done, before) = self._plan, self._n, self.position
+        at_once, rest, needed = self._epochs_at_once()
+        sums = np.zeros(at_once)
+        sums[0] = self._begun.loss
+        plan.set(first_epoch=done, last_epoch=done + at_once, rest=rest, losses=sums.ctypes.data)
+        self._first_step, self._collected = self.step + 1, False
+        elapsed = self._run_plan(at_once, interrupts, bar)
+        completed, rows = self.position[0] - done, self.position[1]
+        losses = (sums / n).tolist()
         self._seconds_since_look += elapsed
         if self._looks and not all(map(math.isfinite, losses)):  # the epoch that it ended in included
             first = int(np.isfinite(losses).argmin())
             raise self._divergence(f"the loss became {losses[first]}", done + first + 1, exactly=True)
-        losses = losses[:completed]
         self._collect(always=needed and completed > 0, interrupted=interrupts.asked)
-        for loss in losses:
-            self._record(loss, elapsed / completed)
-        bar.show((done + completed) * n, self.history)
-        self._epoch_seconds, self._guessed = max(elapsed / at_once, 1e-9), False
+        seconds = self._spread(elapsed, sums, completed, before)
+        for loss, of_epoch in zip(losses[:completed], seconds):
+            self._record(loss, of_epoch)
+        bar.show((done + completed) * n + rows, self.history)
+        if rows and not interrupts.asked:
+            for callback in self._checkpoints:
+                callback.within_epoch(self)
+
+    def _run_plan(self, at_once, interrupts, bar):
+        """The compiled call itself; how many seconds it took."""
+        start, (done, before) = time.perf_counter(), self.position
+        before, batch_size = done * self._n + before, self._plan.batch_size
+        # Epochs so short that several are run in a call are checkpointed at their ends.
+        late = [callback.is_late for callback in self._checkpoints] if at_once == 1 else []
+        short = at_once * self._epoch_seconds < SECONDS_INLINE
+        interrupts.run(short, lambda steps: bar.show(before + steps * batch_size), late)
+        return time.perf_counter() - start
+
+    def _spread(self, elapsed, sums, completed, before):
+        """Seconds of each epoch that a call completed; what is known of the one begun is kept."""
+        n, rows, begun = self._n, self.position[1], self._begun
+        of_row = elapsed / max(completed * n + rows - before, 1)
+        self._epoch_seconds, self._guessed = max(of_row * n, 1e-9), False
+        if rows:
+            self._begun = Begun(
+                float(sums[completed]), of_row * rows if completed else begun.seconds + elapsed
+            )
+        else:
+            self._begun = Begun()
+        return [begun.seconds + of_row * (n - before), *[self._epoch_seconds] * (completed - 1)][:completed]
 
     def _record(self, loss, seconds):
         """An epoch's row of the history, and its callbacks."""
@@ -246,15 +312,15 @@ class Training:
             found = np.empty_like(self.network.parameters)
             self._plan.unpack(found)
             if not checks.all_finite(found) and not interrupted:
-                epoch = int(self._plan.contexts[0]["epoch"])
-                raise self._divergence("a weight became infinite or NaN", epoch)
+                epochs, rows = self.position
+                raise self._divergence("a weight became infinite or NaN", epochs + (rows > 0))
             self.network.parameters[:] = found
             self._seconds_since_look, self._seconds_of_look = 0.0, time.perf_counter() - start
         self._collected = True
 
     def _divergence(self, what, epoch, exactly=False):
         """The error that says so: a loss ends the run after its step, weights are seen after the call."""
-        last = int(self._plan.contexts[0]["step"])
+        last = self.step
         first, last = (last, last) if exactly else self._steps_in_question(epoch, last)
         return DivergenceError(what, epoch, (first, last), self.history)
 

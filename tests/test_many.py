@@ -65,6 +65,15 @@ def test_a_plan_is_used_again_and_forgets():
     assert bits(networks, fastbp.train_many(networks, X, Y, threads=2, **how)) == expected
 
 
+def test_a_plan_that_was_left_in_the_middle_of_an_epoch_is_used_again():
+    expected = alone(make(1, 4), X, Y, epochs=2, batch_size=7)
+    networks, y = make(2, 4), Y.copy()
+    y[9] = 1e300
+    with pytest.raises(fastbp.DivergenceError, match=r"network 0: .* \(step 2\)") as caught:
+        fastbp.train_many(networks, X, [y, Y], epochs=2, batch_size=7, shuffle=[False, True], threads=1)
+    assert bits(networks[1:], caught.value.histories[1:]) == expected
+
+
 def test_data_of_each_and_shared_data_are_checked_once(monkeypatch):
     checked = []
     check = fastbp.Network.check_data
@@ -177,6 +186,19 @@ def test_lbfgs():
     expected = alone(make(2, 4), X, Y, optimizer=fastbp.LBFGS(), epochs=5)
     networks = make(2, 4)
     assert bits(networks, fastbp.train_many(networks, X, Y, optimizer=fastbp.LBFGS(), epochs=5)) == expected
+
+
+def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
+    x, y = np.tile(X, (2500, 1)), np.tile(Y, (2500, 1))
+    how = dict(epochs=1, batch_size=1, optimizer=Adam(0.001))
+    expected = alone(make(2, 4), x, y, **how)
+    monkeypatch.setattr("fastbp.interrupts.POLL_SECONDS", 0.001)
+    kept = [fastbp.Checkpoints(tmp_path / name, seconds=0.01, keep=10**6) for name in "ab"]
+    networks = make(2, 4)
+    assert bits(networks, fastbp.train_many(networks, x, y, checkpoints=kept, **how)) == expected
+    resume = [sorted((tmp_path / name).glob("*.step-*"))[0] for name in "ab"]
+    again = make(2, 4)
+    assert bits(again, fastbp.train_many(again, x, y, resume=resume, **how)) == expected
 
 
 def test_progress(capfd):
