@@ -57,6 +57,7 @@ ELSEWHERE = {
     team.barrier: "bench_team",
     **dict.fromkeys(bench_layers.PLANS, "bench_layers"),
     scale_shift.scale_shift_total: "bench_layers",
+    scale_shift.scale_shift_shape: "bench_layers",  # the update calls it
 }
 SHAPES = {
     "nothing": dict(),

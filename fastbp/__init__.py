@@ -6,15 +6,18 @@ from .checkpoints import Checkpoints
 from .formulas.activations import register_activation
 from .gradient_check import check_gradients
 from .history import History
+from .jobs import train
 from .layers import BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .learning_rate_range import LearningRateRange, find_learning_rate
 from .losses import Loss
+from .many import train_many
 from .network import Gradient, Network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
+from .shaping import AnnealedNoise
 from .storage import load
 from .tensorboard import TensorBoardLogger
-from .training import DivergenceError, Training, train
+from .training import DivergenceError, Training
 
 __all__ = [
     "LBFGS",
@@ -24,6 +27,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "AnnealedNoise",
     "BatchNorm",
     "CSVLogger",
     "Callback",
@@ -54,5 +58,6 @@ __all__ = [
     "register_activation",
     "schedules",
     "train",
+    "train_many",
 ]
 __version__ = "0.1.0"

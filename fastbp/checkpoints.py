@@ -3,8 +3,9 @@
 A checkpoint is a file that `fastbp.load` reads, with more in it: tensors "training.state.0" … (the
 optimizer's states, each laid out as the network's flat vector), "training.history.…" (float64) and
 "training.callback.0.…" (arrays that callbacks keep), and as the metadata's entry "fastbp.training" JSON: the
-counts of epochs and steps, what the training was started with, and what callbacks keep beside arrays. The
-order of an epoch's rows is a function of the seed and the epoch's number, so there is no generator to keep.
+counts of epochs and steps, what the training was started with, and what callbacks keep beside arrays; and of
+an epoch that was begun, how many rows it has taken, and the sum of their losses. The order of an epoch's rows
+is a function of the seed and the epoch's number, so there is no generator to keep.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from .callbacks import Best, Callback
 # Goes up when a file changes so that older versions of fastbp would misread it.
 FORMAT_VERSION = 1
 
-_NAME = re.compile(r"epoch-(\d{8,})\.safetensors")
+_NAME = re.compile(r"epoch-(\d{8,})(?:\.step-(\d{8,}))?\.safetensors")
 _BEST = "best.safetensors"
 
 
@@ -33,12 +34,16 @@ class Checkpoints(Callback):
     ----------
     folder : str or path
         Made if it is not there. Files in it are called ``epoch-00000012.safetensors``, by the epochs done,
-        and ``best.safetensors``; `fastbp.load` reads the network from any of them.
+        ``epoch-00000012.step-00000345.safetensors`` with steps of the epoch begun, and ``best.safetensors``;
+        `fastbp.load` reads the network from any of them.
     every : int, optional
         A checkpoint after every so many epochs.
     seconds : float, optional
-        A checkpoint after the first epoch that ends so many seconds after the last one. Without `every`
-        too, 60. One more is written when training ends.
+        A checkpoint when so many seconds have passed since the last one: within an epoch too, but for epochs
+        so short that several are run in a compiled call, and for streams. Without `every` and `steps` too,
+        60. One more is written when training ends, be it by Ctrl-C in the middle of an epoch.
+    steps : int, optional
+        A checkpoint after every so many steps, counted over all epochs. Not of a stream.
     keep : int
         How many of the newest are kept.
     monitor, mode : str, optional
@@ -67,12 +72,14 @@ class Checkpoints(Callback):
     """
 
     def __init__(
-        self, folder, every=None, seconds=None, *, keep=3, monitor=None, mode="auto", overwrite=False
+        self, folder, every=None, seconds=None, *, steps=None, keep=3, monitor=None, mode="auto",
+        overwrite=False,
     ):  # fmt: skip
         self.folder = os.fspath(folder)
         self.every = None if every is None else validation.positive_integer("every", every)
+        self.steps = None if steps is None else validation.positive_integer("steps", steps)
         if seconds is None:
-            self.seconds = 60.0 if every is None else None
+            self.seconds = 60.0 if every is None and steps is None else None
         else:
             self.seconds = validation.real_number("seconds", seconds, above=0)
         self.keep = validation.positive_integer("keep", keep)
@@ -83,10 +90,22 @@ class Checkpoints(Callback):
         """The next multiple of `every`."""
         return None if self.every is None else (done // self.every + 1) * self.every
 
+    def next_step(self, done):
+        """The next step after which one is due, or None."""
+        return None if self.steps is None else (done // self.steps + 1) * self.steps
+
+    def is_late(self):
+        """Whether one is due because of the time."""
+        return self.seconds is not None and time.monotonic() - self._clock >= self.seconds
+
+    def _is_due(self, training):
+        """Whether one is due where training is now."""
+        return (self.steps is not None and training.step % self.steps == 0) or self.is_late()
+
     def start(self, training):
         """Make the folder ready."""
         self._best.start(training)
-        self._identity, self._files, self._at = None, [], training.epoch
+        self._identity, self._files, self._at = None, [], (training.epoch, 0)
         self._clock = time.monotonic()
         os.makedirs(self.folder, exist_ok=True)
         there = [name for name in os.listdir(self.folder) if _NAME.fullmatch(name) or name == _BEST]
@@ -102,13 +121,17 @@ class Checkpoints(Callback):
     def epoch(self, training):
         """Write a checkpoint, if it is time."""
         due = self.every is not None and training.epoch % self.every == 0
-        late = self.seconds is not None and time.monotonic() - self._clock >= self.seconds
-        if due or (late and training.at_an_end):
+        if due or (training.at_an_end and self._is_due(training)):
+            self._write(training)
+
+    def within_epoch(self, training):
+        """The same in the middle of one, where the program has stopped."""
+        if self._is_due(training):
             self._write(training)
 
     def end(self, training):
-        """Write the last one, if training ended with an epoch."""
-        if training.epoch > self._at and training.at_an_end and not training.failed:
+        """Write the last one, unless training failed."""
+        if training.position > self._at and training.may_be_kept():
             self._write(training)
 
     def _write(self, training):
@@ -116,9 +139,9 @@ class Checkpoints(Callback):
         training.collect()  # which raises where they are not finite
         if self._identity is None:
             self._identity = training.identity()
-        self._at, self._clock = training.epoch, time.monotonic()
-        best = self._best.improves(training.history)
-        name = f"epoch-{training.epoch:08d}.safetensors"
+        self._at, self._clock = training.position, time.monotonic()
+        best = training.at_an_end and self._best.improves(training.history)
+        name = _name_of(training.epoch, training.step_of_epoch)
         self._files = [*(file for file in self._files if file != name), name]
         old, self._files = self._files[: -self.keep], self._files[-self.keep :]
         content = _content(training, self._identity)
@@ -136,6 +159,12 @@ class Checkpoints(Callback):
     def restore(self, state):
         """Go on from there."""
         self._files, self._best.value = list(state["files"]), state["best"]
+
+
+def _name_of(epoch, step):
+    """The file of a checkpoint after so many epochs and steps."""
+    within = f".step-{step:08d}" if step else ""
+    return f"epoch-{epoch:08d}{within}.safetensors"
 
 
 def _content(training, identity):
@@ -158,7 +187,8 @@ def _content(training, identity):
     described = {
         "format_version": FORMAT_VERSION,
         "epoch": training.epoch,
-        "step": int(plan.contexts[0]["step"]),
+        "step": training.step,
+        "begun": {"rows": training.position[1], **training._begun._asdict()},
         "settings": plan.settings.tolist(),
         "rates": training._rates.state(),
         "states": len(plan.states()),
@@ -200,10 +230,10 @@ def read_checkpoint(path, network):
         raise TypeError(f"resume must be the path of a checkpoint or of a folder; got {path!r}")
     path = os.fsdecode(path)
     if os.path.isdir(path):
-        numbers = [int(match[1]) for match in map(_NAME.fullmatch, os.listdir(path)) if match]
-        if not numbers:
+        found = [match for match in map(_NAME.fullmatch, os.listdir(path)) if match]
+        if not found:
             raise FileNotFoundError(f"there is no checkpoint in {path}")
-        path = os.path.join(path, f"epoch-{max(numbers):08d}.safetensors")
+        path = os.path.join(path, max(found, key=lambda match: (int(match[1]), int(match[2] or 0)))[0])
     with storage.opened(path) as file:
         text = (file.metadata() or {}).get(storage.TRAINING_KEY)
         if text is None:
@@ -255,15 +285,19 @@ class Checkpoint:
             if state.shape != parameters.shape or state.dtype != parameters.dtype:
                 raise ValueError(f"a state has shape {state.shape}")
         self._settings = np.array(described["settings"], np.float64)
-        self._epoch = validation.integer("epoch", described["epoch"], at_least=1)
+        self.epoch = validation.integer("epoch", described["epoch"], at_least=0)
         self._step = validation.integer("step", described["step"], at_least=1)
+        begun = described["begun"]
+        self._rows = validation.integer("rows", begun["rows"], at_least=0)
+        self._begun = {name: float(begun[name]) for name in ("loss", "seconds")}
         prefix = "training.history."
         columns = {
             name.removeprefix(prefix): values.tolist()
             for name, values in tensors.items()
             if name.startswith(prefix)
         }
-        if any(len(column) != self._epoch for column in columns.values()) or "loss" not in columns:
+        lengths = {len(column) for column in columns.values()} or {0}
+        if lengths != {self.epoch} or (self.epoch and "loss" not in columns):
             raise ValueError("the history has not as many values as there were epochs")
         self._columns, self._callbacks = columns, described["callbacks"]
 
@@ -281,6 +315,8 @@ class Checkpoint:
             name = what.replace("_", " ")
             told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
             raise ValueError(f"{self._path} cannot be resumed: the {name} {told}")
+        if self._rows >= (training._n or 1):  # of a stream nobody knows how many, and none are left over
+            raise ValueError(f"{self._path} is a damaged checkpoint")
 
     def restore_history(self, training):
         """What happened before."""
@@ -288,7 +324,7 @@ class Checkpoint:
         for name in ("loss", "validation_loss", "learning_rate", "seconds", "samples_per_second"):
             getattr(history, name)[:] = columns.pop(name, [])
         for name in history.metrics:
-            history.metrics[name][:] = columns[name]
+            history.metrics[name][:] = columns.get(name, [])
         history.stopped, history.best_epoch = self._described["stopped"], self._described["best_epoch"]
 
     def restore(self, training):
@@ -298,7 +334,8 @@ class Checkpoint:
         plan.set_states(self._states)
         plan.settings[:] = self._settings
         training._rates.restore(self._described["rates"])
-        plan.set(epoch=self._epoch, step=self._step)
+        plan.set(epoch=self.epoch, step=self._step, begin=self._rows)
+        training._begun = training._begun._replace(**self._begun)
         kept = list(enumerate(self._callbacks))
         for callback in training._callbacks:
             same = [entry for entry in kept if entry[1]["type"] == type(callback).__name__]

@@ -12,11 +12,12 @@ import numpy as np
 from . import __version__, datasets, validation
 from .cpu import cache, notice
 from .formulas.activations import ACTIVATIONS
+from .jobs import train
 from .layers import Dense
 from .losses import Loss
 from .network import Network
 from .optimizers import SGD
-from .training import DivergenceError, train
+from .training import DivergenceError
 from .warmup import REALS, warm_up
 
 # A column of integers with so many different values at most is taken for classes.

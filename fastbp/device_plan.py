@@ -83,7 +83,7 @@ class DevicePlan:
         self._plan_gradients(inputs)
         self.settings = np.zeros((1 + max(map(max, self.groups)), elementwise.ROOM))
         self.schedule_settings = np.zeros(3 + len(SCHEDULES[schedule].settings) if schedule else 0)
-        self.contexts = np.zeros(1, [("epoch", np.int64), ("step", np.int64)])
+        self.contexts = np.zeros(1, [(name, np.int64) for name in ("epoch", "begin", "step")])
         self._given, self._loaded, self._stopped, self.halted = {}, None, False, False
         self.steps_done, self._losses = 0, None
         self._lay_out()
@@ -234,6 +234,8 @@ class DevicePlan:
         epochs = given["last_epoch"] - given["first_epoch"]
         self._load(n, given)
         losses = np.zeros(max(1, epochs))
+        if given.get("losses"):
+            losses[:epochs] = _host(given["losses"], epochs, np.float64)
         if self._losses is None or self._losses.n_bytes < losses.nbytes:
             self._losses = device.Memory(losses.nbytes)
         self._losses.write(0, losses)
@@ -245,10 +247,11 @@ class DevicePlan:
         self._enqueue(n, batch_size, given["last_epoch"] - int(self.contexts[0]["epoch"]))
         self._memory.read(self._at["context"], record)
         self._losses.read(0, losses)
-        self.contexts["epoch"], self.contexts["step"] = record["epoch"], record["step"]
+        for name, found in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
+            self.contexts[name] = record[found]
         self.halted = self._stopped or bool(record["halt"][0])
         if given.get("losses"):
-            _host(given["losses"], epochs, np.float64)[:] += losses[:epochs]
+            _host(given["losses"], epochs, np.float64)[:] = losses[:epochs]
         if given.get("outputs"):
             n_outputs = self.architecture.sizes[0 if self.task == "gradient" else -1]
             outputs = _host(given["outputs"], n * n_outputs, self.architecture.dtype)
@@ -256,11 +259,13 @@ class DevicePlan:
 
     def _enqueue(self, n, batch_size, epochs):
         context, marks, done = self.address("context"), [], 0
-        for _ in range(epochs):
+        begin, rest = int(self.contexts[0]["begin"]), self._given.get("rest", 0)
+        for epoch in range(epochs):
             if self._given.get("shuffle"):
                 for launch in self._order[int(self._given["shuffle"])]:
                     launch(context, n)
-            for _start in range(0, n, batch_size):
+            end = n - (rest if epoch + 1 == epochs else 0)
+            for _start in range(begin, end, batch_size):
                 if self._stopped:
                     return
                 for launch in self._step:
@@ -271,6 +276,7 @@ class DevicePlan:
                     if len(marks) > 1:
                         passed, self.steps_done = marks.pop(0)
                         passed()
+            begin = 0
         device.wait()
         self.steps_done = done
 
@@ -288,8 +294,8 @@ class DevicePlan:
         record["n_rows"], record["batch_size"], record["groups"] = n, batch_size, len(self.settings)
         record["chunk_rows"] = CHUNK_ROWS if self.chunked else self.batch_size
         record["careful"], record["continues"] = given.get("careful", 0), self.task == "loss"
-        for name in ("epoch", "step"):
-            record[name] = self.contexts[0][name]
+        for name, place in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
+            record[place] = self.contexts[0][name]
         record["first_epoch"], record["seed"] = given["first_epoch"], given.get("seed", 0)
         record["classes"] = given.get("classes", 0)
         record["momentum"] = self._momentum()

@@ -4,13 +4,14 @@ import contextlib
 import signal
 import threading
 
-_POLL_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 
 class Interrupts:
     """While it is open, Ctrl-C asks the plan to stop after its step; a second one raises KeyboardInterrupt.
 
-    Python could raise the first one too, but anywhere: between a call and the record of what it did.
+    The plan is a `Plan`, or anything else with ``start()``, ``stop()`` and ``steps_done``.
+    Python could raise the first Ctrl-C too, but anywhere: between a call and the record of what it did.
     Handlers belong to the main thread, and one that is not Python's own is the caller's business.
     """
 
@@ -28,6 +29,13 @@ class Interrupts:
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    def run(self, short, show, reasons=()):
+        """One call of the plan: in this thread if it is short and needs but one, see `run_in_team`."""
+        if short and self._plan.threads == 1:
+            self._plan.run()
+        else:
+            run_in_team(self._plan, self, show, reasons)
+
     def _handle(self, number, frame):
         first, self.asked = not self.asked, True
         self._plan.stop()
@@ -44,15 +52,18 @@ class Interrupts:
             self._waits = False
 
 
-def run_in_team(plan, interrupts, show):
-    """One call in threads of its own, while this one shows how many steps are done."""
+def run_in_team(plan, interrupts, show, reasons=()):
+    """One call in threads of its own, while this one shows how many steps are done.
+
+    reasons : functions without arguments; where one returns True, the call ends after its step.
+    """
     team = plan.start()
     try:
-        while not team.wait(_POLL_SECONDS):
-            if interrupts.asked:
+        while not team.wait(POLL_SECONDS):
+            if interrupts.asked or any(reason() for reason in reasons):
                 plan.stop()
             show(plan.steps_done)
-    except KeyboardInterrupt:
+    except BaseException:  # a second Ctrl-C, or what a signal's handler of the caller's raised
         plan.stop()
         team.wait()
         raise

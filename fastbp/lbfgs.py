@@ -22,19 +22,20 @@ def minimizer():
     return minimize
 
 
-def train_whole_batch(network, optimizer, data, history, bar):
+def train_whole_batch(network, optimizer, data, history, bar, conductor):
     """Iterations of L-BFGS on all rows: changes the network's parameters, fills the history.
 
     Parameters
     ----------
     network : Network
     optimizer : LBFGS
-    data : object with x, y, weights, held_out, epochs
-        Arrays in the form that kernels take: rows, targets, what they count or None, and the same of rows to
-        validate on, or None; the most iterations.
+    data : fastbp.data.Data
+        Its `epochs` are the most iterations.
     history : History
         Its `threads` says how many to use. One value for each iteration; the loss is that after it.
     bar : object with ``show(rows, history)``
+    conductor : object with ``asked``
+        Whether somebody asked to end; Ctrl-C in the thread that runs this one ends it too.
 
     Raises
     ------
@@ -52,6 +53,8 @@ def train_whole_batch(network, optimizer, data, history, bar):
     started = time.perf_counter()
 
     def loss_and_gradient(vector):
+        if conductor.asked:
+            raise KeyboardInterrupt
         network.parameters[:] = vector
         loss = float(_run_over(plan, network, x, y, weights=weights)[0] / n)
         plan.unpack(gradient)

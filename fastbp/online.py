@@ -289,8 +289,12 @@ class OnlineTrainer:
         return self._train(n, self._run_interruptibly)
 
     def _run_interruptibly(self):
-        with Interrupts(self._plan) as interrupts:
-            run_in_team(self._plan, interrupts, lambda steps: None)
+        try:
+            with Interrupts(self._plan) as interrupts:
+                run_in_team(self._plan, interrupts, lambda steps: None)
+        finally:  # rows that are left are not gone on with
+            self._plan.reset()
+            self._plan.set(begin=0)
         if interrupts.asked:
             self.synchronize()
             raise KeyboardInterrupt

@@ -9,7 +9,7 @@ in ``layers.py``.
 from dataclasses import dataclass
 
 from . import layers, random
-from .cpu import batch_norm, dense, dropout, layer_norm, residual, scale_shift
+from .cpu import batch_norm, dense, dropout, layer_norm, residual, scale_shift, shaping
 from .formulas.dropout import dropout_threshold
 
 
@@ -73,10 +73,13 @@ class Operation:
     def total(self, program, layer):
         """Emit phase 2: the sum of the slots of all chunks, into the first; the first thread's task."""
 
+    def collect(self, program, layer, **shape):
+        """Emit phase 2: a thread's share of the gradient that the norm is taken of, and its squares."""
+
     def update(self, program, layer, from_slots, bias_settings, **shape):
         """Emit phase 2: the optimizer's step, from slots or from the activations themselves.
 
-        `shape` are fields that say what is done to the gradient of W first.
+        `shape` are fields that say what is done to the gradient first, but for the kernel that does it.
         """
 
 
@@ -131,10 +134,16 @@ class Dense(Operation):
         """All of dW and db."""
         program.emit(dense.dense_total, layer=layer)
 
+    def collect(self, program, layer, **shape):
+        """A thread's columns of dW and db."""
+        program.emit(dense.dense_collect, layer=layer, part=program.own_part(layer), **shape)
+
     def update(self, program, layer, from_slots, bias_settings, **shape):
         """A thread's tiles of W and b."""
         update, optimizer = dense.dense_apply if from_slots else dense.dense_update, program.plan.optimizer
         part = program.own_part(layer)
+        if shape:
+            shape["shaping"] = program.plan.address(shaping.shape_gradient)
         program.emit(update, optimizer, layer=layer, part=part, bias_settings=bias_settings, **shape)
 
 
@@ -217,10 +226,16 @@ class _Normalization(Operation):
         """All of dγ and dβ."""
         program.emit(scale_shift.scale_shift_total, layer=layer)
 
+    def collect(self, program, layer, **shape):
+        """A thread's columns of dγ and dβ."""
+        program.emit(scale_shift.scale_shift_collect, layer=layer, **shape)
+
     def update(self, program, layer, from_slots, bias_settings, **shape):
         """A thread's columns of γ and β."""
         update = scale_shift.scale_shift_apply if from_slots else scale_shift.scale_shift_update
-        program.emit(update, program.plan.optimizer, layer=layer, bias_settings=bias_settings)
+        if shape:
+            shape["shaping"] = program.plan.address(scale_shift.scale_shift_shape)
+        program.emit(update, program.plan.optimizer, layer=layer, bias_settings=bias_settings, **shape)
 
 
 @dataclass(frozen=True)
@@ -302,7 +317,7 @@ class BatchNorm(_Normalization):
 
     def update(self, program, layer, from_slots, bias_settings, **shape):
         """A thread's columns of γ and β; the backward left their gradients in the slot."""
-        super().update(program, layer, True, bias_settings)
+        super().update(program, layer, True, bias_settings, **shape)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ one compiles only the kernels that its network uses and that are not in the cach
 nothing.
 """
 
+import contextlib
 import itertools
 import os
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,7 +108,8 @@ class Shaping:
 
     penalties : (l1, l2) of each layer. max_norms : how long a column of each layer's W may be, or 0.
     clip_value : how large an element of the gradient may be, or 0. clip_norm : how long the whole gradient
-    may be, or 0. gradient_noise, input_noise : standard deviations.
+    may be then, or 0. gradient_noise, input_noise : standard deviations. gradient_noise_decay : the γ by
+    which the first of them falls from step to step (`formulas.shaping.noise_deviation`), or 0.
     """
 
     penalties: tuple[tuple[float, float], ...]
@@ -115,6 +118,7 @@ class Shaping:
     clip_norm: float = 0.0
     gradient_noise: float = 0.0
     input_noise: float = 0.0
+    gradient_noise_decay: float = 0.0
 
     def is_needed(self):
         """Whether there is anything to do."""
@@ -158,15 +162,30 @@ def splits_columns(architecture, batch_size, threads):
     return 1 < threads <= vectors and max(n_in, n_out) > 2 * batch_size and n_in * n_out > 8_000
 
 
+_calling = threading.local()  # .alone: whether other threads do the like of what this one does
+
+
 def automatic_threads(multiply_adds, steps=None):
     """Threads for steps of so many multiply-adds: one for each portion of work, at most our cores.
 
     steps : how many there are, if they are few: a thread must be worth its start, too.
     """
+    if getattr(_calling, "alone", False):
+        return 1
     threads = multiply_adds // WORK_PER_THREAD
     if steps is not None:
         threads = min(threads, steps * multiply_adds // WORK_WORTH_A_START)
     return max(1, min(available_cores(), threads))
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Within it, whatever the calling thread asks for takes this one thread, where nobody says otherwise."""
+    _calling.alone = True
+    try:
+        yield
+    finally:
+        _calling.alone = False
 
 
 def available_cores():
@@ -399,7 +418,9 @@ class Plan:
         sixteens = -(-max(architecture.sizes) // 16) * 16
         loss_scratch = max((self.block_rows + 1) * (sixteens + 3), 2 * max(loss.AT_ONCE, sixteens))
         panels, words = (gemm.ROW_BLOCK + 1 + 4) * self._panel, architecture.sizes[0] + 4
-        vectors = 2 * self.whole_vectors(widest)  # gradients of a scale and a shift
+        vectors = 6 * self.whole_vectors(
+            widest
+        )  # gradients of a scale and a shift, and four numbers of noise
         scratch = _aligned(self._size * max(panels, vectors, loss_scratch, words))
         memory = aligned_zeros(threads * _aligned(CONTEXT.itemsize)).reshape(threads, -1)
         self.contexts = ctx = memory[:, : CONTEXT.itemsize].view(CONTEXT)[:, 0]
@@ -564,27 +585,27 @@ class Plan:
             if operation.learns:
                 if not self.chunked:
                     operation.gradient(program, layer)
-                part, penalties = program.own_part(layer), self._shape(*self._shaping.penalties[layer])
-                program.emit(dense.dense_collect, layer=layer, part=part, **penalties)
+                operation.collect(program, layer, **self._shape_of(layer))
         program.wait()
         columns, most = sum(self.architecture.sizes[1:]), self._shape(most=self._shaping.clip_norm)
         program.emit(shaping.clip_factor, squares=self._squares, n_out=columns, **most)
 
     def _shape_of(self, layer):
-        """Fields of the update of a layer's W: what is done to its gradient first."""
+        """Fields of a layer's update: what is done to its gradient first."""
         shaped = self._shaping
         if shaped is None or not shaped.changes_gradient(layer):
             return {}
-        penalties = (0.0, 0.0) if shaped.clip_norm else shaped.penalties[layer]
-        return dict(
-            shaping=address(shaping.shape_gradient, self.architecture.real),
-            collected=shaped.clip_norm > 0,
-            **self._shape(*penalties, shaped.clip_value, shaped.gradient_noise),
-        )
+        limit, noise, decay = shaped.clip_value, shaped.gradient_noise, shaped.gradient_noise_decay
+        shape = self._shape(*shaped.penalties[layer], limit, noise, decay=decay)
+        return dict(collected=shaped.clip_norm > 0, **shape)
 
-    def _shape(self, l1=0.0, l2=0.0, limit=0.0, noise=0.0, most=0.0):
+    def _shape(self, l1=0.0, l2=0.0, limit=0.0, noise=0.0, most=0.0, decay=0.0):
         """The field `shape`: where these numbers lie."""
-        return dict(shape=self._keep(np.array([l1, l2, limit, noise, most])).ctypes.data)
+        return dict(shape=self._keep(np.array([l1, l2, limit, noise, most, decay])).ctypes.data)
+
+    def address(self, factory):
+        """The address of a kernel that is no row of the program, but is called by one."""
+        return address(factory, self.architecture.real)
 
     def _emit_prepare(self, program, groups):
         """What the updates of layers with these groups of settings need to know of this step."""
@@ -743,6 +764,15 @@ class Plan:
 
     # Running
 
+    @property
+    def n_bytes(self):
+        """How much memory parameters, states and gradients take."""
+        return self._arena.nbytes
+
+    def renew(self):
+        """Forget what was trained. What else there is, every run writes before it reads."""
+        self._arena[:] = 0
+
     def set(self, **fields):
         """Set fields of every thread's context."""
         for field, value in fields.items():
@@ -813,18 +843,19 @@ class Plan:
 
     def start(self):
         """Run epochs [epoch, last_epoch) in threads of their own; returns their `team.Team`."""
-        self._reset()
+        self.reset()
         return team.Team(self.run_epochs, self.contexts["address"].tolist()).start()
 
     def run(self):
         """Run epochs [epoch, last_epoch) to their end, in the calling thread where one is enough."""
         if self.threads == 1:
-            self._reset()
+            self.reset()
             self.run_epochs(int(self.contexts[0]["address"]), 0)
         else:
             self.start().wait()
 
-    def _reset(self):
+    def reset(self):
+        """Forget that a run was asked to stop: what runs without `start` or `run` would not begin."""
         self.shared[:] = 0
         self.contexts["ticket"] = 0
 

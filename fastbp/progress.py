@@ -15,32 +15,47 @@ class Bar:
     """A tqdm bar over rows that appears when it is worth it: rows a second, time left, the latest values."""
 
     def __init__(self, wanted, epochs, n_rows, done=0):
-        self._wanted = somebody_watches() if wanted == "auto" else wanted
-        self._delay = SECONDS_WITHOUT_PROGRESS if wanted == "auto" else 0.0
-        self._start, self._epochs = time.perf_counter(), epochs
-        self._total = None if n_rows is None else epochs * n_rows  # of a stream they are not known
-        self._bar, self._done = None, done * (n_rows or 0)  # rows of before, where training is resumed
+        self._epochs = epochs
+        total = None if n_rows is None else epochs * n_rows  # of a stream they are not known
+        self._drawn = Rows(wanted, total, done * (n_rows or 0))
 
     def show(self, rows, history=None):
         """Draw so many rows done, and what the history says last."""
-        if not self._wanted:
-            return
-        if self._bar is None:
-            if time.perf_counter() - self._start < self._delay:
-                return
-            self._bar = tqdm(
-                total=self._total, initial=self._done, unit=" rows", unit_scale=True,
-                desc="training", mininterval=0.1,
-            )  # fmt: skip
-        if history is not None and len(history):
-            self._bar.set_postfix(self._latest(history), refresh=False)
-        self._bar.update((rows if self._total is None else min(rows, self._total)) - self._bar.n)
+        self._drawn.show(rows, self._latest(history) if history is not None and len(history) else None)
+
+    def close(self):
+        """Leave the bar as it is."""
+        self._drawn.close()
 
     def _latest(self, history):
         shown = {"epoch": f"{len(history)}/{self._epochs}", "loss": f"{history.loss[-1]:.4g}"}
         if history.validation_loss:
             shown["validation"] = f"{history.validation_loss[-1]:.4g}"
         return shown | {name: f"{values[-1]:.4g}" for name, values in history.metrics.items() if values}
+
+
+class Rows:
+    """The bar itself, drawn or not: `done` of the rows in `total` were there before. None: nobody knows."""
+
+    def __init__(self, wanted, total, done=0):
+        self._wanted = somebody_watches() if wanted == "auto" else wanted
+        self._delay = SECONDS_WITHOUT_PROGRESS if wanted == "auto" else 0.0
+        self._start, self._total, self._done, self._bar = time.perf_counter(), total, done, None
+
+    def show(self, rows, values=None):
+        """Draw so many rows done, and values (a dict) behind them; without any, those of before stay."""
+        if not self._wanted:
+            return
+        if self._bar is None:
+            if time.perf_counter() - self._start < self._delay:
+                return
+            self._bar = tqdm(
+                total=self._total, initial=self._done, unit=" rows", unit_scale=True, desc="training",
+                mininterval=0.1,
+            )  # fmt: skip
+        if values is not None:
+            self._bar.set_postfix(values, refresh=False)
+        self._bar.update((rows if self._total is None else min(rows, self._total)) - self._bar.n)
 
     def close(self):
         """Leave the bar as it is."""

@@ -1,7 +1,47 @@
 """What layers and options ask to be done to gradients and weights beside the optimizer's step."""
 
+import math
+from dataclasses import dataclass
+
 from . import validation
 from .plan import Shaping
+
+
+@dataclass(frozen=True)
+class AnnealedNoise:
+    """Noise on gradients that falls from step to step, for ``train(gradient_noise=)``.
+
+    Its variance is η / (1 + t)^γ in step t = 0, 1, …
+
+    Parameters
+    ----------
+    eta : float
+        The variance in the first step; the paper takes 0.01, 0.3 and 1.
+    gamma : float
+        How fast it falls.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is none, or out of bounds.
+
+    Notes
+    -----
+    Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks" (2015), equation 1.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> net = fastbp.Network([2, 8, 1], activation="tanh", seed=0)
+    >>> history = fastbp.train(net, [[0, 1], [1, 0]], [1, 0], gradient_noise=fastbp.AnnealedNoise(0.01))
+    """
+
+    eta: float
+    gamma: float = 0.55
+
+    def __post_init__(self):
+        object.__setattr__(self, "eta", validation.real_number("eta", self.eta, at_least=0))
+        object.__setattr__(self, "gamma", validation.real_number("gamma", self.gamma, at_least=0))
 
 
 def shaping_of(network, clip_value=None, clip_norm=None, input_noise=0.0, gradient_noise=0.0):
@@ -15,24 +55,21 @@ def shaping_of(network, clip_value=None, clip_norm=None, input_noise=0.0, gradie
     Raises
     ------
     TypeError, ValueError
-        If an option is no number or out of bounds, or both clippings are asked for.
+        If an option is no number or out of bounds.
     """
     clips = {"clip_value": clip_value, "clip_norm": clip_norm}
     clips = {n: validation.real_number(n, most, above=0) for n, most in clips.items() if most is not None}
-    if len(clips) == 2:
-        raise ValueError("clip_value and clip_norm must not be given together")
+    decay = 0.0
+    if isinstance(gradient_noise, AnnealedNoise):
+        gradient_noise, decay = math.sqrt(gradient_noise.eta), gradient_noise.gamma
     layers = [placed.layer for placed in network._placed]
     gradient_noise = validation.real_number("gradient_noise", gradient_noise, at_least=0)
-    if (clips or gradient_noise) and any({"gamma", "beta"} & layer.learnt.keys() for layer in network.layers):
-        raise ValueError(
-            "clip_value, clip_norm and gradient_noise are not there yet for networks in which LayerNorm or "
-            "BatchNorm learn a scale or a shift"
-        )
     shaping = Shaping(
         tuple((getattr(layer, "l1", 0.0), getattr(layer, "l2", 0.0)) for layer in layers),
         tuple(getattr(layer, "max_norm", None) or 0.0 for layer in layers),
         input_noise=validation.real_number("input_noise", input_noise, at_least=0),
         gradient_noise=gradient_noise,
+        gradient_noise_decay=decay if gradient_noise else 0.0,
         **clips,
     )
     return shaping if shaping.is_needed() else None

@@ -8,9 +8,9 @@ import numpy as np
 
 from . import validation as checks
 from .balance import row_weights
-from .interrupts import run_in_team
+from .data import given_rows
 from .network import _options
-from .training import SECONDS_INLINE, Training, given_rows
+from .training import SECONDS_INLINE, Training, guess_seconds
 
 # What is added to the seed from chunk to chunk, so that chunks of an epoch have orders of their own: 2**64
 # over the golden ratio. The first one has the order that the epoch of an array has.
@@ -150,15 +150,15 @@ class StreamTraining(Training):
     _rows_before = 0  # in the epochs before
 
     @property
-    def at_an_end(self):
-        """Whether the optimizer is where the history is, rather than some steps ahead."""
-        return not self._within
+    def position(self):
+        """(epochs, 0): one that was begun counts, as nobody can go on in the middle of it."""
+        return self.epoch + self._within, 0
 
     def _guess_seconds(self):
         """Nothing: an epoch is a call, or several."""
 
     def _steps(self):
-        return int(self._plan.contexts[0]["step"])
+        return self.step
 
     def _call(self, interrupts, bar):
         """One run through the stream; where Ctrl-C ends it, it is no epoch of the history."""
@@ -189,14 +189,10 @@ class StreamTraining(Training):
         data.point_to(plan, *chunk)
         n, here = len(chunk[0]), self._rows_before + self._n
         if self._collected:
-            self._first_step, self._collected = self._steps() + 1, False
-        start, work = time.perf_counter(), self.network.architecture.multiply_adds(n) / 2e9
-        if plan.threads == 1 and work + n / plan.batch_size * 1e-6 < SECONDS_INLINE:
-            plan.run()
-        else:
-            run_in_team(
-                plan, interrupts, lambda steps: bar.show(here + steps * plan.batch_size, self.history)
-            )
+            self._first_step, self._collected = self.step + 1, False
+        start = time.perf_counter()
+        short = guess_seconds(self.network.architecture, n, plan.batch_size) < SECONDS_INLINE
+        interrupts.run(short, lambda steps: bar.show(here + steps * plan.batch_size, self.history))
         self._seconds_since_look += time.perf_counter() - start
         if self._looks and not math.isfinite(data.loss):
             raise self._divergence(

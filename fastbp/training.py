@@ -1,26 +1,13 @@
-"""train(): epochs of compiled steps, and what happens between them."""
+"""A training while it runs: epochs of compiled steps, and what happens between them."""
 
 import math
 import time
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from . import validation as checks
-from .balance import labels_of, row_weights, rows_by_class
-from .callbacks import EarlyStopping, as_callbacks
-from .checkpoints import Checkpoints, fingerprint, read_checkpoint
-from .datasets import split
-from .history import History
-from .interrupts import Interrupts, run_in_team
-from .lbfgs import minimizer, train_whole_batch
-from .metrics import as_metrics
-from .network import Network, _options
-from .optimizers import LBFGS, as_optimizer
-from .plan import Plan, automatic_threads
-from .progress import Bar, Table
-from .rates import Rates
-from .shaping import shaping_of
+from .checkpoints import Checkpoints, fingerprint
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -60,285 +47,16 @@ class DivergenceError(ArithmeticError):
         )
 
 
-def train(
-    network, x, y=None, *, epochs=None, batch_size=32, optimizer="sgd", shuffle=True, validation=None,
-    metrics=(), early_stopping=None, callbacks=(), checkpoints=None, resume=None, on_divergence="raise",
-    seed=None, threads=None, progress="auto", verbose=False, device="cpu", materialise=False,
-    sample_weight=None, class_weight=None, sampling=None, clip_value=None, clip_norm=None, input_noise=0.0,
-    gradient_noise=0.0,
-):  # fmt: skip
-    """Train a network.
-
-    Parameters
-    ----------
-    network : Network
-        Its parameters are changed in place.
-    x : array-like (n, n_inputs), or a stream
-        Of uint8, or of the network's dtype, arrays are used where they are, memory-mapped ones too. A stream,
-        which stands for y too, is an iterator of chunks, a function that returns one, or an object to be
-        iterated over, such as a list; see Notes.
-    y : array-like
-        Targets of the network's loss, see `Network.loss`.
-    epochs : int, optional
-        Passes over the rows; where training is resumed, those of before included. By default 10, and 1 of an
-        iterator, which can be run through once.
-    batch_size : int or None
-        Rows per step; None, or more than there are, means all of them. A shorter last batch is trained on,
-        and averaged over its own size.
-    optimizer : str or optimizer
-        A name, such as "adam" for its defaults, or one of `SGD`, `Adam`, `AdamW`, `Adamax`, `NAdam`, `RAdam`,
-        `RMSprop`, `Adagrad`, `Adadelta`, `Lion`, `LBFGS`. It may bring a schedule of its learning rate, see
-        ``fastbp.schedules``, and settings of single layers.
-    shuffle : bool
-        Whether each epoch takes the rows in an order of its own, a function of `seed` and the epoch's number;
-        in a stream the rows of each chunk.
-    validation : float, (x, y) or (x, y, sample_weight), optional
-        Rows to measure the loss on after each epoch: a share of the rows, drawn by `seed` and not trained on,
-        or rows and targets of their own. A share copies the rows; arrays larger than memory want the pair.
-        Where rows have sample weights, loss and metrics count them by these here too.
-    metrics : sequence of str or callable
-        What else to measure on the validation rows, see `Network.evaluate`.
-    early_stopping : EarlyStopping, optional
-        Ends training that no longer gets better, and gives back the best weights.
-    callbacks : sequence of Callback or callable
-        Called between epochs, in their order. A function is called with the `Training` after each epoch.
-    checkpoints : Checkpoints, optional
-        Where and how often to write what `resume` needs.
-    resume : str or path, optional
-        A checkpoint, or a folder of checkpoints, whose newest is taken. Training goes on from there to the
-        very bits that it would have reached without the interruption. The network takes its weights from
-        it; data, batch size, optimizer and network must be those of before, threads need not.
-    on_divergence : {"raise", "continue"}
-        What to do when the loss or the weights become infinite or NaN.
-    seed : int, optional
-        Where orders come from; the network's own seed by default, or that of the checkpoint.
-    threads : int, optional
-        By default as many as the work of a step is worth. The trained bits do not depend on it.
-    progress : bool or "auto"
-        Whether to show a progress bar; "auto" does in a terminal or notebook if training takes seconds.
-    verbose : bool or int
-        Whether to write a table to standard output, for logs: a line for every epoch, or every so many.
-    device : {"cpu", "cuda"}
-        "cuda" trains on an NVIDIA GPU, to the same bits; `threads` then means nothing. It needs numba-cuda,
-        which ``pip install 'fastbp[cuda]'`` brings. Validation and metrics are computed on the CPU.
-    materialise : bool
-        Write each step's gradients to memory before the update. The same bits, slower; for comparison.
-    sample_weight : array-like (n,), optional
-        How much each row counts, at least 0. The loss of a batch is the weighted mean Σ wᵢ lᵢ / Σ wᵢ, as in
-        PyTorch's weighted cross-entropy and in scikit-learn; a batch of weights 0 changes no weight by its
-        gradient. An epoch's loss is the mean over its batches.
-    class_weight : dict, array-like (classes,) or "balanced", optional
-        How much rows count by their class: a dict, in which classes that are missing count 1, or one number
-        for each class. "balanced" is n / (classes · rows of the class), as in scikit-learn, from the rows
-        that are trained on. Multiplies `sample_weight`; the validation loss knows nothing of it. Classes
-        are integer targets, or 0 and 1 (-1 and 1 for hinge) of one output.
-    sampling : {"balanced"}, optional
-        Each epoch draws as many rows as there are, with replacement, so that every class is equally likely;
-        a function of `seed` and the epoch's number. None takes every row once.
-    clip_value : float, optional
-        Elements of the gradient of a batch beyond ± this are cut off, as by PyTorch's clip_grad_value_.
-    clip_norm : float, optional
-        Where the gradient of all parameters together is longer than this, it is shortened to it, as by
-        PyTorch's clip_grad_norm_. Not together with `clip_value`.
-    input_noise : float
-        Standard deviation of normal noise that is added to the inputs, others in each step; after the
-        network's `input_scale`.
-    gradient_noise : float
-        The same for the gradient (Neelakantan et al., 2015), after penalties and clipping. Noise is a
-        function of `seed`, the step and the place, so threads change no bit of it. No draw is beyond 5.42
-        standard deviations.
-
-    Returns
-    -------
-    History
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is of the wrong kind or out of bounds, data do not fit the network, or a checkpoint
-        is of another training; nothing is changed then, unless by chunks of a stream before the bad one.
-    DivergenceError
-        If the loss or the weights became infinite or NaN. The network has the weights from before the
-        epoch (of a stream: the chunk), or before the compiled call where short epochs are run several in a
-        call; from a few of them before where a call is too short for a look at the weights.
-    OSError
-        If a checkpoint cannot be read or written.
-    RuntimeError
-        If `device` is "cuda" and numba-cuda, a GPU or its driver is missing.
-
-    Notes
-    -----
-    Ctrl-C ends training after the current step and returns the history so far.
-
-    Training a network again goes on from its weights, but is a training of its own: the optimizer's state
-    starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.
-
-    A chunk of a stream is ``(x, y)`` or ``(x, y, sample_weight)``, of any number of rows. It is trained on as
-    it comes, in batches of its own rows, the last of which may be shorter, and let go of before the next one
-    is asked for; optimizer and schedule go on from chunk to chunk. An epoch is one run through the stream,
-    its loss the mean over all rows, its time that of waiting for chunks included. All chunks are like the
-    first one: with weights or without, of classes or not, of uint8 or not. Where one does not fit, or the
-    stream raises, the network has the weights from after the chunk before. Validation rows are given, not
-    taken; what needs all rows (`sample_weight`, "balanced", `sampling`, LBFGS) is refused, and schedules of
-    steps need ``total=``. A stream of one chunk is trained to the same bits as its arrays.
-
-    Examples
-    --------
-    >>> import fastbp
-    >>> x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
-    >>> net = fastbp.Network([2, 8, 1], activation="tanh", loss="binary_cross_entropy", seed=1)
-    >>> history = fastbp.train(net, x, y, epochs=500, batch_size=4, optimizer=fastbp.SGD(0.5, momentum=0.9))
-    >>> net.predict(x).round().ravel().tolist()
-    [0.0, 1.0, 1.0, 0.0]
-    """
-    if not isinstance(network, Network):
-        raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
-    epochs = None if epochs is None else checks.positive_integer("epochs", epochs)
-    optimizer = as_optimizer(optimizer)
-    whole_batch, stream = isinstance(optimizer, LBFGS), y is None
-    shuffle, materialise = checks.boolean("shuffle", shuffle), checks.boolean("materialise", materialise)
-    metrics = as_metrics(metrics, network.loss_function.formula)
-    callbacks = _all_callbacks(early_stopping, callbacks, checkpoints, verbose)
-    shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
-    if whole_batch:
-        watched, shaped = callbacks or metrics or resume is not None, shaping or sampling is not None
-        _check_whole_batch(device, watched, shaped, stream)
-    checks.known_name("on_divergence", on_divergence, ("raise", "continue"))
-    if progress != "auto":
-        progress = checks.boolean("progress", progress)
-    checks.device(device)
-    checkpoint = None if resume is None else read_checkpoint(resume, network)
-    seed = checks.seed(seed) if seed is not None else checkpoint.seed if checkpoint else network.seed
-    rows = dict(sample_weight=sample_weight, class_weight=class_weight, sampling=sampling, shuffle=shuffle)
-    rows |= dict(validation=validation, seed=seed)
-    if stream:
-        from .stream import Stream, StreamTraining
-
-        data = Stream(network, x, batch_size, epochs, **rows)
-    else:
-        data = _Rows(network, x, y, None if whole_batch else batch_size, epochs, **rows)
-    if metrics and not data.held_out:
-        raise ValueError("metrics are measured on validation rows; give validation=")
-    work = network.architecture.multiply_adds(data.batch_size)
-    threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
-    new_plan = partial(Plan, threads=threads) if device == "cpu" else _device_plan()
-
-    if whole_batch:
-        history, bar = History(threads=threads), Bar(progress, data.epochs, data.n)
-        return train_whole_batch(network, optimizer, data, history, bar)
-    rates = Rates(optimizer, network, data.epochs, data.steps)
-    plan = new_plan(
-        network.architecture, "train", data.batch_size, optimizer=optimizer.formula,
-        materialise=materialise, shaping=shaping, **rates.options, **data.options,
-    )  # fmt: skip
-    row_losses = np.empty(data.batch_size, network.dtype)
-    rates.set(plan)
-    plan.set(
-        row_losses=row_losses.ctypes.data, seed=np.uint64(seed).astype(np.int64), epoch=0, step=0,
-        careful=on_divergence == "raise",
-    )  # fmt: skip
-    data.set(plan)
-    identity = dict(seed=seed, shuffle=shuffle, batch_size=data.batch_size, regularisation=repr(shaping))
-    training = (StreamTraining if stream else Training)(
-        network, plan, rates, data, metrics=metrics, callbacks=callbacks, looks=on_divergence == "raise",
-        identity=identity | dict(optimizer=repr(optimizer)),
-    )  # fmt: skip
-    training._run(checkpoint, progress)
-    return training.history
+def guess_seconds(architecture, n_rows, batch_size):
+    """Seconds of an epoch, before there was one: 2e9 multiply-adds a second and 1 µs a step, slowly."""
+    return architecture.multiply_adds(n_rows) / 2e9 + -(-n_rows // batch_size) * 1e-6
 
 
-def _device_plan():
-    """What makes a plan for a GPU; imported only when it is asked for."""
-    from .device_plan import DevicePlan
+class Begun(NamedTuple):
+    """What is known of an epoch that was begun: the sum of its losses so far, and how long it has taken."""
 
-    return DevicePlan
-
-
-def _check_whole_batch(device, watched, shaped, stream):
-    """Raise where SciPy is missing, or what it does not do is asked for."""
-    minimizer()  # says so where it is missing
-    if device != "cpu":
-        raise ValueError(f'LBFGS is run by SciPy on the CPU; got device="{device}"')
-    if stream:
-        raise ValueError("LBFGS needs all rows at once, so it cannot train on a stream")
-    if watched:
-        raise ValueError(
-            "LBFGS is run by SciPy: it takes no callbacks, metrics, early stopping, table or checkpoints"
-        )
-    if shaped:
-        raise ValueError("LBFGS takes no penalties, largest norms, clipping, noise or sampling")
-
-
-def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):
-    """Callbacks in the order in which they are called: checkpoints last, as they keep the state of others."""
-    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
-        raise TypeError(f"early_stopping must be a fastbp.EarlyStopping; got {early_stopping!r}")
-    if checkpoints is not None and not isinstance(checkpoints, Checkpoints):
-        raise TypeError(f"checkpoints must be a fastbp.Checkpoints; got {checkpoints!r}")
-    every = int(verbose) if isinstance(verbose, (bool, np.bool_)) else verbose
-    every = every and checks.integer("verbose", every, at_least=1)
-    table = [Table(every)] if every else []
-    first = [] if early_stopping is None else [early_stopping]
-    return [*first, *as_callbacks(callbacks), *table, *([] if checkpoints is None else [checkpoints])]
-
-
-class _Rows:
-    """The rows of a training that are all there: what to train on, how much each counts, how often it comes.
-
-    Attributes
-    ----------
-    x, y, weights : arrays
-        Weights may be None.
-    held_out : (x, y, weights) or None
-        Rows to validate on.
-    n, steps : int
-        Rows and steps of an epoch.
-    batch_size, epochs : int
-    options : dict
-        What the plan must know.
-    """
-
-    def __init__(
-        self, network, x, y, batch_size, epochs, *, sample_weight, class_weight, sampling, shuffle,
-        validation, seed,
-    ):  # fmt: skip
-        x, y = network.check_data(x, y, keep_bytes=True)
-        x, y, weights, self.held_out = _hold_out(network, x, y, sample_weight, validation, seed)
-        loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
-        self.weights = weights = row_weights(weights, class_weight, y, loss, n_outputs, network.dtype)
-        self._by_class = None
-        if sampling is not None:
-            checks.known_name("sampling", sampling, ("balanced",))
-            if not shuffle:
-                raise ValueError("sampling draws the rows of an epoch, so shuffle must be True; got False")
-            self._by_class = rows_by_class(labels_of(y, loss, "sampling"))
-        self.x, self.y, self.n, self.epochs, self._sampling = x, y, len(x), epochs or 10, sampling
-        wanted = self.n if batch_size is None else checks.positive_integer("batch_size", batch_size)
-        self.batch_size = min(self.n, wanted)
-        self.steps, self.options = -(-self.n // self.batch_size), _options(x, y, weights)
-        self._order = np.arange(self.n) if shuffle else None
-
-    @property
-    def identity(self):
-        """What must be the same where a training is resumed, by name: a dict of JSON values."""
-        return {
-            "number of rows": self.n, "data": fingerprint(self.x, self.y), "sampling": self._sampling,
-            "weights": None if self.weights is None else fingerprint(self.weights),
-        }  # fmt: skip
-
-    def set(self, plan):
-        """Tell the plan's program where the rows are, their weights and classes."""
-        plan.set(x=self.x.ctypes.data, targets=self.y.ctypes.data, n_rows=self.n, order=0, shuffle=False)
-        if self._order is not None:
-            plan.set(order=self._order.ctypes.data, shuffle=True)
-        if self.weights is not None:
-            plan.set(weights=self.weights.ctypes.data)
-        if self._by_class is not None:
-            by_class, starts = self._by_class
-            plan.set(
-                shuffle=2, by_class=by_class.ctypes.data, class_starts=starts.ctypes.data,
-                classes=len(starts) - 1,
-            )  # fmt: skip
+    loss: float = 0.0
+    seconds: float = 0.0
 
 
 class Training:
@@ -361,16 +79,16 @@ class Training:
         Whether it goes on from a checkpoint.
     """
 
-    def __init__(self, network, plan, rates, data, *, metrics, callbacks, identity, looks):
-        self.network, self.epochs, self.failed = network, data.epochs, False
-        self.history = History(threads=plan.threads)
+    def __init__(self, network, plan, rates, data, history, *, metrics, callbacks, identity, looks):
+        self.network, self.history, self.epochs, self.failed = network, history, data.epochs, False
         self.validates, self.metric_names = data.held_out is not None, [metric.name for metric in metrics]
         self.history.metrics.update({name: [] for name in self.metric_names})
         self._plan, self._rates, self._data, self._n = plan, rates, data, data.n
         self._held_out, self._metrics = data.held_out, metrics
         self._callbacks, self._identity, self._looks = callbacks, identity, looks
         self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
-        self._started, self.resumed = [], False
+        self._started, self.resumed, self._begun = [], False, Begun()
+        self._checkpoints = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
 
     # For callbacks
 
@@ -393,10 +111,25 @@ class Training:
         self._rates.change(self._plan, checks.real_number("learning_rate", value, above=0))
 
     @property
+    def position(self):
+        """(epochs, rows of the one begun) that the optimizer has done: it may be ahead of the history."""
+        context = self._plan.contexts[0]
+        return int(context["epoch"]), int(context["begin"])
+
+    @property
     def at_an_end(self):
         """Whether the optimizer is where the history is, rather than some epochs or steps ahead."""
-        context = self._plan.contexts[0]
-        return context["epoch"] == self.epoch and context["step"] == self._steps()
+        return self.position == (self.epoch, 0)
+
+    @property
+    def step(self):
+        """Steps done, those of before a resume included."""
+        return int(self._plan.contexts[0]["step"])
+
+    @property
+    def step_of_epoch(self):
+        """Steps done of the epoch begun."""
+        return -(-self.position[1] // self._plan.batch_size)
 
     def _steps(self):
         """Steps of the epochs in the history."""
@@ -407,9 +140,14 @@ class Training:
         held_out = [array for array in self._held_out or () if array is not None]
         held_out = fingerprint(*held_out) if held_out else None
         return self._identity | self._data.identity | {
-            "validation rows": held_out, "metrics": self.metric_names,
-            "schedule": list(self._rates.schedule_settings),
+            "optimizer": repr(self._identity["optimizer"]), "validation rows": held_out,
+            "metrics": self.metric_names, "schedule": list(self._rates.schedule_settings),
         }  # fmt: skip
+
+    def may_be_kept(self):
+        """Whether, at the end, what there is can be gone on from."""
+        finite = not self._looks or checks.all_finite(self.network.parameters)
+        return not self.failed and self.position[0] == self.epoch and finite
 
     def set_parameters(self, values):
         """Go on from other weights, (n_parameters,); writing to the network would not reach the training."""
@@ -426,16 +164,15 @@ class Training:
 
     # The run
 
-    def _run(self, checkpoint, progress):
+    def _run(self, checkpoint, bar, conductor):
         """All epochs; whatever happens, the network has whole weights then and callbacks know the end."""
         plan, network, self.resumed = self._plan, self.network, checkpoint is not None
         if self.resumed:
             checkpoint.check(self)
             checkpoint.restore_history(self)
-        bar = Bar(progress, self.epochs, self._n, self.epoch)
         self._guess_seconds()
         try:
-            with Interrupts(plan) as interrupts:
+            with conductor as interrupts:
                 for callback in self._callbacks:
                     self._started.append(callback)
                     callback.start(self)
@@ -467,13 +204,14 @@ class Training:
             raise errors[0]
 
     def _guess_seconds(self):
-        """Seconds of an epoch, before there was one: 2e9 multiply-adds a second and 1 µs a step, slowly."""
-        work = self.network.architecture.multiply_adds(self._n)
-        self._epoch_seconds = work / 2e9 + self._data.steps * 1e-6
+        """How long an epoch takes, before there was one."""
+        self._epoch_seconds = guess_seconds(self.network.architecture, self._n, self._plan.batch_size)
         self._guessed = True
 
     def _epochs_at_once(self):
-        """(how many epochs to run in the next call, whether the network is needed after it)."""
+        """(how many epochs to run in the next call, rows of the last one to leave, whether the network is
+        needed after it).
+        """
         done = self.epoch
         at_once = max(1, min(self.epochs - done, int(SECONDS_PER_CALL / self._epoch_seconds)))
         if self._guessed:
@@ -484,33 +222,66 @@ class Training:
             due = done + 1
         if due is not None:
             at_once = min(at_once, due - done)
-        return at_once, due == done + at_once
+        at_once, rest = self._until_step(at_once)
+        return at_once, rest, due == done + at_once and rest == 0
+
+    def _until_step(self, at_once):
+        """(how many of these epochs, rows of the last one to leave) until a checkpoint is due by steps."""
+        due = [callback.next_step(self.step) for callback in self._checkpoints]
+        due = min((step for step in due if step is not None), default=None)
+        if due is None:
+            return at_once, 0
+        epochs, steps = divmod(due, self._data.steps)
+        if epochs > self.epoch:
+            return min(at_once, epochs - self.epoch), 0
+        return 1, self._n - steps * self._plan.batch_size
 
     def _call(self, interrupts, bar):
         """One compiled call, and what follows it."""
-        plan, n, done = self._plan, self._n, self.epoch
-        at_once, needed = self._epochs_at_once()
-        losses = np.zeros(at_once)
-        plan.set(first_epoch=done, last_epoch=done + at_once, losses=losses.ctypes.data)
-        self._first_step, self._collected = int(plan.contexts[0]["step"]) + 1, False
-        start = time.perf_counter()
-        if plan.threads == 1 and at_once * self._epoch_seconds < SECONDS_INLINE:
-            plan.run()
-        else:
-            run_in_team(plan, interrupts, lambda steps: bar.show(done * n + steps * plan.batch_size))
-        elapsed = time.perf_counter() - start
-        completed = int(plan.contexts[0]["epoch"]) - done
-        losses = (losses / n).tolist()
+        plan, n, (done, before) = self._plan, self._n, self.position
+        at_once, rest, needed = self._epochs_at_once()
+        sums = np.zeros(at_once)
+        sums[0] = self._begun.loss
+        plan.set(first_epoch=done, last_epoch=done + at_once, rest=rest, losses=sums.ctypes.data)
+        self._first_step, self._collected = self.step + 1, False
+        elapsed = self._run_plan(at_once, interrupts, bar)
+        completed, rows = self.position[0] - done, self.position[1]
+        losses = (sums / n).tolist()
         self._seconds_since_look += elapsed
         if self._looks and not all(map(math.isfinite, losses)):  # the epoch that it ended in included
             first = int(np.isfinite(losses).argmin())
             raise self._divergence(f"the loss became {losses[first]}", done + first + 1, exactly=True)
-        losses = losses[:completed]
         self._collect(always=needed and completed > 0, interrupted=interrupts.asked)
-        for loss in losses:
-            self._record(loss, elapsed / completed)
-        bar.show((done + completed) * n, self.history)
-        self._epoch_seconds, self._guessed = max(elapsed / at_once, 1e-9), False
+        seconds = self._spread(elapsed, sums, completed, before)
+        for loss, of_epoch in zip(losses[:completed], seconds):
+            self._record(loss, of_epoch)
+        bar.show((done + completed) * n + rows, self.history)
+        if rows and not interrupts.asked:
+            for callback in self._checkpoints:
+                callback.within_epoch(self)
+
+    def _run_plan(self, at_once, interrupts, bar):
+        """The compiled call itself; how many seconds it took."""
+        start, (done, before) = time.perf_counter(), self.position
+        before, batch_size = done * self._n + before, self._plan.batch_size
+        # Epochs so short that several are run in a call are checkpointed at their ends.
+        late = [callback.is_late for callback in self._checkpoints] if at_once == 1 else []
+        short = at_once * self._epoch_seconds < SECONDS_INLINE
+        interrupts.run(short, lambda steps: bar.show(before + steps * batch_size), late)
+        return time.perf_counter() - start
+
+    def _spread(self, elapsed, sums, completed, before):
+        """Seconds of each epoch that a call completed; what is known of the one begun is kept."""
+        n, rows, begun = self._n, self.position[1], self._begun
+        of_row = elapsed / max(completed * n + rows - before, 1)
+        self._epoch_seconds, self._guessed = max(of_row * n, 1e-9), False
+        if rows:
+            self._begun = Begun(
+                float(sums[completed]), of_row * rows if completed else begun.seconds + elapsed
+            )
+        else:
+            self._begun = Begun()
+        return [begun.seconds + of_row * (n - before), *[self._epoch_seconds] * (completed - 1)][:completed]
 
     def _record(self, loss, seconds):
         """An epoch's row of the history, and its callbacks."""
@@ -541,15 +312,15 @@ class Training:
             found = np.empty_like(self.network.parameters)
             self._plan.unpack(found)
             if not checks.all_finite(found) and not interrupted:
-                epoch = int(self._plan.contexts[0]["epoch"])
-                raise self._divergence("a weight became infinite or NaN", epoch)
+                epochs, rows = self.position
+                raise self._divergence("a weight became infinite or NaN", epochs + (rows > 0))
             self.network.parameters[:] = found
             self._seconds_since_look, self._seconds_of_look = 0.0, time.perf_counter() - start
         self._collected = True
 
     def _divergence(self, what, epoch, exactly=False):
         """The error that says so: a loss ends the run after its step, weights are seen after the call."""
-        last = int(self._plan.contexts[0]["step"])
+        last = self.step
         first, last = (last, last) if exactly else self._steps_in_question(epoch, last)
         return DivergenceError(what, epoch, (first, last), self.history)
 
@@ -557,36 +328,3 @@ class Training:
         """Those of an epoch since the last look at the weights."""
         steps = self._data.steps
         return max(self._first_step, (epoch - 1) * steps + 1), min(last, epoch * steps)
-
-
-def given_rows(network, validation):
-    """(x, y, weights) to validate on out of what a user gave, checked; weights may be None."""
-    if len(validation) not in (2, 3):
-        raise ValueError(
-            "validation must be a fraction, a pair (x, y) or (x, y, sample_weight); "
-            f"got {len(validation)} things"
-        )
-    try:
-        x, y = network.check_data(*validation[:2], keep_bytes=True)
-        return x, y, network._check_weights(*validation[2:] or [None], y)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"validation: {error}") from None
-
-
-def _hold_out(network, x, y, weights, validation, seed):
-    """(x, y, weights) to train on and the same three to validate on, or None; weights may be None."""
-    if weights is not None:
-        weights = checks.weights("sample_weight", weights, len(x), network.dtype)
-    if validation is None:
-        return x, y, weights, None
-    if isinstance(validation, (tuple, list)):
-        return x, y, weights, given_rows(network, validation)
-    fraction = checks.real_number("validation", validation, above=0, below=1)
-    first_x, first_y, *second = split(x, y, fraction, seed)
-    if weights is None:
-        return first_x, first_y, None, (*second, None)
-    first_weights, _, second_weights, _ = split(weights, weights, fraction, seed)
-    for part, name in ((first_weights, "trained on"), (second_weights, "validated on")):
-        if not part.any():
-            raise ValueError(f"sample_weight must not be 0 in all rows that are {name}")
-    return first_x, first_y, first_weights, (*second, second_weights)

@@ -113,6 +113,9 @@ def layer_requests(real):
         for optimizer, rows, materialise in itertools.product(optimizers, (4, 4 * CHUNK_ROWS), (False, True)):
             options = dict(optimizer=optimizer, materialise=materialise)
             yield what, (architecture, "train", rows, 1), options
+        if operation.learns:
+            shaping = Shaping(((0.0, 0.0),) * 3, (0.0,) * 3, clip_norm=1.0)
+            yield what, (architecture, "train", 4, 1), dict(optimizer="momentum", shaping=shaping)
         yield what, (architecture, "gradient", 4, 1), {"batch_statistics": True}
         for rows in (4, 4 * CHUNK_ROWS):
             yield what, (architecture, "gradient", rows, 1), {}

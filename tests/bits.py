@@ -30,6 +30,11 @@ CASES = {
 _SHAPED = dict(
     clip_norm=0.1, gradient_noise=0.01, input_noise=0.2, class_weight=[0.5, 1, 3], sampling="balanced"
 )
+# Options of networks of `LAYERED`
+SHAPED_LAYERS = {
+    "batch norm": dict(clip_value=0.01, clip_norm=0.05, gradient_noise=fastbp.AnnealedNoise(1e-4)),
+    "layer norm in chunks": dict(clip_norm=0.05, gradient_noise=fastbp.AnnealedNoise(1e-4)),
+}
 SHAPED = {"shaped": _SHAPED, "shaped in chunks": _SHAPED | dict(clip_norm=None, clip_value=0.01)}
 OPTIMIZERS = {
     "every setting": fastbp.NAdam(
@@ -46,7 +51,11 @@ def hashes(real, threads, mode):
     found = {}
     for name in LAYERED:
         net, x, y, batch_size = make_layered(name, real)
-        found[name] = _hash(net, x, y, batch_size, threads, mode, fastbp.SGD(0.05, momentum=0.9))
+        optimizer, options = fastbp.SGD(0.05, momentum=0.9), SHAPED_LAYERS.get(name)
+        found[name] = _hash(net, x, y, batch_size, threads, mode, optimizer)
+        if options:
+            net, *_ = make_layered(name, real)
+            found[f"{name}, shaped"] = _hash(net, x, y, batch_size, threads, mode, optimizer, **options)
     for name, (sizes, activation, loss, rows, batch_size, chunked) in CASES.items():
         net = make_network(sizes, activation, loss, dtype=real)
         if name in SHAPED:

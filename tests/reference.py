@@ -678,6 +678,11 @@ def draw_input_noise(seed, step, rows, n_in):
     return noise[:, :n_in]
 
 
+def noise_deviation(eta, gamma, step):
+    """The standard deviation of a step's noise, steps counted from 1."""
+    return math.sqrt(eta / float(step) ** gamma)
+
+
 def draw_gradient_noise(seed, step, shapes):
     """[(of W, of b), …]: rows 4g … 4g + 3 of a column are words of one block, b being the last row."""
     first, noise = 0, []

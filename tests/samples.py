@@ -125,15 +125,19 @@ def _of_reference(layer, described, number, draws, training):
     raise NotImplementedError(f"{layer.kind} has no reference")
 
 
-def train_by_reference(net, x, y, *, epochs, batch_size, rate, seed):
-    """The flat vector after plain gradient descent without shuffling."""
+def train_by_reference(net, x, y, *, epochs, batch_size, rate, seed, shape=None):
+    """The flat vector after plain gradient descent without shuffling.
+
+    shape : function of (flat gradient, step) that every gradient goes through.
+    """
     vector, step = net.parameters.astype(np.float64), 0
     loss = net.loss_function
     for epoch in range(epochs):
         for start in range(0, len(x), batch_size):
             step, rows = step + 1, slice(start, start + batch_size)
             stack = stack_of(net, parameters=vector, draws=(seed, epoch, step, len(x[rows])))
-            vector -= rate * reference.stack_gradient(stack, x[rows], y[rows], loss.name, loss.option)[1]
+            _, gradient, _ = reference.stack_gradient(stack, x[rows], y[rows], loss.name, loss.option)
+            vector -= rate * (shape(gradient, step) if shape else gradient)
     return vector
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from llvmlite import binding as llvm
 
-from tests.bits import CASES, MODES, hashes
+from tests.bits import CASES, MODES, SHAPED_LAYERS, hashes
 from tests.samples import LAYERED
 
 # name: its environment, bytes of its vectors
@@ -31,9 +31,8 @@ def test_threads(real, threads, mode):
 
 
 def test_cases_differ():
-    assert len({*expected("float32").values(), *expected("float64").values()}) == 2 * (
-        len(CASES) + len(LAYERED)
-    )
+    cases = len(CASES) + len(LAYERED) + len(SHAPED_LAYERS)
+    assert len({*expected("float32").values(), *expected("float64").values()}) == 2 * cases
 
 
 @functools.cache

@@ -1,11 +1,14 @@
 """Checkpoints: a training that was cut off goes on to the very bits; what does not fit is refused."""
 
+import _thread
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import hypothesis
@@ -207,6 +210,100 @@ def test_no_combination_changes_a_bit(
         run(first, 0, checkpoints=Checkpoints(folder))
         run(second, 1, checkpoints=Checkpoints(folder, every=1), resume=folder)
         assert same(run(7, 2, resume=folder), run(7, 0))
+
+
+# Within an epoch
+
+
+def test_weights_are_looked_at_before_they_are_written_within_an_epoch(tmp_path):
+    net = fastbp.Network([1, 1], dtype="float32", seed=0)
+    before = net.parameters.copy()
+    with pytest.raises(
+        fastbp.DivergenceError, match=r"epoch 1 \(step 1\): a weight became infinite"
+    ) as caught:
+        fastbp.train(net, [[1e5]] * 4, [1.0] * 4, epochs=1, batch_size=1, optimizer=SGD(1e38),
+                     checkpoints=Checkpoints(tmp_path, steps=1))  # fmt: skip
+    assert caught.value.steps == (1, 1)
+    assert np.array_equal(net.parameters, before)
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("threads", [(1, 1), (1, 2), (2, 1)], ids=str)
+@pytest.mark.parametrize("optimizer", [SGD(0.1, momentum=0.9), every_optimizer], ids=["SGD", "schedules"])
+def test_resumed_within_an_epoch(optimizer, threads, tmp_path):
+    """Nine epochs of six steps: checkpoints within the first one, later ones, and at an end."""
+    optimizers = [optimizer] if optimizer is not every_optimizer else list(every_optimizer())[-3:]
+    for number, optimizer in enumerate(optimizers):
+        folder, how = tmp_path / str(number), dict(optimizer=optimizer, validation=HELD, metrics=["r2"])
+        whole = trained(**how)
+        kept = trained(threads=threads[0], checkpoints=Checkpoints(folder, steps=4, keep=99), **how)
+        assert same(kept, whole)
+        names = files(folder)
+        assert len([name for name in names if name.startswith("epoch-")]) == 14
+        for name in ("epoch-00000000.step-00000004", "epoch-00000001.step-00000002", "epoch-00000002",
+                     "epoch-00000008.step-00000004"):  # fmt: skip
+            assert f"{name}.safetensors" in names
+            resume = folder / f"{name}.safetensors"
+            assert same(trained(network(seed=9), threads=threads[1], resume=resume, **how), whole)
+
+
+LONG = draw_inputs(150_000, 3), draw_targets("mean_squared_error", 150_000, 2)  # 75 000 steps of two rows
+
+
+def test_long_epochs_are_kept_by_the_time(tmp_path, monkeypatch):
+    how = dict(x=LONG[0], y=LONG[1], batch_size=2, epochs=2, validation=HELD, optimizer=Adam(0.001))
+    whole = trained(**how)
+    monkeypatch.setattr("fastbp.interrupts.POLL_SECONDS", 0.001)
+    assert same(trained(**how, checkpoints=Checkpoints(tmp_path, seconds=0.002, keep=10**6)), whole)
+    within = [name for name in files(tmp_path) if ".step-" in name]
+    assert within
+    for name in (within[0], within[len(within) // 2], within[-1]):
+        assert same(trained(**how, resume=tmp_path / name), whole)
+
+
+@contextlib.contextmanager
+def pythons_own_handler():
+    """A shell that starts the tests in the background has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gone_on_after_an_interrupt_in_the_middle_of_an_epoch(threads, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastbp.interrupts.POLL_SECONDS", 0.001)
+    how = dict(x=LONG[0], y=LONG[1], batch_size=2, epochs=4, optimizer=Adam(0.001), threads=threads)
+    whole = trained(**how)
+    with pythons_own_handler():
+        timer = threading.Timer(whole[1].seconds[0] / 2, _thread.interrupt_main)
+        timer.start()
+        net, history = trained(**how, checkpoints=Checkpoints(tmp_path))
+        timer.join()
+    assert history.interrupted
+    assert len(history) < 4
+    newest = files(tmp_path)[-1]
+    assert ".step-" in newest
+    assert fastbp.load(tmp_path / newest).parameters.tobytes() == net.parameters.tobytes()
+    assert same(trained(**how, resume=tmp_path), whole)
+
+
+def test_what_was_interrupted_is_not_kept_if_it_is_not_finite(tmp_path, monkeypatch):
+    run = Plan.run
+
+    def run_and_interrupt(plan):
+        run(plan)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Plan, "run", run_and_interrupt)
+    with pythons_own_handler():
+        net = fastbp.Network([1, 1], dtype="float32", seed=0)
+        history = fastbp.train(net, [[1e5]], [[1.0]], epochs=1, optimizer=SGD(1e38),
+                               checkpoints=Checkpoints(tmp_path))  # fmt: skip
+    assert history.interrupted
+    assert not np.isfinite(net.parameters).all()
+    assert not files(tmp_path)
 
 
 CHILD = """
@@ -424,6 +521,10 @@ def rewritten(written, path, change=None, tensors=None):
         (lambda d: d.pop("epoch"), "is a damaged checkpoint"),
         (lambda d: d.update(epoch=3), "is a damaged checkpoint"),
         (lambda d: d.update(step=None), "is a damaged checkpoint"),
+        (lambda d: d.pop("begun"), "is a damaged checkpoint"),
+        (lambda d: d["begun"].update(rows=-1), "is a damaged checkpoint"),
+        (lambda d: d["begun"].update(rows=40), "is a damaged checkpoint"),
+        (lambda d: d["begun"].pop("loss"), "is a damaged checkpoint"),
         (lambda d: d.update(states=3), "is a damaged checkpoint"),
         (lambda d: d.update(identity=7), "is a damaged checkpoint"),
         (lambda d: d.update(settings=["a"]), "is a damaged checkpoint"),
@@ -448,6 +549,7 @@ def test_a_state_of_another_shape(written, tmp_path):
         (dict(every=0), ValueError),
         (dict(every=1.5), TypeError),
         (dict(seconds=0), ValueError),
+        (dict(steps=0), ValueError),
         (dict(keep=0), ValueError),
         (dict(overwrite=1), TypeError),
         (dict(monitor=1), TypeError),

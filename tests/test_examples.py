@@ -129,6 +129,16 @@ def test_every_kind_of_layer_learns_the_digits():
     assert "batch norm" in text.split("running mean")[0]
 
 
+def test_an_ensemble_is_better_than_its_members_and_a_sweep_outlives_divergence():
+    text = output("ensemble")
+    each, together = (line.split(":")[1].split() for line in text.splitlines()[:2])
+    assert float(together[0]) > np.mean([float(value) for value in each])
+    assert float(together[0]) > 0.95
+    losses = [line.split()[1] for line in text.splitlines()[4:]]
+    assert losses[-1] == "diverged"
+    assert max(map(float, losses[:-1])) < 0.5
+
+
 def test_watch_and_resume():
     text = output("watch_and_resume")
     assert "stopped: validation_loss was not better in 8 epochs" in text

@@ -25,8 +25,8 @@ FLOORS = [
     {"network"},
     {
         "storage", "gradient_check", "history", "interrupts", "plots", "callbacks", "progress", "tensorboard",
-        "checkpoints", "compiled", "lbfgs", "rates", "shaping", "training", "stream", "online",
-        "learning_rate_range", "warmup",
+        "checkpoints", "compiled", "lbfgs", "rates", "shaping", "data", "training", "stream", "jobs", "many",
+        "online", "learning_rate_range", "warmup",
     },
     {"cli", "estimators", "distributed"},
     {"__init__"},

@@ -122,8 +122,9 @@ def test_old_content_of_memory_does_not_matter(monkeypatch):
             net, x, y, batch_size = make_layered(name)
             for materialise, threads in ((False, 3), (True, 1)):
                 how = dict(threads=threads, materialise=materialise, optimizer=fastbp.SGD(0.05, momentum=0.9))
-                fastbp.train(net, x, y, epochs=2, batch_size=batch_size, **how)
-                found.append(net.parameters.copy())
+                for shaped in ({}, dict(clip_norm=0.1, clip_value=0.05, gradient_noise=1e-3)):
+                    fastbp.train(net, x, y, epochs=2, batch_size=batch_size, **how, **shaped)
+                    found.append(net.parameters.copy())
             value, gradient = net.gradient(x, y)
             found += [value, gradient.parameters, gradient.inputs, net.predict(x), net.predict(x[:2])]
         return found

@@ -352,6 +352,9 @@ def test_interrupt_leaves_whole_weights(monkeypatch):
     again.step(x[:2], y[:2])
     again.step(x[:done], y[:done])
     assert np.array_equal(net.parameters, again.network.parameters)
+    for each in (trainer, again):  # the rows of the call that was interrupted are forgotten
+        each.step(x[:5], y[:5])
+    assert np.array_equal(net.parameters, again.network.parameters)
 
 
 # The range test

@@ -106,6 +106,11 @@ def test_shaping_is_paid_for_by_who_wants_it():
             assert (program["kernel"] == same["kernel"]).all()
             assert (sections == same_sections).all()
             assert not program["shaping"].any()
+    net = fastbp.Network([fastbp.Dense(5), fastbp.LayerNorm(), fastbp.BatchNorm(), fastbp.Dense(2)], inputs=3)
+    for materialise in (False, True):
+        options = dict(optimizer="sgd", materialise=materialise)
+        ((program, _),) = Plan(net.architecture, "train", 32, **options)._programs
+        assert not any(program[field].any() for field in ("shaping", "shape", "collected"))
     shaping = plan_module.Shaping(((0.1, 0.0), (0.0, 0.0)), (0.0, 0.0))
     ((program, _),) = Plan(architecture(), "train", 32, optimizer="sgd", shaping=shaping)._programs
     ((plain, _),) = Plan(architecture(), "train", 32, optimizer="sgd")._programs

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies
 
 import fastbp
 from fastbp.cpu import shaping
@@ -10,7 +9,17 @@ from fastbp.formulas import shaping as formulas
 from fastbp.plan import sums_in_chunks
 from tests import reference
 from tests.cpu.kernels import Guarded, run
-from tests.samples import batches, difference, draw_inputs, draw_targets, flat, reference_layers
+from tests.samples import (
+    LAYERED,
+    batches,
+    difference,
+    draw_inputs,
+    draw_targets,
+    flat,
+    make_layered,
+    reference_layers,
+    train_by_reference,
+)
 from tests.test_gradients import slopes
 
 SIZES = (5, 9, 3)
@@ -40,8 +49,10 @@ CASES = {
     "clip_norm": ({}, dict(clip_norm=0.1)),
     "a norm that is never reached": ({}, dict(clip_norm=1e3)),
     "max_norm": (dict(max_norm=0.9), {}),
+    "clip_value, then clip_norm": ({}, dict(clip_value=0.02, clip_norm=0.05)),
     "penalties and clip_norm": (dict(penalties=PENALTIES), dict(clip_norm=0.1)),
     "all but clip_norm": (dict(penalties=PENALTIES, max_norm=0.9), dict(clip_value=0.02)),
+    "all of it": (dict(penalties=PENALTIES, max_norm=0.9), dict(clip_value=0.05, clip_norm=0.1)),
     "without biases": (dict(penalties=PENALTIES, max_norm=0.9, use_bias=False), dict(clip_norm=0.1)),
 }
 
@@ -165,32 +176,6 @@ def test_same_bits(shape, clip):
     )
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, database=None)
-@given(options=strategies.fixed_dictionaries({}, optional=dict(
-    clip_norm=strategies.floats(1e-3, 10), gradient_noise=strategies.floats(0, 0.1),
-    input_noise=strategies.floats(0, 1), sampling=strategies.just("balanced"),
-    class_weight=strategies.just("balanced"), sample_weight=strategies.just(np.arange(300) % 5),
-)), l1=strategies.floats(0, 0.1), max_norm=strategies.none() | strategies.floats(0.1, 2),
-    sizes=strategies.lists(strategies.integers(1, 40), min_size=2, max_size=4),
-    batch_size=strategies.integers(1, 300), threads=strategies.integers(2, 5),
-    optimizer=strategies.sampled_from([fastbp.SGD(0.05), fastbp.Adam(0.01)]),
-)  # fmt: skip
-def test_any_combination_has_the_same_bits(
-    options, l1, max_norm, sizes, batch_size, threads, optimizer
-):  # fmt: skip
-    made = []
-    for how in (dict(threads=1), dict(threads=threads), dict(threads=threads, materialise=True)):
-        layers = [fastbp.Dense(n, "tanh", l1=l1, max_norm=max_norm, use_bias=n % 3 > 0) for n in sizes[1:]]
-        layers.append(fastbp.Dense(2, l2=l1))
-        net = fastbp.Network(layers, inputs=sizes[0], loss="softmax_cross_entropy", dtype="float64", seed=2)
-        x, y = draw_inputs(300, sizes[0]), np.arange(300) % 7 // 5
-        history = fastbp.train(
-            net, x, y, epochs=1, batch_size=batch_size, optimizer=optimizer, **options, **how
-        )
-        made.append((net.parameters.tobytes(), history.loss))
-    assert made[0] == made[1] == made[2]
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_against_reference(shape):
     sizes, rows, batch_size = SHAPES[shape]
@@ -218,17 +203,23 @@ def test_normal_size():
         np.testing.assert_allclose(found, -reference.special.ndtri(p), rtol=5e-7, atol=tolerance)
 
 
-def test_gradient_noise_against_reference():
-    """The noise comes after clipping."""
+@pytest.mark.parametrize("clips", [dict(clip_value=0.05), dict(clip_value=0.05, clip_norm=0.1)], ids=str)
+@pytest.mark.parametrize("gamma", [0.0, 0.55])
+def test_gradient_noise_against_reference(gamma, clips):
+    """The noise comes after clipping; its variance is 0.09 / (1 + t)^γ."""
     net, (x, y) = make(sizes=(6, 9, 3)), data(n_in=6)
     again = make(sizes=(6, 9, 3))
     options = dict(epochs=2, batch_size=10, shuffle=False, optimizer=fastbp.SGD(0.1), seed=7)
-    fastbp.train(net, x, y, gradient_noise=0.3, clip_value=0.05, **options)
+    noise = fastbp.AnnealedNoise(0.09, gamma) if gamma else 0.3
+    fastbp.train(net, x, y, gradient_noise=noise, **clips, **options)
 
     def shape(gradients, layers, step):
         noise = reference.draw_gradient_noise(7, step, [W.shape for W, *_ in layers])
-        clipped = reference.clipped_by_value(gradients, 0.05)
-        return [tuple(d + 0.3 * n for d, n in zip(*each)) for each in zip(clipped, noise)]
+        gradients = reference.clipped_by_value(gradients, 0.05)
+        if "clip_norm" in clips:
+            gradients = reference.clipped_by_norm(gradients, 0.1)
+        deviation = reference.noise_deviation(0.09, gamma, step)
+        return [tuple(d + deviation * n for d, n in zip(*each)) for each in zip(gradients, noise)]
 
     expected, _ = reference.train(
         reference_layers(again), batches(x, y, 10, 2), "mean_squared_error", learning_rate=0.1, shape=shape
@@ -255,7 +246,7 @@ def test_noise_is_normal(real):
     """20000 draws: mean, variance, skewness and excess within four standard errors; rows differ."""
     rows, n_in = 100, 200
     x, scratch = Guarded((rows, n_in), real, 0), Guarded(n_in, real)
-    shape = np.array([0, 0, 0, 0.5, 0])
+    shape = np.array([0, 0, 0, 0.5, 0, 0])
     operation = dict(n_in=n_in, x=x.array, x_row=n_in * x.array.itemsize, shape=shape)
     context = dict(rows=rows, seed=3, step=5, scratch=scratch.array)
     run(shaping.input_noise, real, op=operation, ctx=context)
@@ -277,9 +268,9 @@ def test_noise_is_normal(real):
     [
         (dict(clip_value=0), ValueError, "clip_value must be a finite number above 0; got 0"),
         (dict(clip_norm="1"), TypeError, "clip_norm must be a finite number above 0; got '1'"),
-        (dict(clip_norm=1, clip_value=1), ValueError, "clip_value and clip_norm must not be given together"),
         (dict(input_noise=-1), ValueError, "input_noise must be a finite number at least 0; got -1"),
         (dict(gradient_noise=np.inf), ValueError, "gradient_noise must be a finite .* got inf"),
+        (dict(gradient_noise=(0.1, 0.5)), TypeError, "gradient_noise must be a finite number"),
     ],
 )  # fmt: skip
 def test_what_cannot_be(options, error, message):
@@ -335,14 +326,85 @@ def test_a_file_keeps_what_shapes_training(tmp_path):
     assert repr(net._described[0]) == "Dense(9, 'tanh', l1=0.01, l2=0.02, max_norm=2.0)"
 
 
-@pytest.mark.parametrize("option", [{"clip_norm": 1.0}, {"clip_value": 1.0}, {"gradient_noise": 0.1}])
-@pytest.mark.parametrize("layer", [fastbp.LayerNorm(), fastbp.BatchNorm(scale=False)])
-def test_gradients_of_normalisations_cannot_be_shaped_yet(layer, option):
-    net = fastbp.Network([fastbp.Dense(3), layer, fastbp.Dense(1)], inputs=2)
-    before = net.parameters.copy()
-    with pytest.raises(ValueError, match="not there yet for networks in which LayerNorm or BatchNorm learn"):
-        fastbp.train(net, [[0, 1], [1, 0]], [1, 0], **option)
-    assert np.array_equal(net.parameters, before)
+# Scales and shifts of normalisations
+
+NORMALISED = [name for name in LAYERED if "norm" in name or name.startswith("residual")]
+
+
+@pytest.mark.parametrize(
+    "clips", [dict(clip_value=0.02), dict(clip_norm=0.1), dict(clip_value=0.02, clip_norm=0.05)], ids=str
+)
+@pytest.mark.parametrize("name", NORMALISED)
+def test_normalisations_against_reference(name, clips):
+    net, x, y, batch_size = make_layered(name)
+    assert any(layer.kind in ("LayerNorm", "BatchNorm") for layer in net.layers) or "columns" in name
+    shaped = []
+
+    def shape(gradient, step):
+        clipped = reference.clipped_by_value([(gradient,)], clips.get("clip_value", np.inf))
+        clipped = reference.clipped_by_norm(clipped, clips.get("clip_norm", np.inf))
+        shaped.append(not np.array_equal(clipped[0][0], gradient))
+        return clipped[0][0]
+
+    how = dict(epochs=3, batch_size=batch_size, seed=5)
+    expected = train_by_reference(net, x, y, rate=0.1, shape=shape, **how)
+    fastbp.train(net, x, y, shuffle=False, optimizer=fastbp.SGD(0.1), threads=2, **clips, **how)
+    assert difference(net.parameters, expected) < 1e-11
+    assert any(shaped)
+
+
+def test_noise_of_scales_and_shifts():
+    """γ and β of a column are moved by the first two words of a block of their own."""
+    for scale, shift in ((True, True), (True, False), (False, True)):
+        layers = [fastbp.Dense(5), fastbp.LayerNorm(scale=scale, shift=shift), fastbp.Dense(2)]
+        nets = [fastbp.Network(layers, inputs=3, dtype="float64", seed=1) for _ in range(2)]
+        x, y = draw_inputs(8, 3), draw_targets("mean_squared_error", 8, 2)
+        how = dict(epochs=1, batch_size=8, optimizer=fastbp.SGD(1.0), seed=7)
+        for net, noise in zip(nets, (0.3, 0.0)):
+            fastbp.train(net, x, y, gradient_noise=noise, **how)
+        # As if γ and β were rows 0 and 1 of a W, in the blocks behind those of the layer before.
+        drawn, _ = reference.draw_gradient_noise(7, 1, [(3, 5), (5, 5), (5, 2)])[1]
+        noisy, plain = (net.layers[1] for net in nets)
+        for row, name in enumerate(("gamma", "beta")):
+            if getattr(plain, name) is not None:
+                moved = getattr(plain, name) - getattr(noisy, name)
+                assert difference(moved, 0.3 * drawn[row]) < 1e-6
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+@pytest.mark.parametrize("clips", [dict(clip_value=0.02), dict(clip_value=0.02, clip_norm=0.05)], ids=str)
+def test_normalisations_have_the_same_bits(name, clips):
+    made = []
+    for threads, materialise in ((1, False), (1, True), (2, False), (3, True), (8, False)):
+        net, x, y, batch_size = make_layered(name)
+        history = fastbp.train(
+            net, x, y, epochs=2, batch_size=batch_size, threads=threads, materialise=materialise,
+            optimizer=fastbp.SGD(0.05, momentum=0.9), gradient_noise=fastbp.AnnealedNoise(0.01), **clips,
+        )  # fmt: skip
+        made.append((net.parameters.tobytes(), history.loss))
+    assert all(each == made[0] for each in made)
+
+
+def test_annealed_noise():
+    assert fastbp.AnnealedNoise(1, gamma=1) == fastbp.AnnealedNoise(1.0, 1.0)
+    for options, error in (
+        (dict(eta=-1), ValueError), (dict(eta="1"), TypeError), (dict(eta=1, gamma=np.nan), ValueError)
+    ):  # fmt: skip
+        with pytest.raises(error, match="must be a finite number at least 0"):
+            fastbp.AnnealedNoise(**options)
+    for t in (0, 1, 7, 10**9):
+        found = formulas.noise_deviation(0.1, 0.55, t)
+        assert found == pytest.approx(reference.noise_deviation(0.01, 0.55, t + 1), rel=1e-14)
+    assert formulas.noise_deviation(0.1, 0.0, 10**9) == 0.1
+
+
+def test_annealed_noise_without_any_is_none():
+    made = []
+    for noise in (0.0, fastbp.AnnealedNoise(0.0)):
+        net = make()
+        fastbp.train(net, *data(), gradient_noise=noise)
+        made.append(net.parameters.tobytes())
+    assert made[0] == made[1]
 
 
 def test_penalties_reach_dense_layers_among_others():

@@ -288,7 +288,7 @@ def test_ctrl_c_while_the_stream_is_waited_for():
 
 
 @pytest.mark.usefixtures("python_s_own_handler")
-def test_ctrl_c_while_a_chunk_is_trained_on():
+def test_ctrl_c_while_a_chunk_is_trained_on(tmp_path):
     _, x, y = start()
     x, y, asked = np.tile(x, (40_000, 1)), np.tile(y, (40_000, 1)), []
 
@@ -300,10 +300,11 @@ def test_ctrl_c_while_a_chunk_is_trained_on():
             yield x, y
 
     net = start()[0]
-    history = fastbp.train(net, generate(), batch_size=1)
+    history = fastbp.train(net, generate(), batch_size=1, checkpoints=fastbp.Checkpoints(tmp_path))
     assert history.interrupted
     assert len(asked) == 2
     assert np.isfinite(net.parameters).all()
+    assert not list(tmp_path.iterdir()), "nobody could go on from there"
 
 
 REFUSED = [
@@ -318,6 +319,7 @@ REFUSED = [
     (dict(sampling="balanced"), ValueError, "a stream cannot be balanced"),
     (dict(optimizer="lbfgs"), ValueError, "LBFGS needs all rows at once"),
     (dict(optimizer=SGD(schedule=schedules.Cosine(per="step"))), ValueError, "of steps needs total="),
+    (dict(checkpoints=fastbp.Checkpoints("/nowhere", steps=5)), ValueError, "give every= or .* got steps=5"),
     (dict(x=[]), ValueError, r"a stream must have chunks \(x, y\); this one has none"),
     (dict(x=np.ones((4, 3))), TypeError, r"train needs y, .* got a ndarray without y"),
     (dict(x={"a": 1}), TypeError, "train needs y, .* got a dict without y"),

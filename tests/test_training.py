@@ -255,7 +255,7 @@ def test_progress_of_a_resumed_training_starts_where_it_was(tmp_path, capfd):
 
 
 def test_progress_with_validation_and_threads(capfd, monkeypatch):
-    monkeypatch.setattr(interrupts, "_POLL_SECONDS", 0.0005)
+    monkeypatch.setattr(interrupts, "POLL_SECONDS", 0.0005)
     x, y = data(2000)
     trained(x, y, epochs=30, batch_size=5, progress=True, threads=2, validation=0.1, metrics=["r2"])
     shown = capfd.readouterr().err

@@ -15,7 +15,7 @@ from fastbp.cpu.elementwise import copy_elements, update_loop
 from fastbp.cpu.gemm import ROW_BLOCK, place_of_panel, width_of_panel
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.shaping import SHAPE, add_penalty, add_squares
+from fastbp.cpu.shaping import SHAPE, add_penalty, add_squares, bound_elements, clear_totals
 from fastbp.cpu.simd import array, call, part, transpose_square
 from fastbp.cpu.slots import slots_in_use, sum_of_slots
 from fastbp.formulas.shaping import renorm_factor
@@ -223,13 +223,14 @@ def dense_apply(optimizer, real):
 
 
 def dense_collect(real):
-    """The gradient slots of this thread's columns, all in the first of them, with the gradient of penalties.
+    """The gradient slots of this thread's columns, all in the first of them, with what comes before the norm:
+    penalties, and clipping by value.
 
     op.squares (n_out,): the sum of squares of each column, b's element included, in float64, from the first
     row on. Columns are never shared, so that order is one, and what pads W has no part in it.
     """
     size, penalise, squares = REAL[real](0).itemsize, add_penalty(real), add_squares(real)
-    _, total_in_place = sum_of_slots(real)
+    (_, total_in_place), bound = sum_of_slots(real), bound_elements(real)
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
@@ -237,9 +238,10 @@ def dense_collect(real):
         place, n = _place(op, row, column, width) * size, min(width, op.n_out - column)
         total_in_place(written * width, op.slots + place, op.slot_bytes, slots_in_use(ctx))
         penalise(op, rows * width, op.w + place, op.slots + place)
+        bound(op, written * width, op.slots + place)
         here = op.squares + column * 8
         if row == 0:
-            _clear(n, here)
+            clear_totals(n, here)
         for r in range(written):
             squares(n, op.slots + place + r * width * size, here)
 
@@ -278,7 +280,7 @@ def dense_max_norm(real):
         while column < op.last_column:
             width = panel_width(op.columns - column)
             n, w = min(width, op.n_out - column), op.w + _place(op, 0, column, width) * size
-            _clear(n, ctx.scratch)
+            clear_totals(n, ctx.scratch)
             for row in range(op.n_in):
                 squares(n, w + row * width * size, ctx.scratch)
             if factors(n, ctx.scratch, most) > 0:
@@ -289,13 +291,6 @@ def dense_max_norm(real):
             column += width
 
     return kernel(dense_max_norm)
-
-
-@part
-def _clear(n, totals):
-    totals = array(totals, n, np.float64)
-    for j in range(n):
-        totals[j] = 0.0
 
 
 def _apply(optimizer, real):

@@ -76,6 +76,8 @@ OPERATION = _record(
 #                                                    from: 0 the order that is there, 1 a shuffle, 2 draws
 #   by_class, class_starts, classes                  for draws: rows of the data by their class, where each
 #                                                    class begins and the last one ends, how many there are
+#   begin, rest                                      rows that the first of them took in a run before; rows
+#                                                    that the last one leaves to a run that follows
 #   careful                                          whether a loss that is not finite ends the run
 #   not_finite                                       set to 1 by the check of the rows
 #   step, start, batch_rows                          this step, its first row in the order, its number of rows
@@ -89,7 +91,7 @@ CONTEXT = _record(
     product zeros one scratch host
     x targets order n_rows row_losses losses outputs weights row_scale clip
     batch_size block_rows whole chunk_rows
-    epoch first_epoch last_epoch shuffle seed by_class class_starts classes
+    epoch first_epoch last_epoch begin rest shuffle seed by_class class_starts classes
     careful not_finite
     step start batch_rows
     row rows slot block

@@ -3,6 +3,8 @@
     dγ = Σ_rows dy · x̂        dβ = Σ_rows dy
     update     γ, β ← optimizer(γ, dγ), optimizer(β, dβ)
 
+Clipping and noise are done to both as to any gradient (shaping.py); there are no penalties.
+
 The packed parameters are vectors of whole machine vectors, one behind the other: γ | β, and with running
 statistics mean | variance. Those that are not learnt are 1 and 0. op.z holds x̂, op.dz dy. A thread's share
 are columns [first_column, last_column): each sum is one chain over the rows, in their order.
@@ -10,8 +12,18 @@ are columns [first_column, last_column): each sum is one chain over the rows, in
 
 from fastbp.cpu.elementwise import copy_elements, update_loop, whole_vectors
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.simd import array, part
+from fastbp.cpu.shaping import (
+    add_scaled,
+    add_squares,
+    bound_elements,
+    clear_totals,
+    noise_of_step,
+    normal_numbers,
+    shorten,
+)
+from fastbp.cpu.simd import array, call, part
 from fastbp.cpu.slots import slots_in_use, sum_of_slots
+from fastbp.random import GRADIENT_NOISE
 
 
 def vector_bytes(real):
@@ -85,8 +97,9 @@ def scale_shift_apply(optimizer, real):
     def scale_shift_apply(op, ctx):
         n, first = op.last_column - op.first_column, op.slots + op.first_column * size
         if n > 0:
-            total(n, first, op.slot_bytes, slots_in_use(ctx), ctx.scratch)
-            total(n, first + stride(op), op.slot_bytes, slots_in_use(ctx), ctx.scratch + stride(op))
+            slots = 1 if op.collected != 0 else slots_in_use(ctx)
+            total(n, first, op.slot_bytes, slots, ctx.scratch)
+            total(n, first + stride(op), op.slot_bytes, slots, ctx.scratch + stride(op))
             apply(op, ctx)
 
     return kernel(scale_shift_apply)
@@ -103,6 +116,8 @@ def _apply(optimizer, real):
     def apply(op, ctx):
         n, gamma = op.last_column - op.first_column, op.w + op.first_column * size
         hyper = ctx.bias_hyper if op.bias_settings != 0 else ctx.hyper
+        if op.shaping != 0:
+            call(op.shaping, op.address, ctx.address)
         learnt = op.use_scale + 2 * op.use_bias
         for vector in range(2):
             if learnt >> vector & 1:
@@ -110,6 +125,55 @@ def _apply(optimizer, real):
                 update(n, ctx.scratch + here, gamma + here, op.arena_bytes, hyper)
 
     return apply
+
+
+def scale_shift_shape(real):
+    """dγ and dβ of a thread's columns, in ctx.scratch: clipping, noise.
+
+    γ and β of a column take the first two words of a block.
+    """
+    dtype, size, stride = REAL[real], REAL[real](0).itemsize, vector_bytes(real)
+    bound, shorter, draw, add = bound_elements(real), shorten(real), normal_numbers(real), add_scaled(real)
+
+    def scale_shift_shape(op, ctx):
+        n, learnt = op.last_column - op.first_column, op.use_scale + 2 * op.use_bias
+        numbers, deviation = ctx.scratch + 2 * stride(op), noise_of_step(op, ctx)
+        if deviation != 0.0:
+            draw(n, ctx.seed, GRADIENT_NOISE, ctx.step, op.noise + op.first_column, numbers)
+        for vector in range(2):
+            if learnt >> vector & 1:
+                here = ctx.scratch + vector * stride(op)
+                if op.collected != 0:
+                    shorter(ctx, n, here)
+                else:
+                    bound(op, n, here)
+                if deviation != 0.0:
+                    add(n, numbers + vector * n * size, dtype(deviation), here)
+
+    return kernel(scale_shift_shape)
+
+
+def scale_shift_collect(real):
+    """The gradient slots of a thread's columns, all in the first of them, clipped by value.
+
+    op.squares (n_out,): dγ² + dβ² of each column, of those that are learnt, in float64.
+    """
+    (_, total_in_place), stride, size = sum_of_slots(real), vector_bytes(real), REAL[real](0).itemsize
+    bound, squares = bound_elements(real), add_squares(real)
+
+    def scale_shift_collect(op, ctx):
+        n, learnt = op.last_column - op.first_column, op.use_scale + 2 * op.use_bias
+        if n > 0:
+            within, totals = min(n, op.n_out - op.first_column), op.squares + op.first_column * 8
+            clear_totals(within, totals)
+            for vector in range(2):
+                if learnt >> vector & 1:
+                    here = op.slots + op.first_column * size + vector * stride(op)
+                    total_in_place(n, here, op.slot_bytes, slots_in_use(ctx))
+                    bound(op, n, here)
+                    squares(within, here, totals)
+
+    return kernel(scale_shift_collect)
 
 
 def scale_shift_total(real):

@@ -1,8 +1,12 @@
 """What shapes gradients and weights beside the optimizer: penalties, clipping, noise; and noise on inputs.
 
 A plan that asks for it gives the update the address of `shape_gradient`, which is called for each piece of W
-between its gradient and the optimizer's step; `dense.dense_collect` and `dense.dense_max_norm` see whole
-columns. Loops end where rows end: in the same vector there may be the bias, which has no penalty.
+between its gradient and the optimizer's step, or of `scale_shift.scale_shift_shape` for γ and β;
+`dense.dense_collect`, `scale_shift.scale_shift_collect` and `dense.dense_max_norm` see whole columns. Loops
+end where rows end: in the same vector there may be the bias, which has no penalty.
+
+The order is always penalties, clipping by value, clipping by norm, noise. What needs the whole gradient is
+written to memory with all that comes before the norm (`op.collected`), and the update does the rest.
 
 Noise is counter-based (random.py). Four rows (or quarters of a row) that lie side by side take the four words
 of a block, so a draw depends on its place in W, or in the batch, and on (seed, step), and on nothing else.
@@ -19,8 +23,9 @@ from fastbp.cpu.simd import array, part
 from fastbp.formulas import shaping as formulas
 from fastbp.random import GRADIENT_NOISE, INPUT_NOISE, philox
 
-# float64 numbers at op.shape: l1, l2 | limit of an element | standard deviation of the noise | most of a norm
-SHAPE = 5
+# float64 numbers at op.shape: l1, l2 | limit of an element | standard deviation of the first step's noise |
+# most of a norm | how fast the variance of the noise falls
+SHAPE = 6
 
 
 @cache
@@ -44,6 +49,52 @@ def add_penalty(real):
 
 
 @cache
+def bound_elements(real):
+    """A function ``bound(op, n, dw)`` that cuts n elements off at the limit of one, if there is a limit."""
+    dtype = REAL[real]
+
+    @part
+    def loop(n, dw, limit):
+        dw = array(dw, n, dtype)
+        for i in range(n):
+            dw[i] = formulas.clip(dw[i], limit)
+
+    @part
+    def bound(op, n, dw):
+        limit = array(op.shape, SHAPE, np.float64)[2]
+        if limit != 0.0:
+            loop(n, dw, dtype(limit))
+
+    return bound
+
+
+@cache
+def shorten(real):
+    """A function ``shorten(ctx, n, dw)`` that multiplies n elements by what clipping by the norm asks for."""
+    dtype = REAL[real]
+
+    @part
+    def loop(n, dw, factor):
+        dw = array(dw, n, dtype)
+        for i in range(n):
+            dw[i] *= factor
+
+    @part
+    def shorten(ctx, n, dw):
+        loop(n, dw, dtype(array(ctx.clip, 1, np.float64)[0]))
+
+    return shorten
+
+
+@part
+def clear_totals(n, totals):
+    """n float64 zeros."""
+    totals = array(totals, n, np.float64)
+    for j in range(n):
+        totals[j] = 0.0
+
+
+@cache
 def add_squares(real):
     """A function ``squares(n, row, total)`` that adds the squares of a row to as many float64 totals."""
     dtype = REAL[real]
@@ -59,7 +110,7 @@ def add_squares(real):
 
 
 @cache
-def _normal_numbers(real):
+def normal_numbers(real):
     """A function ``draw(n, seed, purpose, step, block, target)``: 4 n normal numbers.
 
     Number i + k·n is made of word k of block ``block + i``: its first bit is the sign, the next 23 say how
@@ -86,7 +137,8 @@ def _normal_numbers(real):
 
 
 @cache
-def _add_scaled(real):
+def add_scaled(real):
+    """A function ``add_scaled(n, source, scale, target)`` for n elements that lie side by side."""
     dtype = REAL[real]
 
     @part
@@ -100,38 +152,27 @@ def _add_scaled(real):
 
 def input_noise(real):
     """x (rows, n_in) of the workspace += deviation · normal numbers, others in each step."""
-    dtype, draw, add_scaled = REAL[real], _normal_numbers(real), _add_scaled(real)
+    dtype, draw, add = REAL[real], normal_numbers(real), add_scaled(real)
 
     def input_noise(op, ctx):
         deviation, quarter = dtype(array(op.shape, SHAPE, np.float64)[3]), (op.n_in + 3) // 4
         for i in range(ctx.rows):
             block = (ctx.row + i) * quarter
             draw(quarter, ctx.seed, INPUT_NOISE, ctx.step, block, ctx.scratch)
-            add_scaled(op.n_in, ctx.scratch, deviation, op.x + (ctx.slot + i) * op.x_row)
+            add(op.n_in, ctx.scratch, deviation, op.x + (ctx.slot + i) * op.x_row)
 
     return kernel(input_noise)
 
 
 def shape_gradient(real):
-    """The gradient of one piece of W, in ctx.scratch: penalties, clipping, noise, in this order.
+    """The gradient of one piece of W, in ctx.scratch: penalties, clipping, noise.
 
     The piece: op.written rows from op.row on (the last may be b: W has op.rows of them), op.width columns
     from op.column on; its weights lie at op.piece.
     """
     dtype, size, panel = REAL[real], REAL[real](0).itemsize, this_machine().panel(real)
-    penalise, draw, add_scaled = add_penalty(real), _normal_numbers(real), _add_scaled(real)
-
-    @part
-    def scale(n, dw, factor):
-        dw = array(dw, n, dtype)
-        for i in range(n):
-            dw[i] *= factor
-
-    @part
-    def clip(n, dw, limit):
-        dw = array(dw, n, dtype)
-        for i in range(n):
-            dw[i] = formulas.clip(dw[i], limit)
+    penalise, bound, shorter = add_penalty(real), bound_elements(real), shorten(real)
+    draw, add = normal_numbers(real), add_scaled(real)
 
     @part
     def add_noise(op, ctx, deviation):
@@ -140,20 +181,29 @@ def shape_gradient(real):
             block = op.noise + (op.row + row) // 4 * columns + op.column
             draw(op.width, ctx.seed, GRADIENT_NOISE, ctx.step, block, numbers)
             here = ctx.scratch + row * op.width * size
-            add_scaled(min(4, op.written - row) * op.width, numbers, deviation, here)
+            add(min(4, op.written - row) * op.width, numbers, deviation, here)
 
     def shape_gradient(op, ctx):
-        shape, n = array(op.shape, SHAPE, np.float64), op.written * op.width
+        n = op.written * op.width
         if op.collected != 0:
-            scale(n, ctx.scratch, dtype(array(ctx.clip, 1, np.float64)[0]))
+            shorter(ctx, n, ctx.scratch)
         else:
             penalise(op, op.rows * op.width, op.piece, ctx.scratch)
-        if shape[2] != 0.0:
-            clip(n, ctx.scratch, dtype(shape[2]))
-        if shape[3] != 0.0:
-            add_noise(op, ctx, dtype(shape[3]))
+            bound(op, n, ctx.scratch)
+        deviation = noise_of_step(op, ctx)
+        if deviation != 0.0:
+            add_noise(op, ctx, dtype(deviation))
 
     return kernel(shape_gradient)
+
+
+@part
+def noise_of_step(op, ctx):
+    """The standard deviation of this step's noise on gradients; 0 where there is none."""
+    shape = array(op.shape, SHAPE, np.float64)
+    if shape[3] == 0.0:
+        return 0.0
+    return formulas.noise_deviation(shape[3], shape[5], ctx.step - 1)
 
 
 def clip_factor():

@@ -96,7 +96,9 @@ def write_order(ctx):
 def run_epochs():
     """Epochs [ctx.epoch, ctx.last_epoch) over the data; ends after a whole step when asked to stop.
 
-    ctx.epoch counts on as epochs end.
+    ctx.epoch counts on as epochs end, and ctx.begin says how far the one has come in which the run ended: so
+    the next run goes on there. The order of an epoch is written again then, and its losses are added to those
+    that are there.
     """
 
     def run_epochs(ctx_address, _):
@@ -107,15 +109,21 @@ def run_epochs():
                     write_order(ctx)
                 if ctx.threads > 1:
                     wait_for_all(ctx)
-            for start in range(0, ctx.n_rows, ctx.batch_size):
+            end = ctx.n_rows - (ctx.rest if ctx.epoch + 1 == ctx.last_epoch else 0)
+            for start in range(ctx.begin, end, ctx.batch_size):
                 if atomic_load(ctx.shared + HALT) != 0:
+                    ctx.begin = start
                     return
                 ctx.start = start
                 ctx.batch_rows = min(ctx.batch_size, ctx.n_rows - start)
                 ctx.step += 1
                 if not run_batch(ctx):
-                    ctx.step -= 1
+                    ctx.step, ctx.begin = ctx.step - 1, start
                     return
+            if end < ctx.n_rows:
+                ctx.begin = end
+                return
+            ctx.begin = 0
             ctx.epoch += 1
 
     return KERNEL, run_epochs

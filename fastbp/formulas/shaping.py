@@ -6,6 +6,7 @@ To each formula there is a slow obvious one in ``tests/reference.py``. Lengths a
 
 from fastbp.formulas.elementary import fma, like, log, sqrt
 from fastbp.formulas.formula import formula
+from fastbp.formulas.schedules import real_power
 
 # What PyTorch adds to a length before it divides by it: clip_grad_norm_, renorm.
 CLIP_EPSILON = 1e-6
@@ -44,6 +45,14 @@ def clip_factor(square, most):
 def renorm_factor(square, most):
     length = sqrt(square)
     return most / (length + RENORM_EPSILON) if length > most else 1.0
+
+
+# Noise on gradients that falls from step to step (Neelakantan et al., "Adding Gradient Noise Improves
+# Learning for Very Deep Networks", 2015, equation 1): variance η / (1 + t)^γ at t = 0, 1, …
+#     deviation = √η · (1 + t)^(−γ/2)                     γ = 0 is noise that stays
+@formula
+def noise_deviation(first, gamma, t):
+    return first if gamma == 0.0 else first * real_power(1.0 + t, -0.5 * gamma)
 
 
 # Normal noise: how far out a normal number lies that is exceeded with probability p, 0 < p ≤ ½; Wichura,

@@ -107,6 +107,21 @@ def test_epochs_go_on_where_they_ended():
     assert kept["losses"][:2].tolist() == [93 * 2, 93]  # first_epoch was 0, then 1: both write from the start
 
 
+def test_epochs_are_run_in_parts():
+    """Rows left out at the end are taken later, in the same order, as if there had been no break."""
+    whole, seen = program(n_rows=23, batch_size=5, block_rows=4, shuffle=True)
+    run_epochs(whole, 0, 3)
+    contexts, kept = program(n_rows=23, batch_size=5, block_rows=4, shuffle=True)
+    for first, last, rest, begin in ((0, 1, 8, 15), (0, 2, 3, 20), (1, 3, 18, 5), (2, 3, 0, 0)):
+        kept["losses"][:] = 0
+        contexts["rest"] = rest
+        run_epochs(contexts, first, last)
+        assert contexts["begin"][0] == begin
+        assert contexts["epoch"][0] == (last - 1 if rest else last)
+    assert np.array_equal(notes(kept), notes(seen))
+    assert kept["losses"][:2].tolist() == [3 * 10 + 3, 0], "of the rows of the last run alone"
+
+
 @njit
 def shuffled(order, epoch):
     """The order of an epoch."""
@@ -138,6 +153,7 @@ def test_stop_ends_after_the_current_step():
     run_epochs(contexts, 0, 5)
     assert contexts["step"][0] == 1
     assert contexts["epoch"][0] == 0
+    assert contexts["begin"][0] == 10
     assert kept["shared"][HALT : HALT + 8].view(np.int64)[0] == 1
 
 
