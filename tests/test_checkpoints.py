@@ -1,6 +1,5 @@
 """Checkpoints: a training that was cut off goes on to the very bits; what does not fit is refused."""
 
-import _thread
 import contextlib
 import json
 import os
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import hypothesis
@@ -23,6 +21,7 @@ from fastbp import SGD, Adam, Checkpoints, EarlyStopping, schedules, storage
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.optimizers import BY_NAME
 from fastbp.plan import Plan
+from fastbp.progress import Bar
 from tests.samples import draw_inputs, draw_targets, make_network
 
 X, Y = draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2)
@@ -247,7 +246,7 @@ def test_resumed_within_an_epoch(optimizer, threads, tmp_path):
             assert same(trained(network(seed=9), threads=threads[1], resume=resume, **how), whole)
 
 
-LONG = draw_inputs(150_000, 3), draw_targets("mean_squared_error", 150_000, 2)  # 75 000 steps of two rows
+LONG = draw_inputs(40_000, 3), draw_targets("mean_squared_error", 40_000, 2)  # 20 000 steps of two rows
 
 
 def test_long_epochs_are_kept_by_the_time(tmp_path, monkeypatch):
@@ -276,11 +275,17 @@ def test_gone_on_after_an_interrupt_in_the_middle_of_an_epoch(threads, tmp_path,
     monkeypatch.setattr("fastbp.interrupts.POLL_SECONDS", 0.001)
     how = dict(x=LONG[0], y=LONG[1], batch_size=2, epochs=4, optimizer=Adam(0.001), threads=threads)
     whole = trained(**how)
+    show = Bar.show
+
+    def show_and_interrupt(bar, rows, history=None):
+        show(bar, rows, history)
+        if rows % len(LONG[0]) and not history:  # called while the program runs
+            signal.raise_signal(signal.SIGINT)
+            monkeypatch.setattr(Bar, "show", show)
+
     with pythons_own_handler():
-        timer = threading.Timer(whole[1].seconds[0] / 2, _thread.interrupt_main)
-        timer.start()
+        monkeypatch.setattr(Bar, "show", show_and_interrupt)
         net, history = trained(**how, checkpoints=Checkpoints(tmp_path))
-        timer.join()
     assert history.interrupted
     assert len(history) < 4
     newest = files(tmp_path)[-1]
