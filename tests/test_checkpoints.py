@@ -260,6 +260,22 @@ def test_long_epochs_are_kept_by_the_time(tmp_path, monkeypatch):
         assert same(trained(**how, resume=tmp_path / name), whole)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_checkpoint_waits_for_the_end_of_a_long_step(threads, tmp_path, monkeypatch):
+    """Only Ctrl-C gives it up; else it would be begun, and given up, for ever."""
+    monkeypatch.setattr("fastbp.plan.WORK_TO_GIVE_UP", 0)
+    how = dict(x=LONG[0], y=LONG[1], batch_size=None, epochs=3, threads=threads)
+    whole = trained(**how)
+    monkeypatch.setattr("fastbp.interrupts.POLL_SECONDS", 1e-5)
+    monkeypatch.setattr("fastbp.training.SECONDS_PER_CALL", 0.0)  # no epochs together
+    monkeypatch.setattr("fastbp.training.SECONDS_INLINE", 0.0)
+    monkeypatch.setattr(Checkpoints, "is_late", lambda checkpoints: True)
+    start, calls = Plan.start, []
+    monkeypatch.setattr(Plan, "start", lambda plan: calls.append(1) or start(plan))
+    assert same(trained(**how, checkpoints=Checkpoints(tmp_path, seconds=1, keep=10)), whole)
+    assert len(calls) == len([name for name in files(tmp_path) if name.startswith("epoch-")]) == 3
+
+
 @contextlib.contextmanager
 def pythons_own_handler():
     """A shell that starts the tests in the background has Ctrl-C ignored."""
