@@ -4,6 +4,8 @@ import contextlib
 import signal
 import threading
 
+from .cpu.program import AFTER_STEP
+
 POLL_SECONDS = 0.05
 
 
@@ -60,8 +62,10 @@ def run_in_team(plan, interrupts, show, reasons=()):
     team = plan.start()
     try:
         while not team.wait(POLL_SECONDS):
-            if interrupts.asked or any(reason() for reason in reasons):
+            if interrupts.asked:
                 plan.stop()
+            elif any(reason() for reason in reasons):
+                plan.stop(AFTER_STEP)
             show(plan.steps_done)
     except BaseException:  # a second Ctrl-C, or what a signal's handler of the caller's raised
         plan.stop()

@@ -16,6 +16,7 @@ import numpy as np
 from . import validation as checks
 from .callbacks import Callback, EarlyStopping
 from .checkpoints import Checkpoints
+from .cpu.program import AFTER_STEP
 from .cpu.team import Team
 from .data import Data
 from .formulas import activations
@@ -391,8 +392,8 @@ class _Turn:
     def look(self):
         """End the call where there is a reason."""
         plan = self.plan
-        if plan is not None and any(reason() for reason in self._reasons):
-            plan.stop()
+        if plan is not None and not self.asked and any(reason() for reason in self._reasons):
+            plan.stop(AFTER_STEP)
 
     def show(self, rows, history=None):
         """Remember how many rows are done after a call."""

@@ -17,7 +17,7 @@ import numpy as np
 from fastbp.cpu import dense, elementwise, gather, gemm, loss, shaping, step, team
 from fastbp.cpu.cache import address
 from fastbp.cpu.machine import this_machine
-from fastbp.cpu.program import CONTEXT, HALT, OPERATION, SECTION, SHARED, STEPS, STOP
+from fastbp.cpu.program import AT_ONCE, CONTEXT, HALT, OPERATION, SECTION, SHARED, STEPS, STOP
 from fastbp.formulas import activations
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -859,9 +859,9 @@ class Plan:
         self.shared[:] = 0
         self.contexts["ticket"] = 0
 
-    def stop(self):
-        """Ask a running program to end after the current step."""
-        self.shared[STOP : STOP + 8].view(np.int64)[0] = 1
+    def stop(self, wish=AT_ONCE):
+        """Ask a running program to end after its step; `AT_ONCE` a long one is given up."""
+        self.shared[STOP : STOP + 8].view(np.int64)[0] = wish
 
     @property
     def halted(self):

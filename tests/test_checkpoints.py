@@ -1,6 +1,5 @@
 """Checkpoints: a training that was cut off goes on to the very bits; what does not fit is refused."""
 
-import _thread
 import contextlib
 import json
 import os
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import hypothesis
@@ -23,6 +21,7 @@ from fastbp import SGD, Adam, Checkpoints, EarlyStopping, schedules, storage
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.optimizers import BY_NAME
 from fastbp.plan import Plan
+from fastbp.progress import Bar
 from tests.samples import draw_inputs, draw_targets, make_network
 
 X, Y = draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2)
@@ -247,7 +246,7 @@ def test_resumed_within_an_epoch(optimizer, threads, tmp_path):
             assert same(trained(network(seed=9), threads=threads[1], resume=resume, **how), whole)
 
 
-LONG = draw_inputs(150_000, 3), draw_targets("mean_squared_error", 150_000, 2)  # 75 000 steps of two rows
+LONG = draw_inputs(40_000, 3), draw_targets("mean_squared_error", 40_000, 2)  # 20 000 steps of two rows
 
 
 def test_long_epochs_are_kept_by_the_time(tmp_path, monkeypatch):
@@ -259,6 +258,22 @@ def test_long_epochs_are_kept_by_the_time(tmp_path, monkeypatch):
     assert within
     for name in (within[0], within[len(within) // 2], within[-1]):
         assert same(trained(**how, resume=tmp_path / name), whole)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_checkpoint_waits_for_the_end_of_a_long_step(threads, tmp_path, monkeypatch):
+    """Only Ctrl-C gives it up; else it would be begun, and given up, for ever."""
+    monkeypatch.setattr("fastbp.plan.WORK_TO_GIVE_UP", 0)
+    how = dict(x=LONG[0], y=LONG[1], batch_size=None, epochs=3, threads=threads)
+    whole = trained(**how)
+    monkeypatch.setattr("fastbp.interrupts.POLL_SECONDS", 1e-5)
+    monkeypatch.setattr("fastbp.training.SECONDS_PER_CALL", 0.0)  # no epochs together
+    monkeypatch.setattr("fastbp.training.SECONDS_INLINE", 0.0)
+    monkeypatch.setattr(Checkpoints, "is_late", lambda checkpoints: True)
+    start, calls = Plan.start, []
+    monkeypatch.setattr(Plan, "start", lambda plan: calls.append(1) or start(plan))
+    assert same(trained(**how, checkpoints=Checkpoints(tmp_path, seconds=1, keep=10)), whole)
+    assert len(calls) == len([name for name in files(tmp_path) if name.startswith("epoch-")]) == 3
 
 
 @contextlib.contextmanager
@@ -276,11 +291,17 @@ def test_gone_on_after_an_interrupt_in_the_middle_of_an_epoch(threads, tmp_path,
     monkeypatch.setattr("fastbp.interrupts.POLL_SECONDS", 0.001)
     how = dict(x=LONG[0], y=LONG[1], batch_size=2, epochs=4, optimizer=Adam(0.001), threads=threads)
     whole = trained(**how)
+    show = Bar.show
+
+    def show_and_interrupt(bar, rows, history=None):
+        show(bar, rows, history)
+        if rows % len(LONG[0]) and not history:  # called while the program runs
+            signal.raise_signal(signal.SIGINT)
+            monkeypatch.setattr(Bar, "show", show)
+
     with pythons_own_handler():
-        timer = threading.Timer(whole[1].seconds[0] / 2, _thread.interrupt_main)
-        timer.start()
+        monkeypatch.setattr(Bar, "show", show_and_interrupt)
         net, history = trained(**how, checkpoints=Checkpoints(tmp_path))
-        timer.join()
     assert history.interrupted
     assert len(history) < 4
     newest = files(tmp_path)[-1]

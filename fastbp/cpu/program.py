@@ -107,6 +107,9 @@ SECTION = _record("first last by_rows gives_up")
 SHARED = np.dtype([(name, np.int64, 8) for name in ("arrived", "stop", "given_up", "halt", "steps")])
 ARRIVED, STOP, GIVEN_UP, HALT, STEPS = (SHARED.fields[name][1] for name in SHARED.names)
 
+# Wishes to stop: as soon as may be, a long step given up for it; or when the step has come to its end.
+AT_ONCE, AFTER_STEP = 1, 2
+
 
 def _view(dtype):
     """A function for kernels that takes the address of a record and returns the record."""

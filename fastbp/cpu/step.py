@@ -8,6 +8,7 @@ import numpy as np
 from numba import int64
 
 from fastbp.cpu.program import (
+    AT_ONCE,
     GIVEN_UP,
     HALT,
     KERNEL,
@@ -41,8 +42,8 @@ def run_operations(ctx, first, last):
 
 @part
 def wants_to_stop(ctx):
-    """Whether somebody wishes the run to stop; the step is given up then, for all threads."""
-    if atomic_load(ctx.shared + STOP) == 0:
+    """Whether somebody wishes the run to stop at once; the step is given up then, for all threads."""
+    if atomic_load(ctx.shared + STOP) != AT_ONCE:
         return False
     atomic_store(ctx.shared + GIVEN_UP, 1)
     return True
@@ -52,9 +53,9 @@ def wants_to_stop(ctx):
 def run_batch(ctx):
     """One pass of the program over the batch that begins at ctx.start; returns whether it came to its end.
 
-    It does not where somebody wishes to stop before phase 2 of a step that is long enough for people to
-    notice: then no weight has changed. One thread may see the wish and another not, so what counts is a mark
-    that is made before the barrier in front of phase 2 and looked at behind it.
+    It does not where somebody wishes to stop at once, before phase 2 of a step that is long enough for people
+    to notice: then no weight has changed. One thread may see the wish and another not, so what counts is a
+    mark that is made before the barrier in front of phase 2 and looked at behind it.
     """
     n, size = ctx.batch_rows, ctx.block_rows
     blocks = (n + size - 1) // size
