@@ -224,8 +224,8 @@ class DevicePlan:
         self._stopped, self.halted, self.steps_done = False, False, 0
         return _Runner(self._run)
 
-    def stop(self):
-        """Ask a running program to end after the steps that were enqueued."""
+    def stop(self, wish=None):
+        """Ask a running program to end after the steps that were enqueued, whatever the wish."""
         self._stopped = True
 
     def _run(self):
