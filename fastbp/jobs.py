@@ -229,8 +229,10 @@ class Job:
         self.epochs, self.n_rows, self.batch_size = data.epochs, data.n, data.batch_size
         self._rates = None if self.whole_batch else Rates(self.optimizer, network, data.epochs, data.steps)
         work = network.architecture.multiply_adds(self.batch_size)
-        threads = automatic_threads(work) if threads is None else checks.positive_integer("threads", threads)
-        self.history = History(threads=threads)
+        steps = None if self._streams else data.epochs * data.steps
+        if threads is None:
+            threads = automatic_threads(work, steps)
+        self.history = History(threads=checks.positive_integer("threads", threads))
 
     def _make_plan(self, architecture, task, batch_size, threads, **options):
         if self.device == "cpu":
