@@ -30,7 +30,7 @@ def digits():
     >>> x.shape, y[:10]
     ((1797, 64), array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]))
     """
-    with resources.files(__package__).joinpath("data/digits.npz").open("rb") as file:
+    with resources.files(__package__).joinpath("digits/digits.npz").open("rb") as file:
         data = np.load(file)
         return data["x"].astype(np.float32) / np.float32(16), data["y"].astype(np.int64)
 
