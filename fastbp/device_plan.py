@@ -129,6 +129,7 @@ class DevicePlan:
         self._take("option", 8)
         self._take("row_scale", 8)
         self._take("shortening", 8)
+        self._take("deviation", 8)
         self._take("row_losses", rows * self.size)
         self._take("squares", 8 * sum(architecture.sizes[1:]))
         self._take("operations", OPERATION.itemsize * DeviceProgram.MOST * (n_layers + 1))
@@ -286,7 +287,16 @@ class DevicePlan:
         record = np.zeros(1, CONTEXT)
         for name in ("x", "targets", "weights", "heads", "following", "by_class", "class_starts"):
             record[name] = base + places[name] if name in places else 0
-        for name in ("settings", "hyper", "schedule", "scheduled", "option", "row_scale", "shortening"):
+        for name in (
+            "settings",
+            "hyper",
+            "schedule",
+            "scheduled",
+            "option",
+            "row_scale",
+            "shortening",
+            "deviation",
+        ):
             record[name] = self.address(name)
         record["order"] = base + places["order"] if given.get("order") else 0
         record["row_losses"], record["losses"] = self.address("row_losses"), self._losses.address
@@ -402,23 +412,25 @@ class DeviceProgram:
             return self.plan.keep(bits)
         return self.plan.keep(np.array((*numbers, 0.0), dtype))
 
-    def _shape(self, key, l1=0.0, l2=0.0, limit=0.0, noise=0.0, most=0.0):
+    def _shape(self, key, l1=0.0, l2=0.0, limit=0.0, noise=0.0, most=0.0, decay=0.0):
         """Keep the numbers at `op.shaping` of one operation."""
         numbers = np.array([l1, l2, limit, noise], self.plan.architecture.dtype).view(np.uint8)
-        self._shapes[key] = self.plan.keep(np.concatenate([numbers, np.array([most]).view(np.uint8)]))
+        wide = np.array([most, noise, decay]).view(np.uint8)
+        self._shapes[key] = self.plan.keep(np.concatenate([numbers, wide]))
 
     def _prepare_shapes(self):
         shaped = self.plan.shaping
         if shaped is None:
             return
         self._shape("inputs", noise=shaped.input_noise)
+        noise = dict(noise=shaped.gradient_noise, decay=shaped.gradient_noise_decay)
+        self._shape("noise", **noise)
         self._shape("clip", most=shaped.clip_norm)
         for layer in range(self.plan.architecture.n_layers):
             penalties = shaped.penalties[layer]
-            self._shape(("collect", layer), *penalties)
+            self._shape(("collect", layer), *penalties, shaped.clip_value)
             self._shape(("max", layer), most=shaped.max_norms[layer])
-            own = (0.0, 0.0) if shaped.clip_norm else penalties
-            self._shape(("update", layer), *own, shaped.clip_value, shaped.gradient_noise)
+            self._shape(("update", layer), *penalties, shaped.clip_value, **noise)
 
     # Grids: (of blocks, of threads)
 
@@ -588,11 +600,16 @@ class DeviceProgram:
     def _phase_two(self):
         plan, architecture = self.plan, self.plan.architecture
         learning = [i for i, operation in enumerate(architecture.operations) if operation.learns]
+        if plan.task == "train" and plan.shaping and plan.shaping.gradient_noise:
+            self.emit(shaping.noise_of_step, **self.shape_field("noise"))
         if plan.clips_norm:
             for layer in learning:
-                _KINDS[operations.Dense].gradient(self, layer, None)
+                self._kind(layer, "gradient")
+                collect = (
+                    dense.dense_collect if architecture.is_dense(layer) else scale_shift.scale_shift_collect
+                )
                 fields = dict(grid=self._columns(architecture.sizes[layer + 1]), layer=layer)
-                self.emit(dense.dense_collect, **fields, **self.shape_field(("collect", layer)))
+                self.emit(collect, **fields, **self.shape_field(("collect", layer)))
             columns = sum(architecture.sizes[1:])
             fields = dict(squares=plan.address("squares"), n_out=columns)
             self.emit(shaping.clip_factor, **fields, **self.shape_field("clip"))
@@ -703,9 +720,14 @@ class _Normalization(_Kind):
 
     @staticmethod
     def update(program, layer, operation):
-        _KINDS[type(operation)].gradient(program, layer, operation)
-        grid = program._columns(operation.n_parameters(0, program.plan.architecture.sizes[layer + 1], True))
-        program.emit(scale_shift.scale_shift_apply, program.plan.optimizer, layer=layer, grid=grid)
+        plan, shaped = program.plan, program.plan.shaping
+        if not plan.clips_norm:
+            _KINDS[type(operation)].gradient(program, layer, operation)
+        grid = program._columns(operation.n_parameters(0, plan.architecture.sizes[layer + 1], True))
+        changes = int(shaped is not None and shaped.changes_gradient(layer))
+        fields = program.shape_field(("update", layer)) if changes else {}
+        fields |= dict(collected=plan.clips_norm, layer=layer, grid=grid)
+        program.emit(scale_shift.scale_shift_apply, plan.optimizer, changes, **fields)
 
 
 class _LayerNorm(_Normalization):

@@ -206,8 +206,6 @@ class Job:
             watched = self.callbacks or self.metrics or resume is not None
             _check_whole_batch(device, watched, self.shaping or sampling is not None, self._streams)
         self.device = checks.device(device)
-        if device == "cuda":
-            _check_for_device(network, self.shaping)
         self.looks = checks.known_name("on_divergence", on_divergence, ("raise", "continue")) == "raise"
         self._checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
         self.epochs_before = checkpoint.epoch if checkpoint else 0
@@ -297,23 +295,6 @@ def _check_whole_batch(device, watched, shaped, stream):
         )
     if shaped:
         raise ValueError("LBFGS takes no penalties, largest norms, clipping, noise or sampling")
-
-
-def _check_for_device(network, shaping):
-    """Raise where a GPU is asked for what only the CPU does."""
-    if shaping is None:
-        return
-    architecture, sentence = network.architecture, 'device="cuda" cannot do this yet: '
-    learns_beside = any(
-        operation.learns and not architecture.is_dense(layer)
-        for layer, operation in enumerate(architecture.operations)
-    )
-    if learns_beside and (shaping.clip_value or shaping.clip_norm or shaping.gradient_noise):
-        raise ValueError(f"{sentence}clipping, or noise on gradients, of what normalisations learn")
-    if shaping.clip_value and shaping.clip_norm:
-        raise ValueError(f"{sentence}clip_value together with clip_norm")
-    if shaping.gradient_noise_decay:
-        raise ValueError(f"{sentence}AnnealedNoise")
 
 
 def _check_checkpoints_of_stream(callbacks):

@@ -15,7 +15,7 @@ from fastbp.cuda.elementwise import update_one
 from fastbp.cuda.gemm import finish, four_numbers, product, start, tile_named
 from fastbp.cuda.program import REAL, context, operation
 from fastbp.cuda.scale_shift import slots_in_use
-from fastbp.cuda.shaping import SHAPE, shape_one
+from fastbp.cuda.shaping import MOST, SHAPE, SHAPE64, bound_one, shape_one
 from fastbp.cuda.simt import array, load4, part, store4
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.shaping import penalty_backward, renorm_factor
@@ -191,12 +191,14 @@ def dense_apply(optimizer, shaped, real):
 
 
 def dense_collect(real):
-    """The gradient slots all in the first, with the gradient of penalties; a thread takes a column.
+    """The gradient slots all in the first, with what comes before the norm: penalties, clipping by value.
+
+    A thread takes a column.
 
     op.squares (n_out,): the sum of squares of each column, b's element included, in float64, from the first
     row on.
     """
-    dtype, size = REAL[real], REAL[real](0).itemsize
+    dtype, size, bound = REAL[real], REAL[real](0).itemsize, bound_one(real)
 
     def dense_collect(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
@@ -211,6 +213,7 @@ def dense_collect(real):
                 dw += array(op.slots + at + s * op.slot_bytes, 1, dtype)[0]
             if i < op.n_in and (l1 != 0 or l2 != 0):
                 dw += penalty_backward(array(op.w + at, 1, dtype)[0], l1, l2)
+            dw = bound(op, dw)
             array(op.slots + at, 1, dtype)[0] = dw
             total += np.float64(dw) * np.float64(dw)
         array(op.squares, op.n_out, np.float64)[j] = total
@@ -227,7 +230,7 @@ def dense_max_norm(real):
         j, total = cuda.grid(1), 0.0
         if ctx.halt != 0 or j >= op.n_out:
             return
-        row_bytes, most = op.n_out * size, array(op.shaping + SHAPE * size, 1, np.float64)[0]
+        row_bytes, most = op.n_out * size, array(op.shaping + SHAPE * size, SHAPE64, np.float64)[MOST]
         for i in range(op.n_in):
             w = np.float64(array(op.w + i * row_bytes, op.n_out, dtype)[j])
             total += w * w

@@ -34,12 +34,13 @@ ELEMENTS, COLUMNS, BY_ROWS, ONE = 256, 64, LANES * 8, 1
 # of losses and weights, lengths of gradients and columns.
 IN_FLOAT64 = {
     small.train_small, step.prepare, step.end_of_step, loss.total_weight, loss.weigh_rows,
-    shaping.clip_factor, dense.dense_collect, dense.dense_max_norm,
+    shaping.clip_factor, shaping.noise_of_step, dense.dense_collect, dense.dense_max_norm,
+    scale_shift.scale_shift_collect,
 }  # fmt: skip
 
 _SINGLE = {
     gather.gather: ELEMENTS, gather.scale_rows: ELEMENTS, shaping.input_noise: ELEMENTS,
-    shaping.clip_factor: ONE,
+    shaping.clip_factor: ONE, shaping.noise_of_step: ONE, scale_shift.scale_shift_collect: COLUMNS,
     loss.softmax_link: BY_ROWS, loss.copy_outputs: ELEMENTS, loss.total_weight: ONE,
     loss.weigh_rows: ELEMENTS, step.end_of_step: ONE, dense.dense_collect: COLUMNS,
     dense.dense_max_norm: COLUMNS,
@@ -100,9 +101,10 @@ def items(real):
             found.append(Item(loss.elementwise_link, (name, real), ELEMENTS))
     for name in OPTIMIZERS:
         found.append(Item(step.prepare, (name, "", real), ONE))
-        found.append(Item(scale_shift.scale_shift_apply, (name, real), COLUMNS))
+        found.append(Item(scale_shift.scale_shift_apply, (name, 0, real), COLUMNS))
         found.append(_product(dense.dense_update, (name, 0), "small", real))
         found += [Item(dense.dense_apply, (name, shaped, real), ELEMENTS) for shaped in (0, 1)]
+    found.append(Item(scale_shift.scale_shift_apply, ("momentum", 1, real), COLUMNS))
     found += [Item(step.prepare, ("nesterov", name, real), ONE) for name in SCHEDULES]
     # One for each way to keep what the backward needs, each kind of loss, each number of states.
     found += [_small(hidden=name, real=real) for name in ("tanh", "gelu")]

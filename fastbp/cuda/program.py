@@ -42,8 +42,8 @@ OPERATION = _record(
 #   x, targets, order, n_rows, weights       the data; order 0: as it comes
 #   heads, following, by_class, class_starts, classes      of a shuffle, of balanced samples
 #   row_losses, losses, outputs, option      losses: float64, one for each epoch of the run
-#   row_scale, shortening                          addresses of float64: what a row of weight 1 counts in this
-#                                            batch, and what clipping multiplies the gradient by
+#   row_scale, shortening, deviation         addresses of what a row of weight 1 counts in this batch, what
+#                                            clipping multiplies the gradient by, and of this step's noise
 #   batch_size, start, batch_rows, step, epoch, first_epoch, seed
 #   chunk_rows                               rows summed into one gradient slot
 #   careful, halt                            whether to end after a loss that is not finite; whether it has
@@ -55,7 +55,7 @@ OPERATION = _record(
 CONTEXT = _record(
     """x targets order n_rows weights
     heads following by_class class_starts classes
-    row_losses losses outputs option row_scale shortening
+    row_losses losses outputs option row_scale shortening deviation
     batch_size start batch_rows step epoch first_epoch seed
     chunk_rows careful halt
     settings groups hyper schedule scheduled momentum

@@ -3,6 +3,8 @@
     dγ = Σ_rows dy · x̂        dβ = Σ_rows dy
     update     γ, β ← optimizer(γ, dγ), optimizer(β, dβ)
 
+Clipping and noise are done to both as to any gradient (shaping.py); there are no penalties.
+
 The parameters lie as on the host: γ | β | running mean | variance, those that there are; a γ that is not
 learnt is 1, a β 0. op.z holds x̂, op.dz dy. A thread takes a column: each sum is one chain over the rows of
 the batch, or of a chunk, in their order.
@@ -10,9 +12,12 @@ the batch, or of a chunk, in their order.
 
 from functools import cache
 
+import numpy as np
+
 from fastbp.cuda.device import cuda
 from fastbp.cuda.elementwise import update_one
 from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.shaping import bound_one, noise_one
 from fastbp.cuda.simt import array, part
 
 
@@ -67,12 +72,23 @@ def scale_shift_gradient(real):
     return scale_shift_gradient
 
 
-def scale_shift_apply(optimizer, real):
+def scale_shift_apply(optimizer, shaped, real):
     """The update of γ and β from gradient slots, added in the order of the chunks.
 
-    Both are trained with the settings of biases.
+    Both are trained with the settings of biases. `shaped`: 1 where gradients are clipped or get noise first;
+    γ and β of a column take the first two words of a block.
     """
     dtype, size, update = REAL[real], REAL[real](0).itemsize, update_one(optimizer, real)
+    bound, add_noise = bound_one(real), noise_one(real)
+
+    @part
+    def shape(op, ctx, e, d):
+        if op.collected != 0:
+            d = d * array(ctx.shortening, 1, dtype)[0]
+        else:
+            d = bound(op, d)
+        which = e // op.n_out if op.use_scale != 0 else 1
+        return add_noise(op, ctx, e % op.n_out, which, d)
 
     def scale_shift_apply(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
@@ -81,11 +97,37 @@ def scale_shift_apply(optimizer, real):
             return
         for e in range(cuda.grid(1), n, cuda.gridsize(1)):
             d = array(op.slots, n, dtype)[e]
-            for slot in range(1, slots_in_use(ctx)):
+            for slot in range(1, 1 if op.collected != 0 else slots_in_use(ctx)):
                 d += array(op.slots + slot * op.slot_bytes, n, dtype)[e]
+            if shaped:
+                d = shape(op, ctx, e, d)
             update(op.w + e * size, d, op.state_bytes, op.bias_hyper)
 
     return scale_shift_apply
+
+
+def scale_shift_collect(real):
+    """The gradient slots all in the first, clipped by value; a thread takes a column.
+
+    op.squares (n_out,): dγ² + dβ² of each column, of those that are learnt, in float64.
+    """
+    dtype, bound = REAL[real], bound_one(real)
+
+    def scale_shift_collect(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        j, vectors, total = cuda.grid(1), op.use_scale + op.use_bias, 0.0
+        if ctx.halt != 0 or j >= op.n_out:
+            return
+        for e in range(j, vectors * op.n_out, op.n_out):
+            d = array(op.slots, vectors * op.n_out, dtype)[e]
+            for slot in range(1, slots_in_use(ctx)):
+                d += array(op.slots + slot * op.slot_bytes, vectors * op.n_out, dtype)[e]
+            d = bound(op, d)
+            array(op.slots, vectors * op.n_out, dtype)[e] = d
+            total += np.float64(d) * np.float64(d)
+        array(op.squares, op.n_out, np.float64)[j] = total
+
+    return scale_shift_collect
 
 
 def slots_total(real):

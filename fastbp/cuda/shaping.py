@@ -14,9 +14,10 @@ from fastbp.cuda.simt import array, part
 from fastbp.formulas import shaping as formulas
 from fastbp.random import GRADIENT_NOISE, INPUT_NOISE, philox
 
-# Numbers at op.shaping, of the type of the parameters:
-#     l1, l2 | limit of an element | standard deviation of the noise | as float64: most of a norm
+# Numbers at op.shaping, of the type of the parameters: l1, l2 | limit of an element | standard deviation of
+# the first step's noise; then float64: most of a norm | that deviation again, how fast its variance falls.
 L1, L2, LIMIT, DEVIATION, SHAPE = 0, 1, 2, 3, 4
+MOST, FIRST_DEVIATION, DECAY, SHAPE64 = 0, 1, 2, 3
 
 
 @cache
@@ -43,25 +44,68 @@ def shape_one(real):
     """A function ``shape(op, ctx, i, j, w, dw)``: the gradient of W[i, j], of b where i is n_in, shaped.
 
     Penalties, clipping, noise, in this order; b has no penalty. w is the parameter's address. Where the whole
-    gradient was collected, it has its penalties, and all of it is scaled.
+    gradient was collected, all that comes before the norm was done to it, and all of it is scaled.
     """
-    dtype, normal = REAL[real], _normal_number(real)
+    dtype, bound, add_noise = REAL[real], bound_one(real), noise_one(real)
 
     @part
     def shape(op, ctx, i, j, w, dw):
         numbers = array(op.shaping, SHAPE, dtype)
         if op.collected != 0:
             dw = dw * array(ctx.shortening, 1, dtype)[0]
-        elif i < op.n_in and (numbers[L1] != 0 or numbers[L2] != 0):
-            dw = dw + formulas.penalty_backward(array(w, 1, dtype)[0], numbers[L1], numbers[L2])
-        if numbers[LIMIT] != 0:
-            dw = formulas.clip(dw, numbers[LIMIT])
-        if numbers[DEVIATION] != 0:
-            block = op.noise + i // 4 * op.n_out + j
-            dw = dw + numbers[DEVIATION] * normal(ctx.seed, GRADIENT_NOISE, ctx.step, block, i % 4)
-        return dw
+        else:
+            if i < op.n_in and (numbers[L1] != 0 or numbers[L2] != 0):
+                dw = dw + formulas.penalty_backward(array(w, 1, dtype)[0], numbers[L1], numbers[L2])
+            dw = bound(op, dw)
+        return add_noise(op, ctx, i // 4 * op.n_out + j, i % 4, dw)
 
     return shape
+
+
+@cache
+def bound_one(real):
+    """A function ``bound(op, dw)``: an element cut off at its limit, if there is a limit."""
+    dtype = REAL[real]
+
+    @part
+    def bound(op, dw):
+        limit = array(op.shaping, SHAPE, dtype)[LIMIT]
+        return formulas.clip(dw, limit) if limit != 0 else dw
+
+    return bound
+
+
+@cache
+def noise_one(real):
+    """A function ``add_noise(op, ctx, block, which, dw)``: an element with the noise of this step, if any.
+
+    ``block`` counts from the layer's first one.
+    """
+    dtype, normal = REAL[real], _normal_number(real)
+
+    @part
+    def add_noise(op, ctx, block, which, dw):
+        if array(op.shaping, SHAPE, dtype)[DEVIATION] == 0:
+            return dw
+        deviation = array(ctx.deviation, 1, dtype)[0]
+        return dw + deviation * normal(ctx.seed, GRADIENT_NOISE, ctx.step, op.noise + block, which)
+
+    return add_noise
+
+
+def noise_of_step(real):
+    """The standard deviation of this step's noise on gradients, at ctx.deviation; one thread."""
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    def noise_of_step(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        if ctx.halt != 0:
+            return
+        numbers = array(op.shaping + SHAPE * size, SHAPE64, np.float64)
+        deviation = formulas.noise_deviation(numbers[FIRST_DEVIATION], numbers[DECAY], ctx.step - 1)
+        array(ctx.deviation, 1, dtype)[0] = dtype(deviation)
+
+    return noise_of_step
 
 
 def input_noise(real):
@@ -98,7 +142,7 @@ def clip_factor(real):
         squares, total = array(op.squares, op.n_out, np.float64), 0.0
         for column in range(op.n_out):
             total += squares[column]
-        most = array(op.shaping + SHAPE * size, 1, np.float64)[0]
+        most = array(op.shaping + SHAPE * size, SHAPE64, np.float64)[MOST]
         array(ctx.shortening, 1, dtype)[0] = dtype(formulas.clip_factor(total, most))
 
     return clip_factor

@@ -26,7 +26,7 @@ OTHERWISE = {
     "dense_unpack": "parameters lie as on the host", "scale_shift_pack": "parameters lie as on the host",
     "scale_shift_unpack": "parameters lie as on the host",
     "dense_forward_unpacked": "parameters lie as on the host",
-    "scale_shift_shape": "refused by jobs", "scale_shift_collect": "refused by jobs",
+    "scale_shift_shape": "in scale_shift_apply",
 }  # fmt: skip
 
 

@@ -144,6 +144,9 @@ def test_trainings(name, device):
 SHAPED = {
     "clipped by norm": dict(clip_norm=0.1, gradient_noise=0.01, input_noise=0.2),
     "clipped by value": dict(clip_value=0.01, gradient_noise=0.01),
+    "clipped by both": dict(
+        clip_value=0.01, clip_norm=0.02, gradient_noise=fastbp.AnnealedNoise(1e-3, gamma=0.8)
+    ),
     "penalties alone": {},
 }
 
@@ -155,11 +158,33 @@ def test_shaping(name, device):
     assert_same_training(device, make, epochs=1, **SHAPED[name])
 
 
+@pytest.mark.parametrize("name", mostly_slow(SHAPED, "clipped by both"))
+def test_shaping_of_what_normalisations_learn(name, device):
+    layers = [Dense(5, "tanh"), LayerNorm(), Dense(4), BatchNorm(scale=False), Dense(2)]
+    make = lambda: fastbp.Network(layers, inputs=3, seed=1)
+    assert_same_training(device, make, epochs=1, **SHAPED[name])
+
+
+def test_a_checkpoint_within_an_epoch(device, tmp_path):
+    make = lambda: make_network([3, 4, 2])
+    x, y = data(make(), 11)
+    how = dict(batch_size=2, epochs=2, optimizer=fastbp.SGD(0.1, momentum=0.9))
+    whole, net = make(), make()
+    history = fastbp.train(whole, x, y, **how)
+    fastbp.train(
+        make(), x, y, **how, device=device, checkpoints=fastbp.Checkpoints(tmp_path, steps=4, keep=9)
+    )
+    (within,) = tmp_path.glob("*step-00000004*")
+    again = fastbp.train(net, x, y, **how, device=device, resume=within)
+    assert net.parameters.tobytes() == whole.parameters.tobytes()
+    assert again.loss == history.loss
+
+
 @pytest.mark.parametrize("clip_norm", [None, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_chunks(clip_norm, device, monkeypatch):
     for module in (plan, device_plan):
         monkeypatch.setattr(module, "CHUNK_ROWS", 4)
-    layers = [Dense(6, "tanh"), *([] if clip_norm else [LayerNorm()]), Dense(2)]
+    layers = [Dense(6, "tanh"), LayerNorm(), Dense(2)]
     make = lambda: fastbp.Network(layers, inputs=3, seed=1)
     net = assert_same_training(device, make, 14, 13, epochs=1, clip_norm=clip_norm)
     assert plan.sums_in_chunks(net.architecture, 13)
