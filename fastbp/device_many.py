@@ -82,21 +82,24 @@ def train_small(networks, epochs, show=None):
     ----------
     networks : list of Small
         For each `Small.why_not` is None.
-    epochs : int
+    epochs : int or list of int
+        For all networks, or for each.
     show : callable, optional
-        Called with the number of epochs done, a few times a second.
+        Called with the number of epochs done, a few times a second; if it returns True, that is the end.
 
     Returns
     -------
     list of Trained
     """
-    groups = {}
+    groups, each = {}, np.broadcast_to(epochs, len(networks))
     for index, network in enumerate(networks):
         groups.setdefault(network.kernel, []).append(index)
-    launches = [_Launch(kernel, [networks[i] for i in group]) for kernel, group in groups.items()]
-    done, at_once = 0, 1
-    while done < epochs:
-        now, start = min(at_once, epochs - done), time.perf_counter()
+    launches = [
+        _Launch(kernel, [networks[i] for i in group], each[group]) for kernel, group in groups.items()
+    ]
+    done, at_once, most = 0, 1, int(each.max())
+    while done < most:
+        now, start = min(at_once, most - done), time.perf_counter()
         for launch in launches:
             launch.enqueue(now)
         device.wait()
@@ -104,8 +107,8 @@ def train_small(networks, epochs, show=None):
             launch.collect()
         done += now
         at_once = max(1, int(now * SECONDS_PER_LAUNCH / max(time.perf_counter() - start, 1e-6)))
-        if show is not None:
-            show(done)
+        if show is not None and show(done):
+            break
     trained = [None] * len(networks)
     for launch, group in zip(launches, groups.values(), strict=True):
         for index, found in zip(group, launch.finish(), strict=True):
@@ -116,8 +119,9 @@ def train_small(networks, epochs, show=None):
 class _Launch:
     """Networks that one kernel trains, and the device's memory for them."""
 
-    def __init__(self, kernel, networks):
+    def __init__(self, kernel, networks, epochs):
         self._networks, self._writes, self._used, self._shared = networks, [], 0, {}
+        self._epochs = epochs
         self._records = np.zeros(len(networks), small.NETWORK)
         self._at = self._take(self._records.nbytes)
         self._parameters = [self._describe(*each) for each in zip(self._records, networks, strict=True)]
@@ -174,9 +178,9 @@ class _Launch:
         return parameters
 
     def enqueue(self, epochs):
-        """One launch: so many epochs of every network whose loss is finite."""
-        going = self._records["halt"] == 0
-        self._records["last_epoch"] = self._records["epoch"] + np.where(going, epochs, 0)
+        """One launch: at most so many epochs of every network that has some to do, and whose loss is finite."""
+        done, going = self._records["epoch"], self._records["halt"] == 0
+        self._records["last_epoch"] = np.where(going, np.minimum(done + epochs, self._epochs), done)
         self._found = np.zeros((len(self._networks), epochs))
         self._before = self._records["epoch"].copy()
         self._memory_of_losses = device.Memory(self._found.nbytes)

@@ -232,6 +232,36 @@ class Job:
             threads = automatic_threads(work, steps)
         self.history = History(threads=checks.positive_integer("threads", threads))
 
+    def as_small(self):
+        """What `device_many.train_small` takes, with parameters of its own.
+
+        Raises
+        ------
+        ValueError
+            If more is asked for than a block of a GPU's threads does.
+        """
+        from .device_many import Small  # needs numba-cuda
+
+        data, more = self.data, []
+        if data is None or data.held_out or self.metrics or self.callbacks or self._checkpoint:
+            more.append("validation, metrics, early stopping, callbacks, checkpoints or resume")
+        elif data.samples or data.weights is not None:
+            more.append("weights of rows or classes, or sampling")
+        if self._rates.of_all is None:
+            more.append("schedules, or settings of single layers or of biases")
+        if self.shaping is not None:
+            more.append("penalties, largest norms, clipping or noise")
+        if more:
+            raise ValueError(f'train_many(device="cuda") cannot do this: {more[0]}')
+        small = Small(
+            self.network.architecture, self.network.parameters.copy(), data.x, data.y, self.optimizer.formula,
+            self._rates.of_all, self.batch_size, self.seed, self.shuffle, self.looks,
+        )  # fmt: skip
+        why = small.why_not()
+        if why:
+            raise ValueError(f'train_many(device="cuda") cannot train this network: {why}')
+        return small
+
     def _make_plan(self, architecture, task, batch_size, threads, **options):
         if self.device == "cpu":
             return Plan(architecture, task, batch_size, threads, **options)

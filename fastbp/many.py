@@ -9,6 +9,7 @@ the other.
 import copy
 import inspect
 import os
+import time
 from collections import Counter, deque
 
 import numpy as np
@@ -25,6 +26,7 @@ from .jobs import Job, progress_wanted, train
 from .network import Network
 from .plan import Plan, available_cores, one_thread
 from .progress import Rows
+from .training import DivergenceError
 
 # A plan that has no more than this to forget is used again. One of a larger network takes less time to build
 # than its first epoch takes.
@@ -54,7 +56,9 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     progress : bool or "auto"
         Whether to show a progress bar over the rows of all networks; "auto" does in a terminal or notebook
         if it takes seconds.
-    device : {"cpu"}
+    device : {"cpu", "cuda"}
+        "cuda" trains all at once on an NVIDIA GPU, a block of its threads for each network. Networks are
+        small then, see Notes. It needs the extra ``fastbp[cuda]``.
     **options
         Every other option of `train` but `verbose`: one value for all networks, or a list with one value for
         each. Where no value is itself a sequence, a tuple, a range or an array (n_networks,) will do as well
@@ -92,6 +96,13 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     is called by several threads then, at the same time. A `Callback` or `Checkpoints` keeps what it knows of
     one training, so each network needs its own; of `early_stopping` each gets a copy.
 
+    With ``device="cuda"`` each network has the bits of ``device="cpu"`` too. What a step works in (weights,
+    rows of a batch, outputs and gradients of every layer) lies in 46 KiB, so networks and batches are small;
+    there are only Dense layers, the hidden ones of one activation, and no scaled inputs. Refused are
+    validation and all that watches or resumes a training, weights of rows and classes, sampling, schedules,
+    settings of single layers or of biases, penalties, largest norms, clipping, noise and LBFGS. Ctrl-C ends
+    after a whole epoch. A network that diverged has the weights that it began with. `threads` has no effect.
+
     Examples
     --------
     >>> import fastbp
@@ -106,10 +117,12 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     options = _for_each(x, y, options, len(networks))
     progress = progress_wanted(progress)
     threads = available_cores() if threads is None else checks.positive_integer("threads", threads)
-    if checks.known_name("device", device, ("cpu", "cuda")) == "cuda":
-        raise ValueError('train_many(device="cuda") is not there yet; "cpu" is')
-    jobs = _jobs(networks, options)
-    errors = _Crew(jobs, _useful_threads(jobs, threads), progress).run()
+    device = checks.device(device)
+    jobs = _jobs(networks, options, device)
+    if device == "cuda":
+        errors = _OnDevice(jobs, _as_small(jobs), progress).run()
+    else:
+        errors = _Crew(jobs, _useful_threads(jobs, threads), progress).run()
     if errors:
         _raise_first(errors, [job.history for job in jobs])
     return [job.history for job in jobs]
@@ -231,18 +244,29 @@ def _check_apart(columns):
             )
 
 
-def _jobs(networks, options):
+def _jobs(networks, options, device="cpu"):
     """A job for each network; raises what `train` would, and says for which."""
     jobs, shared = [], _SharedData()
     for index, (network, chosen) in enumerate(zip(networks, options, strict=True)):
         try:
-            job = Job(network, **chosen, threads=1, verbose=False, data_of=shared)
+            job = Job(network, **chosen, threads=1, verbose=False, device=device, data_of=shared)
         except (TypeError, ValueError, OSError) as error:
             raise _named(error, index) from None
         if shared.draws_rows(chosen["validation"]):
             job.data = None  # rows of its own: made again when it is its turn, lest all be there at once
         jobs.append(job)
     return jobs
+
+
+def _as_small(jobs):
+    """The jobs as a GPU takes many at once; raises where one cannot be, and says which."""
+    small = []
+    for index, job in enumerate(jobs):
+        try:
+            small.append(job.as_small())
+        except ValueError as error:
+            raise _named(error, index) from None
+    return small
 
 
 def _useful_threads(jobs, threads):
@@ -357,6 +381,63 @@ class _Crew:
                 except BaseException as error:
                     self._errors[index] = error
                 turn.end()
+
+
+class _OnDevice:
+    """All jobs at once on a GPU. To `Interrupts` it is what a plan is."""
+
+    def __init__(self, jobs, small, progress):
+        self._jobs, self._small, self._stopped, self._seconds = jobs, small, False, []
+        self._bar = Rows(progress, sum(job.epochs * job.n_rows for job in jobs))
+
+    def stop(self):
+        """Ask for the end after the epochs that were launched."""
+        self._stopped = True
+
+    def run(self):
+        """All jobs; returns the errors by the number of their job."""
+        from .device_many import train_small  # needs numba-cuda
+
+        self._since = time.perf_counter()
+        try:
+            with Interrupts(self):
+                trained = train_small(self._small, [job.epochs for job in self._jobs], self._show)
+        finally:
+            self._bar.close()
+        errors = {}
+        for index, each in enumerate(zip(self._jobs, self._small, trained, strict=True)):
+            try:
+                self._record(*each)
+            except DivergenceError as error:
+                errors[index] = error
+        return errors
+
+    def _show(self, done):
+        """So many epochs are done; returns whether that shall be all."""
+        now, new = time.perf_counter(), done - len(self._seconds)
+        self._seconds += [(now - self._since) / new] * new
+        self._since = now
+        ended = sum(done >= job.epochs for job in self._jobs)
+        rows = sum(min(done, job.epochs) * job.n_rows for job in self._jobs)
+        self._bar.show(rows, {"networks": f"{ended}/{len(self._jobs)}"})
+        return self._stopped
+
+    def _record(self, job, small, trained):
+        """What became of a network: its history and weights, or the error that says why not."""
+        history, losses, n = job.history, trained.losses.tolist(), job.n_rows
+        good = losses[:-1] if trained.diverged else losses
+        history.loss += good
+        history.seconds += self._seconds[: len(good)]
+        history.samples_per_second += [n / seconds for seconds in history.seconds]
+        history.learning_rate += [job.optimizer.learning_rate] * len(good)
+        history.interrupted = len(losses) < job.epochs and not trained.diverged
+        if trained.diverged:
+            steps = trained.steps, trained.steps
+            raise DivergenceError(f"the loss became {losses[-1]}", len(losses), steps, history)
+        if job.looks and not checks.all_finite(small.parameters):
+            steps = trained.steps - job.data.steps + 1, trained.steps
+            raise DivergenceError("a weight became infinite or NaN", len(losses), steps, history)
+        job.network.parameters[:] = small.parameters
 
 
 class _Turn:

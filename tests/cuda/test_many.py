@@ -86,3 +86,57 @@ def test_what_a_block_cannot_train(layers, why):
     net = fastbp.Network(layers, inputs=4, seed=0)
     x, y = np.zeros((8, 4)), np.zeros((8, 1))
     assert why in small(net, x, y, fastbp.SGD()).why_not()
+
+
+def test_train_many(device):
+    def networks():
+        made = [make_network([3, n, 2], "tanh", "softmax_cross_entropy", seed=n) for n in (4, 5)]
+        return [*made, make_network([3, 4, 3, 2], "gelu", "softmax_cross_entropy", seed=1)]
+
+    x, y = draw_inputs(7, 3), draw_targets("softmax_cross_entropy", 7, 2)
+    options = dict(epochs=[2, 1, 3], batch_size=[4, 7, 3], seed=[None, 5, 6], progress=False)
+    options["optimizer"] = [fastbp.Adam(0.1), "sgd", fastbp.Adam(0.2)]
+    first, second = networks(), networks()
+    expected = fastbp.train_many(first, x, y, **options)
+    found = fastbp.train_many(second, x, y, device=device, **options)
+    for one, other, on_cpu, history in zip(first, second, expected, found):
+        assert one.parameters.tobytes() == other.parameters.tobytes()
+        assert (on_cpu.loss, on_cpu.learning_rate) == (history.loss, history.learning_rate)
+        assert len(history.seconds) == len(history.samples_per_second) == len(history)
+        assert not history.interrupted
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # plain Python in the simulator
+def test_train_many_names_what_diverged(device):
+    nets, (plain,) = ([make_network([2, 3, 1]) for _ in range(n)] for n in (3, 1))
+    x, y = draw_inputs(6, 2), draw_targets("mean_squared_error", 6, 1)
+    start = nets[1].parameters.copy()
+    rates = [fastbp.SGD(rate) for rate in (0.1, 1e30, 1e30)]
+    with pytest.raises(fastbp.DivergenceError, match="^network 1: training diverged in epoch 1") as caught:
+        fastbp.train_many(nets, x, y, epochs=2, batch_size=2, optimizer=rates, device=device)
+    assert list(caught.value.errors) == [1, 2]
+    assert np.array_equal(nets[1].parameters, start)
+    fastbp.train(plain, x, y, epochs=2, batch_size=2, optimizer=rates[0])
+    assert nets[0].parameters.tobytes() == plain.parameters.tobytes()
+    assert [len(history) for history in caught.value.histories] == [2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        (dict(validation=0.5), "cannot do this: validation, metrics"),
+        (dict(callbacks=[print]), "cannot do this: validation, metrics, early stopping, callbacks"),
+        (dict(sample_weight=np.arange(1.0, 7)), "weights of rows or classes"),
+        (dict(optimizer=fastbp.SGD(schedule=fastbp.schedules.Cosine())), "schedules"),
+        (dict(optimizer=fastbp.SGD(weight_decay=0.1, decay_biases=False)), "of biases"),
+        (dict(clip_norm=1.0), "clipping or noise"),
+        (dict(batch_size=1000), "memory has"),
+    ],
+)
+def test_train_many_refuses_before_any_work(option, why, device):
+    networks = [make_network([2, 3, 1]), make_network([2, 1000 if "memory" in why else 3, 1])]
+    start = [net.parameters.copy() for net in networks]
+    x, y = draw_inputs(6, 2), draw_targets("mean_squared_error", 6, 1)
+    with pytest.raises(ValueError, match=f'^network [01]: train_many.device="cuda".*{why}'):
+        fastbp.train_many(networks, x, y, device=device, **option)
+    assert all(np.array_equal(net.parameters, before) for net, before in zip(networks, start))
