@@ -178,7 +178,7 @@ class _Launch:
         return parameters
 
     def enqueue(self, epochs):
-        """One launch: at most so many epochs of every network that has some to do, and whose loss is finite."""
+        """One launch: at most so many epochs of every network that has some to do and has not diverged."""
         done, going = self._records["epoch"], self._records["halt"] == 0
         self._records["last_epoch"] = np.where(going, np.minimum(done + epochs, self._epochs), done)
         self._found = np.zeros((len(self._networks), epochs))

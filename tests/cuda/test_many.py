@@ -112,7 +112,7 @@ def test_train_many_names_what_diverged(device):
     x, y = draw_inputs(6, 2), draw_targets("mean_squared_error", 6, 1)
     start = nets[1].parameters.copy()
     rates = [fastbp.SGD(rate) for rate in (0.1, 1e30, 1e30)]
-    with pytest.raises(fastbp.DivergenceError, match="^network 1: training diverged in epoch 1") as caught:
+    with pytest.raises(fastbp.DivergenceError, match=r"^network 1: training diverged in epoch 1") as caught:
         fastbp.train_many(nets, x, y, epochs=2, batch_size=2, optimizer=rates, device=device)
     assert list(caught.value.errors) == [1, 2]
     assert np.array_equal(nets[1].parameters, start)
