@@ -36,5 +36,5 @@ def _seconds(threads, barriers):
         at = section.ctypes.data
         return least(
             lambda: team.Team(lambda context, _: run(context, at), addresses).start().wait(),
-            before=plan._reset,
+            before=plan.reset,
         )
