@@ -128,7 +128,7 @@ def _exponentials(real):
             largest = largest if y[j] <= largest else y[j]
         largest = largest_of(shared, largest)
         for j in range(lane, n, LANES):
-            e[j] = elementary.exp(y[j] - largest)
+            e[j] = elementary.exp_nonpositive(y[j] - largest)
             total += e[j]
         return largest, add_up(shared, total)
 
