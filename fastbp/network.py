@@ -180,7 +180,7 @@ class Network:
         TypeError, ValueError
             If x has another shape, or holds anything but finite numbers.
         """
-        if validation.device(device) == "cuda":
+        if device != "cpu" and validation.device(device) == "cuda":  # no check on the way of one row
             return self._outputs_on_device("predict", x)
         if type(x) is np.ndarray and x.dtype == self.dtype and x.shape in self._row_shapes:
             predicted = self._predict_row(x)
