@@ -487,38 +487,27 @@ def log1p(x):
 
 # tanh
 #
-#     |z| < 5/8:  tanh(z) = z + z³·T(z²)                         odd, hence a series in z²
-#     |z| ≥ 5/8:  tanh(z) = 1 − 2 / (exp(2z) + 1)                errors of exp count half or less here
+#     tanh(a) = (1 − e) / (1 + e),  e = exp(−2a) = 2^n·(1 + p)
+#             = (1 − 2^n − 2^n·p) / (1 + 2^n + 2^n·p)            both rounded once: p is small where n = 0
 #
-#     With exp(2z) = 2^n·(1 + p):  exp(2z) + 1 = 2^n·p + (2^n + 1), rounded once, where 1 + p rounds before.
-#     Odd, so both are taken at |z| and the sign is put back. From the last bound on tanh rounds to 1.
+#     Odd, so it is taken at a = |z| and the sign is put back. From the bound on tanh rounds to 1.
 
 TANH_ONE = np.float32(10.0), np.float64(20.0)
-TANH_T = _coefficients(
-    # 2^-27.8
-    (-0.3333328366279602, 0.1333148181438446, -0.05374256893992424, 0.0206472035497427,
-     -0.0057129389606416225),
-    # 2^-61.2
-    (-0.33333333333333315, 0.1333333333332998, -0.05396825396616307, 0.021869488471074314,
-     -0.008863234344228694, 0.0035921142700157125, -0.0014557274690603795, 0.000589457516487292,
-     -0.00023702592203519182, 9.158072269741911e-05, -3.0207325436604972e-05, 6.05036995309995e-06),
-)  # fmt: skip
 
 
 @elementary
 def tanh(z):
     """Hyperbolic tangent.
 
-    Largest error: 1.21 ulp in float32, 1.05 ulp in float64.
+    Largest error: 1.94 ulp in float32 (of every number), 1.87 ulp in float64.
     """
     a = abs(z)
     a = by_type(z, TANH_ONE) if a > by_type(z, TANH_ONE) else a
-    w = a * a
-    small = fma(a * w, polynomial(w, by_type(z, TANH_T)), a)
-    n, r, _ = multiples_of_ln2(a + a)
+    n, r, _ = multiples_of_ln2(-(a + a))
     scale = power_of_two(n)
-    large = like(z, 1) - like(z, 2) / fma(scale, exp_minus_1(r), scale + like(z, 1))
-    return with_sign(small if a < like(z, 0.625) else large, z)
+    p = exp_minus_1(r)
+    one = like(z, 1)
+    return with_sign(fma(-scale, p, one - scale) / fma(scale, p, one + scale), z)
 
 
 # sigmoid

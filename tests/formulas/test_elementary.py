@@ -39,7 +39,7 @@ FUNCTIONS = {
     "expm1": (njit(lambda x: np.expm1(x)), mpmath.expm1, 1.3, 1.3),
     "log": (njit(lambda x: np.log(x)), mpmath.log, 0.8, 0.9),
     "log1p": (njit(lambda x: np.log1p(x)), mpmath.log1p, 1.4, 1.3),
-    "tanh": (njit(lambda x: np.tanh(x)), mpmath.tanh, 1.25, 1.2),
+    "tanh": (njit(lambda x: np.tanh(x)), mpmath.tanh, 1.94, 1.9),
     "sigmoid": (_sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), 1.7, 1.7),
     "softplus": (_softplus, lambda x: mpmath.log1p(mpmath.exp(x)), 1.8, 1.8),
     "erf": (njit(lambda x: math.erf(x)), mpmath.erf, 1.2, 1.2),
