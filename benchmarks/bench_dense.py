@@ -52,6 +52,7 @@ ELSEWHERE = {
     loss.copy_outputs: "bench_loss",
     elementwise.scheduled_settings: "bench_update",
     step.run_epochs: "bench_step",
+    step.write_order: "bench_step",
     step.run_section: "bench_predict",
     elementwise.scheduled_settings: "bench_update",
     team.barrier: "bench_team",

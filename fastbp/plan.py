@@ -436,6 +436,7 @@ class Plan:
         one = self._keep(np.ones(1, architecture.dtype))
         ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
         ctx["one"] = one.ctypes.data
+        ctx["write_order"] = address(step.write_order) if self.task == "train" else 0
         factors = [self._keep(aligned_zeros(64)) for _ in range(threads)]
         ctx["row_scale"] = [each.ctypes.data for each in factors]
         for each in factors:

@@ -22,6 +22,10 @@ from fastbp.cpu.simd import part, tile
 # Steps of k that a panel of B stays in the first-level cache for, while rows of A pass by.
 K_BLOCK = 256
 
+# Multiply-adds per column up to which a product of the narrowest panel goes row by row: the way to the tiles
+# takes longer than they do there, and networks of a few units have no other products.
+TINY = 16
+
 # Rows of W whose gradient is computed, shaped, applied and transposed while it is in the first-level cache.
 ROW_BLOCK = 96
 
@@ -29,9 +33,13 @@ ROW_BLOCK = 96
 def matrix_product(real):
     """The product described by an operation's fields m to c_row."""
     size, panel_width, fill = REAL[real](0).itemsize, width_of_panel(real), fill_strip(real)
+    narrowest, few_rows = this_machine().least_lanes(real), row_by_row(real)
 
     def matrix_product(op, ctx):
         m, done = op.m + (1 if op.one != 0 else 0), 0
+        if op.n == narrowest and m * op.k <= TINY:
+            few_rows(op, m)
+            return
         while done < op.k:
             k = min(K_BLOCK, op.k - done)
             a = op.a + done * op.a_step
@@ -53,6 +61,26 @@ def matrix_product(real):
             done += k
 
     return kernel(matrix_product)
+
+
+def row_by_row(real):
+    """A function for a tiny product of the narrowest panel: a tile for each row, with nothing to choose."""
+    width, size = this_machine().least_lanes(real), REAL[real](0).itemsize
+    one_row = tile(real, ((width, width, 1),))
+
+    @part
+    def few_rows(op, m):
+        b_step = op.b_step if op.b_step != 0 else width * size
+        c0 = op.c0 if op.c0 != 0 else op.b + op.k * b_step
+        a, a_step, c = op.a, op.a_step, op.c
+        for i in range(m):
+            if i == op.m:
+                a, a_step = op.one, 0
+            one_row(1, width, a, 0, 0, a, a_step, op.b, b_step, c0, 0, c, 0, op.k)
+            a += op.a_row
+            c += op.c_row
+
+    return few_rows
 
 
 @cache
@@ -78,6 +106,8 @@ def place_of_panel(real):
 
     @part
     def panel_holding(column, n):
+        if n <= panel:
+            return 0, n
         ends_in_four = n >= 4 * lanes and n % panel == lanes
         if ends_in_four and column >= n - 4 * lanes:
             return (n - 4 * lanes if column < n - 2 * lanes else n - 2 * lanes), 2 * lanes

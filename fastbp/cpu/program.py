@@ -60,8 +60,8 @@ OPERATION = _record(
 #
 #   address, program, sections, n_sections           where this record and the thread's program lie
 #   thread, threads, shared, ticket                  who this is; SHARED; arrivals due at the next barrier
-#   product, zeros, one, scratch                     the matrix product's kernel; zeros; a 1; this thread's
-#   own memory
+#   product, write_order                             the kernels of the matrix product and of an epoch's order
+#   zeros, one, scratch                              zeros; a 1; this thread's own memory
 #   host                                             the flat parameter (or gradient) vector of the host
 #   x, targets, order, n_rows                        the data (order 0: as it comes), float64 losses by epoch
 #   row_losses, losses, outputs
@@ -88,7 +88,7 @@ OPERATION = _record(
 CONTEXT = _record(
     """address program sections n_sections
     thread threads shared ticket
-    product zeros one scratch host
+    product write_order zeros one scratch host
     x targets order n_rows row_losses losses outputs weights row_scale clip
     batch_size block_rows whole chunk_rows
     epoch first_epoch last_epoch begin rest shuffle seed by_class class_starts classes

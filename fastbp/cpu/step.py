@@ -50,6 +50,15 @@ def wants_to_stop(ctx):
 
 
 @part
+def share_of_blocks(ctx):
+    """The blocks of this batch that are the thread's: the first, and the one behind the last."""
+    if ctx.batch_rows <= ctx.block_rows:  # no division, which a tiny step would feel
+        return 0, 1 if ctx.thread + 1 == ctx.threads else 0
+    blocks = (ctx.batch_rows + ctx.block_rows - 1) // ctx.block_rows
+    return blocks * ctx.thread // ctx.threads, blocks * (ctx.thread + 1) // ctx.threads
+
+
+@part
 def run_batch(ctx):
     """One pass of the program over the batch that begins at ctx.start; returns whether it came to its end.
 
@@ -58,9 +67,7 @@ def run_batch(ctx):
     mark that is made before the barrier in front of phase 2 and looked at behind it.
     """
     n, size = ctx.batch_rows, ctx.block_rows
-    blocks = (n + size - 1) // size
-    first_block = blocks * ctx.thread // ctx.threads
-    last_block = blocks * (ctx.thread + 1) // ctx.threads
+    first_block, last_block = share_of_blocks(ctx)
     for s in range(ctx.n_sections):
         part = section(ctx.sections + s * _SECTION)
         if part.by_rows != 0:
@@ -83,15 +90,18 @@ def run_batch(ctx):
     return True
 
 
-@part
-def write_order(ctx):
-    """The rows of this epoch."""
-    order = array(ctx.order, ctx.n_rows, int64)
-    if ctx.shuffle == 1:
-        shuffle(order, ctx.seed, ctx.epoch)
-    else:
-        starts = array(ctx.class_starts, ctx.classes + 1, int64)
-        sample_balanced(order, array(ctx.by_class, ctx.n_rows, int64), starts, ctx.seed, ctx.epoch)
+def write_order():
+    """The rows of this epoch. A kernel of its own: inlined, its constants would take the step's registers."""
+
+    def write_order(_, ctx):
+        order = array(ctx.order, ctx.n_rows, int64)
+        if ctx.shuffle == 1:
+            shuffle(order, ctx.seed, ctx.epoch)
+        else:
+            starts = array(ctx.class_starts, ctx.classes + 1, int64)
+            sample_balanced(order, array(ctx.by_class, ctx.n_rows, int64), starts, ctx.seed, ctx.epoch)
+
+    return kernel(write_order)
 
 
 def run_epochs():
@@ -107,7 +117,7 @@ def run_epochs():
         while ctx.epoch < ctx.last_epoch:
             if ctx.shuffle != 0:
                 if ctx.thread == 0:
-                    write_order(ctx)
+                    call(ctx.write_order, 0, ctx.address)
                 if ctx.threads > 1:
                     wait_for_all(ctx)
             end = ctx.n_rows - (ctx.rest if ctx.epoch + 1 == ctx.last_epoch else 0)

@@ -38,6 +38,7 @@ _elementwise = [name for name, row in LOSSES.items() if not row.rowwise]
 
 KERNELS = {
     step.run_epochs: [()],
+    step.write_order: [()],
     step.run_section: [()],
     step.end_of_step: [()],
     team.barrier: [()],
@@ -99,8 +100,8 @@ SLOW = {dense.dense_apply, scale_shift.scale_shift_update, scale_shift.scale_shi
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
     gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.wants_to_stop,
-    step.run_batch, team.wait_for_all, team.function, team.bound, step.write_order, shaping.add_penalty,
-    shaping.add_squares, shaping.add_scaled, shaping.bound_elements, shaping.clear_totals,
+    step.run_batch, team.wait_for_all, team.function, team.bound, step.share_of_blocks, gemm.row_by_row,
+    shaping.add_penalty, shaping.add_squares, shaping.add_scaled, shaping.bound_elements, shaping.clear_totals,
     shaping.noise_of_step, shaping.normal_numbers, shaping.shorten, scale_shift.vector_bytes,
 }  # fmt: skip
 

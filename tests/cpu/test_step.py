@@ -50,6 +50,7 @@ def program(n_rows, batch_size, block_rows, *, threads=1, shuffle=False, whole=0
     )  # fmt: skip
     contexts["outputs"] = [a.ctypes.data for a in kept["outputs"]]
     contexts["order"] = kept["order"].ctypes.data if shuffle else 0
+    contexts["write_order"] = address(step.write_order)
     for name, value in dict(
         n_sections=2, n_rows=n_rows, batch_size=batch_size, block_rows=block_rows, shuffle=shuffle, seed=SEED,
         whole=whole,
