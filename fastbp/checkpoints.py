@@ -210,7 +210,8 @@ def fingerprint(*arrays):
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(f"{array.shape} {array.dtype.str};".encode())
-        digest.update(memoryview(array).cast("B"))
+        if array.size:
+            digest.update(memoryview(array).cast("B"))
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ from .balance import labels_of, row_weights, rows_by_class
 from .checkpoints import fingerprint
 from .datasets import split
 from .network import _options
+from .sparse import address_of, arrays_of
 
 
 class Data:
@@ -29,9 +30,9 @@ class Data:
 
     def __init__(
         self, network, x, y, batch_size, epochs, *, sample_weight, class_weight, sampling, shuffle,
-        validation, seed,
+        validation, seed, keep_sparse=True,
     ):  # fmt: skip
-        x, y = network.check_data(x, y, keep_bytes=True)
+        x, y = network.check_data(x, y, keep_bytes=True, keep_sparse=keep_sparse)
         x, y, weights, self.held_out = _hold_out(network, x, y, sample_weight, validation, seed)
         loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
         self.weights = weights = row_weights(weights, class_weight, y, loss, n_outputs, network.dtype)
@@ -65,7 +66,8 @@ class Data:
     def identity(self):
         """What must be the same where a training is resumed, by name: a dict of JSON values."""
         return {
-            "number of rows": self.n, "data": fingerprint(self.x, self.y), "sampling": self._sampling,
+            "number of rows": self.n, "data": fingerprint(*arrays_of(self.x), self.y),
+            "sampling": self._sampling,
             "weights": None if self.weights is None else fingerprint(self.weights),
         }  # fmt: skip
 
@@ -73,7 +75,7 @@ class Data:
         """Tell the plan's program where the rows are, their weights and classes."""
         self._order = np.arange(self.n) if self._shuffle else None  # the program shuffles it in place
         plan.set(
-            x=self.x.ctypes.data, targets=self.y.ctypes.data, n_rows=self.n, shuffle=self._shuffle,
+            x=address_of(self.x), targets=self.y.ctypes.data, n_rows=self.n, shuffle=self._shuffle,
             order=self._order.ctypes.data if self._shuffle else 0,
         )  # fmt: skip
         if self.weights is not None:
@@ -94,7 +96,7 @@ def given_rows(network, validation):
             f"got {len(validation)} things"
         )
     try:
-        x, y = network.check_data(*validation[:2], keep_bytes=True)
+        x, y = network.check_data(*validation[:2], keep_bytes=True, keep_sparse=True)
         return x, y, network._check_weights(*validation[2:] or [None], y)
     except (TypeError, ValueError) as error:
         raise type(error)(f"validation: {error}") from None

@@ -213,7 +213,7 @@ class Job:
         self.seed = own if seed is None else checks.seed(seed)
         rows = dict(
             sample_weight=sample_weight, class_weight=class_weight, sampling=sampling, shuffle=self.shuffle,
-            validation=validation, seed=self.seed,
+            validation=validation, seed=self.seed, keep_sparse=self.device == "cpu",
         )  # fmt: skip
         if self._streams:
             _check_checkpoints_of_stream(self.callbacks)

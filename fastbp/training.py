@@ -8,6 +8,7 @@ import numpy as np
 
 from . import validation as checks
 from .checkpoints import Checkpoints, fingerprint
+from .sparse import arrays_of
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -137,7 +138,7 @@ class Training:
 
     def identity(self):
         """What must be the same where a training is resumed, by name: a dict of JSON values."""
-        held_out = [array for array in self._held_out or () if array is not None]
+        held_out = [array for each in self._held_out or () if each is not None for array in arrays_of(each)]
         held_out = fingerprint(*held_out) if held_out else None
         return self._identity | self._data.identity | {
             "optimizer": repr(self._identity["optimizer"]), "validation rows": held_out,
