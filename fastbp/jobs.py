@@ -34,7 +34,9 @@ def train(
     network : Network
         Its parameters are changed in place.
     x : array-like (n, n_inputs), or a stream
-        Of uint8, or of the network's dtype, arrays are used where they are, memory-mapped ones too. A stream,
+        Of uint8, or of the network's dtype, arrays are used where they are, memory-mapped ones too, and so
+        are sparse rows of SciPy: a batch of them at a time becomes dense. (In CSR they are not copied; with
+        ``device="cuda"``, and all rows in a batch, all become dense, which takes as much memory.) A stream,
         which stands for y too, is an iterator of chunks, a function that returns one, or an object to be
         iterated over, such as a list; see Notes.
     y : array-like
@@ -138,11 +140,11 @@ def train(
     it comes, in batches of its own rows, the last of which may be shorter, and let go of before the next one
     is asked for; optimizer and schedule go on from chunk to chunk. An epoch is one run through the stream,
     its loss the mean over all rows, its time that of waiting for chunks included. All chunks are like the
-    first one: with weights or without, of classes or not, of uint8 or not. Where one does not fit, or the
-    stream raises, the network has the weights from after the chunk before. Validation rows are given, not
-    taken; what needs all rows (`sample_weight`, "balanced", `sampling`, LBFGS) is refused, and schedules of
-    steps need ``total=``. Nobody can go on in the middle of a stream, so checkpoints are written between
-    epochs. A stream of one chunk is trained to the same bits as its arrays.
+    first one: with weights or without, of classes or not, of uint8 or not, sparse or not. Where one does not
+    fit, or the stream raises, the network has the weights from after the chunk before. Validation rows are
+    given, not taken; what needs all rows (`sample_weight`, "balanced", `sampling`, LBFGS) is refused, and
+    schedules of steps need ``total=``. Nobody can go on in the middle of a stream, so checkpoints are written
+    between epochs. A stream of one chunk is trained to the same bits as its arrays.
 
     Examples
     --------

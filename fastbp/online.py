@@ -169,6 +169,7 @@ class OnlineTrainer:
         Parameters
         ----------
         x : array-like (n_inputs,) or (n, n_inputs)
+            Sparse rows of SciPy become dense, those of a call at a time.
         y : array-like
             The row's target: a number, a class, or (n_outputs,); or the rows' targets, see `Network.loss`.
         sample_weight : float or array-like (n,), optional
