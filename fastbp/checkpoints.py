@@ -302,9 +302,10 @@ class Checkpoint:
             raise ValueError("the history has not as many values as there were epochs")
         self._columns, self._callbacks = columns, described["callbacks"]
 
-    def check(self, training):
-        """Raise ValueError where a training is not the one that was written down."""
-        ours = training.identity()
+    def check(self, ours, n_rows):
+        """Raise ValueError where a training of this identity and so many rows (None: nobody knows) is not the
+        one that was written down.
+        """
         for what, theirs in self._identity.items():
             if ours.get(what) == theirs:
                 continue
@@ -316,7 +317,7 @@ class Checkpoint:
             name = what.replace("_", " ")
             told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
             raise ValueError(f"{self._path} cannot be resumed: the {name} {told}")
-        if self._rows >= (training._n or 1):  # of a stream nobody knows how many, and none are left over
+        if self._rows >= (n_rows or 1):  # of a stream nobody knows how many, and none are left over
             raise ValueError(f"{self._path} is a damaged checkpoint")
 
     def restore_history(self, training):

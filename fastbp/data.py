@@ -43,7 +43,7 @@ class Data:
                 raise ValueError("sampling draws the rows of an epoch, so shuffle must be True; got False")
             self._by_class = rows_by_class(labels_of(y, loss, "sampling"))
         self.x, self.y, self.n, self._sampling, self._shuffle = x, y, len(x), sampling, shuffle
-        self.options = _options(x, y, weights)
+        self.options, self._identity = _options(x, y, weights), {}
         self._cut(batch_size, epochs)
 
     def _cut(self, batch_size, epochs):
@@ -65,11 +65,15 @@ class Data:
     @property
     def identity(self):
         """What must be the same where a training is resumed, by name: a dict of JSON values."""
-        return {
-            "number of rows": self.n, "data": fingerprint(*arrays_of(self.x), self.y),
-            "sampling": self._sampling,
-            "weights": None if self.weights is None else fingerprint(self.weights),
-        }  # fmt: skip
+        if not self._identity:  # shared with those that `again` made
+            self._identity |= {
+                "number of rows": self.n,
+                "data": fingerprint_of((self.x, self.y)),
+                "sampling": self._sampling,
+                "weights": fingerprint_of((self.weights,)),
+                "validation rows": fingerprint_of(self.held_out),
+            }
+        return self._identity
 
     def set(self, plan):
         """Tell the plan's program where the rows are, their weights and classes."""
@@ -86,6 +90,12 @@ class Data:
                 shuffle=2, by_class=by_class.ctypes.data, class_starts=starts.ctypes.data,
                 classes=len(starts) - 1,
             )  # fmt: skip
+
+
+def fingerprint_of(rows):
+    """A digest of (x, y, weights) or some of them, any of which may be None; None where there is nothing."""
+    arrays = [array for each in rows or () if each is not None for array in arrays_of(each)]
+    return fingerprint(*arrays) if arrays else None
 
 
 def given_rows(network, validation):

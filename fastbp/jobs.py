@@ -228,11 +228,21 @@ class Job:
             raise ValueError("metrics are measured on validation rows; give validation=")
         self.epochs, self.n_rows, self.batch_size = data.epochs, data.n, data.batch_size
         self._rates = None if self.whole_batch else Rates(self.optimizer, network, data.epochs, data.steps)
+        if checkpoint:
+            checkpoint.check(self._identity(data), data.n)
         work = network.architecture.multiply_adds(self.batch_size)
         steps = None if self._streams else data.epochs * data.steps
         if threads is None:
             threads = automatic_threads(work, steps)
         self.history = History(threads=checks.positive_integer("threads", threads))
+
+    def _identity(self, data):
+        """What must be the same where a training is resumed, by name: a dict of JSON values."""
+        return dict(
+            seed=self.seed, shuffle=self.shuffle, batch_size=self.batch_size, optimizer=repr(self.optimizer),
+            regularisation=repr(self.shaping), **data.identity, metrics=[each.name for each in self.metrics],
+            schedule=list(self._rates.schedule_settings),
+        )  # fmt: skip
 
     def as_small(self):
         """What `device_many.train_small` takes, with parameters of its own.
@@ -303,13 +313,9 @@ class Job:
             begin=0, careful=self.looks,
         )  # fmt: skip
         data.set(plan)
-        identity = dict(
-            seed=self.seed, shuffle=self.shuffle, batch_size=data.batch_size, optimizer=self.optimizer,
-            regularisation=repr(self.shaping),
-        )  # fmt: skip
         training = (StreamTraining if self._streams else Training)(
             network, plan, rates, data, self.history, metrics=self.metrics, callbacks=self.callbacks,
-            identity=identity, looks=self.looks,
+            identity=lambda: self._identity(data), looks=self.looks,
         )  # fmt: skip
         training._run(self._checkpoint, bar, conductor(plan))
 

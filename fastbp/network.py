@@ -79,8 +79,9 @@ class Network:
     -----
     Arrays of uint8 (n, n_inputs) are used as they are, at a byte an element, a memory-mapped one too; all
     else becomes `dtype` first. Sparse rows of SciPy stay sparse, but for ``device="cuda"``: some at a time
-    become dense, where they are worked on. A byte becomes a number of `dtype`, and its product with the scale, which is
-    rounded to `dtype`, is rounded once: in NumPy ``x.astype(dtype) * dtype.type(input_scale)``.
+    become dense, where they are worked on. A byte becomes a number of `dtype`, and its product with the
+    scale, which is rounded to `dtype`, is rounded once: in NumPy
+    ``x.astype(dtype) * dtype.type(input_scale)``.
 
     Examples
     --------

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import validation as checks
 from .balance import row_weights
-from .data import given_rows
+from .data import fingerprint_of, given_rows
 from .network import _options
 from .sparse import address_of
 from .training import SECONDS_INLINE, Training, guess_seconds
@@ -79,6 +79,7 @@ class Stream:
             "data": "a stream",
             "sampling": None,
             "weights": repr(class_weight),
+            "validation rows": fingerprint_of(self.held_out),
         }
 
     def begin(self, epoch):

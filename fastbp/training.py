@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import validation as checks
-from .checkpoints import Checkpoints, fingerprint
-from .sparse import arrays_of
+from .checkpoints import Checkpoints
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -138,12 +137,7 @@ class Training:
 
     def identity(self):
         """What must be the same where a training is resumed, by name: a dict of JSON values."""
-        held_out = [array for each in self._held_out or () if each is not None for array in arrays_of(each)]
-        held_out = fingerprint(*held_out) if held_out else None
-        return self._identity | self._data.identity | {
-            "optimizer": repr(self._identity["optimizer"]), "validation rows": held_out,
-            "metrics": self.metric_names, "schedule": list(self._rates.schedule_settings),
-        }  # fmt: skip
+        return self._identity()
 
     def may_be_kept(self):
         """Whether, at the end, what there is can be gone on from."""
@@ -169,7 +163,6 @@ class Training:
         """All epochs; whatever happens, the network has whole weights then and callbacks know the end."""
         plan, network, self.resumed = self._plan, self.network, checkpoint is not None
         if self.resumed:
-            checkpoint.check(self)
             checkpoint.restore_history(self)
         self._guess_seconds()
         try:
