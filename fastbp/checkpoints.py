@@ -91,11 +91,27 @@ class Checkpoints(Callback):
         return None if self.every is None else (done // self.every + 1) * self.every
 
     def next_step(self, done):
-        """The next step after which one is due, or None."""
+        """The next step after which one is due.
+
+        Parameters
+        ----------
+        done : int
+            Steps done, over all epochs.
+
+        Returns
+        -------
+        int or None
+            None without `steps`.
+        """
         return None if self.steps is None else (done // self.steps + 1) * self.steps
 
     def is_late(self):
-        """Whether one is due because of the time."""
+        """Whether one is due because of the time.
+
+        Returns
+        -------
+        bool
+        """
         return self.seconds is not None and time.monotonic() - self._clock >= self.seconds
 
     def _is_due(self, training):
@@ -103,7 +119,15 @@ class Checkpoints(Callback):
         return (self.steps is not None and training.step % self.steps == 0) or self.is_late()
 
     def start(self, training):
-        """Make the folder ready."""
+        """Make the folder ready.
+
+        Raises
+        ------
+        ValueError
+            If it has checkpoints of another training, or what is to be watched is not measured.
+        OSError
+            If it cannot be made.
+        """
         self._best.start(training)
         self._identity, self._files, self._at = None, [], (training.epoch, 0)
         self._clock = time.monotonic()
@@ -125,7 +149,12 @@ class Checkpoints(Callback):
             self._write(training)
 
     def within_epoch(self, training):
-        """The same in the middle of one, where the program has stopped."""
+        """The same in the middle of one, where the program has stopped.
+
+        Parameters
+        ----------
+        training : Training
+        """
         if self._is_due(training):
             self._write(training)
 

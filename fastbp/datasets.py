@@ -49,7 +49,8 @@ def split(x, y, fraction, seed):
 
     Returns
     -------
-    x_first, y_first, x_second, y_second : arrays
+    x_first, y_first : arrays (n_first, …)
+    x_second, y_second : arrays (n - n_first, …)
         Copies of the rows, in random order.
 
     Raises

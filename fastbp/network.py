@@ -195,7 +195,23 @@ class Network:
         return self._outputs("predict", x)
 
     def logits(self, x, *, device="cpu"):
-        """Outputs before the loss's link; see `predict`."""
+        """Outputs before the loss's link.
+
+        Parameters
+        ----------
+        x : array-like (n, n_inputs), or one row (n_inputs,)
+        device : {"cpu", "cuda"}
+            Where to compute, to the same bits; see `fastbp.train`.
+
+        Returns
+        -------
+        array (n, n_outputs), or (n_outputs,) for one row
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `predict`.
+        """
         if validation.device(device) == "cuda":
             return self._outputs_on_device("logits", x)
         return self._outputs("logits", x)
@@ -412,7 +428,13 @@ class Network:
         save(self, path)
 
     def summary(self):
-        """A table of the layers as text: outputs, activation, parameters."""
+        """A table of the layers as text: outputs, activation, parameters.
+
+        Returns
+        -------
+        str
+            Some lines, the last one without an end.
+        """
         rows = [("layer", "inputs", "outputs", "activation", "parameters")]
         for layer, placed in zip(self.layers, self._placed, strict=True):
             count = sum(array.size for array in layer.arrays.values())
@@ -449,7 +471,27 @@ class Network:
     # How it is answered
 
     def check_data(self, x, y, *, keep_bytes=False, keep_sparse=False):
-        """Rows and targets in the form that kernels take; raises as `loss` does."""
+        """Rows and targets in the form that kernels take.
+
+        Parameters
+        ----------
+        x : array-like (n, n_inputs)
+        y : array-like
+            Targets of the network's loss, see `loss`.
+        keep_bytes, keep_sparse : bool
+            Whether uint8 stays uint8, and sparse rows stay sparse.
+
+        Returns
+        -------
+        x : array (n, n_inputs) of the network's dtype, or uint8; or SparseRows
+        y : array (n, n_outputs) of the network's dtype, or int64 classes (n,)
+            Both are what was given, or views of it, if that is of the form already.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `loss`.
+        """
         keep = dict(keep_bytes=keep_bytes, keep_sparse=keep_sparse)
         x = validation.inputs(x, self.architecture.sizes[0], self.dtype, **keep)
         y = validation.targets(y, len(x), self.architecture.sizes[-1], self.loss_function.formula, self.dtype)

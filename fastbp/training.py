@@ -136,16 +136,31 @@ class Training:
         return self.epoch * self._data.steps
 
     def identity(self):
-        """What must be the same where a training is resumed, by name: a dict of JSON values."""
+        """What must be the same where a training is resumed.
+
+        Returns
+        -------
+        dict of str to JSON values
+        """
         return self._identity()
 
     def may_be_kept(self):
-        """Whether, at the end, what there is can be gone on from."""
+        """Whether, at the end, what there is can be gone on from.
+
+        Returns
+        -------
+        bool
+        """
         finite = not self._looks or checks.all_finite(self.network.parameters)
         return not self.failed and self.position[0] == self.epoch and finite
 
     def set_parameters(self, values):
-        """Go on from other weights, (n_parameters,); writing to the network would not reach the training."""
+        """Go on from other weights; writing to the network would not reach the training.
+
+        Parameters
+        ----------
+        values : array (n_parameters,)
+        """
         self.network.parameters[:] = values
         self._plan.pack(self.network.parameters)
 
@@ -154,7 +169,13 @@ class Training:
         self._collect(always=True)
 
     def stop(self, reason="a callback asked for it"):
-        """End training after this epoch."""
+        """End training after this epoch.
+
+        Parameters
+        ----------
+        reason : str
+            What ``history.stopped`` says then.
+        """
         self.history.stopped = reason
 
     # The run
