@@ -13,7 +13,7 @@ from .layers import LAYERS, Dense, place
 from .losses import as_loss
 from .metrics import as_metrics, measure
 from .operations import operation_of
-from .plan import Architecture, Plan, aligned_zeros, automatic_threads, sums_in_chunks
+from .plan import Architecture, Plan, aligned_zeros, automatic_threads
 from .random import fresh_seed
 from .sparse import SparseRows, address_of
 
@@ -303,7 +303,7 @@ class Network:
             x, sparse = x.toarray(), False
         rows, options = max(1, _INPUTS_AT_ONCE // x.shape[1]), options | _options(x, y, weights)
         flat, d_inputs = np.empty_like(self.parameters), np.empty(x.shape, self.dtype) if inputs else None
-        if sparse and n > rows and not (inputs or batch_statistics or sums_in_chunks(self.architecture, n)):
+        if sparse and n > rows and not (inputs or batch_statistics):
             loss, flat[:] = self._gradient_in_parts(x, y, weights, rows, where, options)
         else:
             with self._plan("gradient", n, where, **options) as plan:
