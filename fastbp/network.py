@@ -527,8 +527,10 @@ class Network:
     def _outputs(self, task, x):
         n_inputs, n_outputs = self.architecture.sizes[0], self.architecture.sizes[-1]
         ready = validation.has_form(x, (n_inputs,), self.dtype)  # the kernels see whether all is finite
-        keep = dict(row=True, keep_bytes=True, keep_sparse=True)
-        rows = x if ready else validation.inputs(x, n_inputs, self.dtype, **keep)
+        rows = x
+        if not ready:
+            keep = dict(row=True, keep_bytes=True, keep_sparse=True)
+            rows = validation.inputs(x, n_inputs, self.dtype, **keep)
         n = len(rows)
         out = np.empty((n, n_outputs), self.dtype)
         few = n <= FEW_ROWS

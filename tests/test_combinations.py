@@ -1,7 +1,7 @@
 """Networks and options of training drawn at random, all at once: no bit depends on how they are run.
 
-On how many threads, with gradients in registers or in memory, cut off and resumed wherever that may be. The
-drawn trainings are the same in every run: a failure is there for everyone.
+On how many threads, with gradients in registers or in memory, cut off and resumed wherever that may be, on
+dense rows or sparse ones. The drawn trainings are the same in every run: a failure is there for everyone.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, note, reject
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 import fastbp
 from fastbp import SGD, Adam, AnnealedNoise, Checkpoints, Dense, EarlyStopping, schedules
@@ -82,18 +83,18 @@ arguments = dict(
 
 
 def check(training, threads, materialise, steps, which):
-    layers, described, data, options = training
+    layers, described, (x, y), options = training
 
-    def run(threads=1, materialise=False, **how):
+    def run(threads=1, materialise=False, x=x, **how):
         net = fastbp.Network(layers, dtype="float64", **described)
-        return net, fastbp.train(net, *data, threads=threads, materialise=materialise, **options, **how)
+        return net, fastbp.train(net, x, y, threads=threads, materialise=materialise, **options, **how)
 
     try:
         whole = run()
     except fastbp.DivergenceError:
         reject()
     assume(np.isfinite(whole[1].validation_loss).all())
-    assert same(run(threads[0], materialise[0]), whole)
+    assert same(run(threads[0], materialise[0], csr_array(x) if which % 2 else x), whole)
     with tempfile.TemporaryDirectory() as folder:
         kept = Checkpoints(folder, steps=steps, keep=10**6)
         assert same(run(threads[1], materialise[1], checkpoints=kept), whole)
