@@ -51,7 +51,7 @@ def a_training(draw):
     layers += [Dense(3)] if loss == "softmax_cross_entropy" else [Dense(2)]
     batch_size = draw(st.sampled_from([2, 3, 7, 16, 33, 70, 400, 400, 400]))
     rows = max(12, batch_size * draw(st.integers(1, 3)) + draw(st.integers(0, min(batch_size, 30))))
-    x, y = draw_inputs(rows, inputs), draw_targets(loss, rows, layers[-1].units)
+    x, y = np.maximum(draw_inputs(rows, inputs), 0), draw_targets(loss, rows, layers[-1].units)
     options = {name: draw(values) for name, values in OPTIONS.items() if draw(st.booleans())}
     if loss == "mean_squared_error":
         options = {name: value for name, value in options.items() if name not in OF_CLASSES}
