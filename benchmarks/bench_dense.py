@@ -27,6 +27,7 @@ PLANS = {
     dense.dense_forward_in_order: dict(task="predict"),
     gather.gather: dict(),
     gather.gather_scaled: dict(data="bytes"),
+    gather.gather_sparse: dict(data="sparse numbers"),
     gather.scale_rows: dict(task="predict", staged=True, input_scale=0.5),
     gather.require_finite: dict(task="predict", staged=True),
     gather.check_rows: dict(task="predict"),

@@ -19,6 +19,7 @@ from fastbp.cpu.program import SECTION
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.plan import Plan
+from fastbp.sparse import SparseRows, address_of
 
 from .timing import least
 
@@ -91,7 +92,7 @@ def running(
     settings = [SETTINGS.get(name, 0.1) for name in OPTIMIZERS[optimizer].settings]
     plan.settings[0, : len(settings)] = settings
     plan.schedule_settings[3:] = 3.0  # a schedule's own, behind those of warming up: that would come first
-    plan.set(n_rows=batch, last_epoch=1, **{name: array.ctypes.data for name, array in arrays.items()})
+    plan.set(n_rows=batch, last_epoch=1, **{name: address_of(array) for name, array in arrays.items()})
     plan.pack(network.parameters)
     plan.run()
     yield plan
@@ -99,11 +100,16 @@ def running(
 
 
 def _inputs(random, shape, real, data="numbers", **others):
-    return (
-        random.integers(0, 256, shape, np.uint8)
-        if data == "bytes"
-        else random.standard_normal(shape).astype(real)
-    )
+    """Rows of the kind; of sparse ones a twentieth is stored."""
+    kind = data.removeprefix("sparse ")
+    if kind == data:
+        if kind == "bytes":
+            return random.integers(0, 256, shape, np.uint8)
+        return random.standard_normal(shape).astype(real)
+    n, stored = shape[0], -(-shape[1] // 20)
+    columns = np.sort([random.choice(shape[1], stored, replace=False) for _ in range(n)], axis=1)
+    values = _inputs(random, (n, stored), real, kind)
+    return SparseRows(values.ravel(), columns.ravel().astype(np.int32), stored * np.arange(n + 1), shape[1])
 
 
 def _kind(targets):

@@ -41,20 +41,45 @@ class Callback:
         return done + 1
 
     def start(self, training):
-        """Before the first epoch; an error raised here ends it before anything has changed."""
+        """Before the first epoch; an error raised here ends training before anything has changed.
+
+        Parameters
+        ----------
+        training : Training
+        """
 
     def epoch(self, training):
-        """After each epoch, validation included."""
+        """After each epoch, validation included.
+
+        Parameters
+        ----------
+        training : Training
+        """
 
     def end(self, training):
-        """After the last epoch, however it ended; ``training.failed`` says whether by an error."""
+        """After the last epoch, however it ended; ``training.failed`` says whether by an error.
+
+        Parameters
+        ----------
+        training : Training
+        """
 
     def state(self):
-        """What a checkpoint keeps: a dict of JSON values and NumPy arrays."""
+        """What a checkpoint keeps of the callback.
+
+        Returns
+        -------
+        dict of str to JSON values or NumPy arrays
+        """
         return {}
 
     def restore(self, state):
-        """Take back what `state` returned, after `start`, where training is resumed."""
+        """Take back what `state` returned, after `start`, where training is resumed.
+
+        Parameters
+        ----------
+        state : dict
+        """
 
 
 class Function(Callback):

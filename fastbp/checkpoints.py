@@ -91,11 +91,27 @@ class Checkpoints(Callback):
         return None if self.every is None else (done // self.every + 1) * self.every
 
     def next_step(self, done):
-        """The next step after which one is due, or None."""
+        """The next step after which one is due.
+
+        Parameters
+        ----------
+        done : int
+            Steps done, over all epochs.
+
+        Returns
+        -------
+        int or None
+            None without `steps`.
+        """
         return None if self.steps is None else (done // self.steps + 1) * self.steps
 
     def is_late(self):
-        """Whether one is due because of the time."""
+        """Whether one is due because of the time.
+
+        Returns
+        -------
+        bool
+        """
         return self.seconds is not None and time.monotonic() - self._clock >= self.seconds
 
     def _is_due(self, training):
@@ -103,7 +119,15 @@ class Checkpoints(Callback):
         return (self.steps is not None and training.step % self.steps == 0) or self.is_late()
 
     def start(self, training):
-        """Make the folder ready."""
+        """Make the folder ready.
+
+        Raises
+        ------
+        ValueError
+            If it has checkpoints of another training, or what is to be watched is not measured.
+        OSError
+            If it cannot be made.
+        """
         self._best.start(training)
         self._identity, self._files, self._at = None, [], (training.epoch, 0)
         self._clock = time.monotonic()
@@ -125,7 +149,12 @@ class Checkpoints(Callback):
             self._write(training)
 
     def within_epoch(self, training):
-        """The same in the middle of one, where the program has stopped."""
+        """The same in the middle of one, where the program has stopped.
+
+        Parameters
+        ----------
+        training : Training
+        """
         if self._is_due(training):
             self._write(training)
 
@@ -210,7 +239,8 @@ def fingerprint(*arrays):
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(f"{array.shape} {array.dtype.str};".encode())
-        digest.update(memoryview(array).cast("B"))
+        if array.size:
+            digest.update(memoryview(array).cast("B"))
     return digest.hexdigest()
 
 
@@ -301,9 +331,10 @@ class Checkpoint:
             raise ValueError("the history has not as many values as there were epochs")
         self._columns, self._callbacks = columns, described["callbacks"]
 
-    def check(self, training):
-        """Raise ValueError where a training is not the one that was written down."""
-        ours = training.identity()
+    def check(self, ours, n_rows):
+        """Raise ValueError where a training of this identity and so many rows (None: nobody knows) is not the
+        one that was written down.
+        """
         for what, theirs in self._identity.items():
             if ours.get(what) == theirs:
                 continue
@@ -315,7 +346,7 @@ class Checkpoint:
             name = what.replace("_", " ")
             told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
             raise ValueError(f"{self._path} cannot be resumed: the {name} {told}")
-        if self._rows >= (training._n or 1):  # of a stream nobody knows how many, and none are left over
+        if self._rows >= (n_rows or 1):  # of a stream nobody knows how many, and none are left over
             raise ValueError(f"{self._path} is a damaged checkpoint")
 
     def restore_history(self, training):

@@ -9,6 +9,7 @@ from .balance import labels_of, row_weights, rows_by_class
 from .checkpoints import fingerprint
 from .datasets import split
 from .network import _options
+from .sparse import address_of, arrays_of
 
 
 class Data:
@@ -29,9 +30,9 @@ class Data:
 
     def __init__(
         self, network, x, y, batch_size, epochs, *, sample_weight, class_weight, sampling, shuffle,
-        validation, seed,
+        validation, seed, keep_sparse=True,
     ):  # fmt: skip
-        x, y = network.check_data(x, y, keep_bytes=True)
+        x, y = network.check_data(x, y, keep_bytes=True, keep_sparse=keep_sparse)
         x, y, weights, self.held_out = _hold_out(network, x, y, sample_weight, validation, seed)
         loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
         self.weights = weights = row_weights(weights, class_weight, y, loss, n_outputs, network.dtype)
@@ -42,7 +43,7 @@ class Data:
                 raise ValueError("sampling draws the rows of an epoch, so shuffle must be True; got False")
             self._by_class = rows_by_class(labels_of(y, loss, "sampling"))
         self.x, self.y, self.n, self._sampling, self._shuffle = x, y, len(x), sampling, shuffle
-        self.options = _options(x, y, weights)
+        self.options, self._identity = _options(x, y, weights), {}
         self._cut(batch_size, epochs)
 
     def _cut(self, batch_size, epochs):
@@ -64,16 +65,21 @@ class Data:
     @property
     def identity(self):
         """What must be the same where a training is resumed, by name: a dict of JSON values."""
-        return {
-            "number of rows": self.n, "data": fingerprint(self.x, self.y), "sampling": self._sampling,
-            "weights": None if self.weights is None else fingerprint(self.weights),
-        }  # fmt: skip
+        if not self._identity:  # shared with those that `again` made
+            self._identity |= {
+                "number of rows": self.n,
+                "data": fingerprint_of((self.x, self.y)),
+                "sampling": self._sampling,
+                "weights": fingerprint_of((self.weights,)),
+                "validation rows": fingerprint_of(self.held_out),
+            }
+        return self._identity
 
     def set(self, plan):
         """Tell the plan's program where the rows are, their weights and classes."""
         self._order = np.arange(self.n) if self._shuffle else None  # the program shuffles it in place
         plan.set(
-            x=self.x.ctypes.data, targets=self.y.ctypes.data, n_rows=self.n, shuffle=self._shuffle,
+            x=address_of(self.x), targets=self.y.ctypes.data, n_rows=self.n, shuffle=self._shuffle,
             order=self._order.ctypes.data if self._shuffle else 0,
         )  # fmt: skip
         if self.weights is not None:
@@ -86,6 +92,12 @@ class Data:
             )  # fmt: skip
 
 
+def fingerprint_of(rows):
+    """A digest of (x, y, weights) or some of them, any of which may be None; None where there is nothing."""
+    arrays = [array for each in rows or () if each is not None for array in arrays_of(each)]
+    return fingerprint(*arrays) if arrays else None
+
+
 def given_rows(network, validation):
     """(x, y, weights) to validate on out of what a user gave, checked; weights may be None."""
     if len(validation) not in (2, 3):
@@ -94,7 +106,7 @@ def given_rows(network, validation):
             f"got {len(validation)} things"
         )
     try:
-        x, y = network.check_data(*validation[:2], keep_bytes=True)
+        x, y = network.check_data(*validation[:2], keep_bytes=True, keep_sparse=True)
         return x, y, network._check_weights(*validation[2:] or [None], y)
     except (TypeError, ValueError) as error:
         raise type(error)(f"validation: {error}") from None

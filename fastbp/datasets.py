@@ -5,6 +5,7 @@ from importlib import resources
 import numpy as np
 
 from . import random, validation
+from .sparse import SparseRows, is_sparse
 
 
 def digits():
@@ -41,13 +42,15 @@ def split(x, y, fraction, seed):
     Parameters
     ----------
     x, y : arrays (n, …)
+        Or SciPy's sparse rows, of which the parts are CSR.
     fraction : float
         How much goes into the second part, above 0 and below 1; rounded to rows, at least one on each side.
     seed : int
 
     Returns
     -------
-    x_first, y_first, x_second, y_second : arrays
+    x_first, y_first : arrays (n_first, …)
+    x_second, y_second : arrays (n - n_first, …)
         Copies of the rows, in random order.
 
     Raises
@@ -61,7 +64,14 @@ def split(x, y, fraction, seed):
     >>> len(x_train), len(x_test)
     (1438, 359)
     """
-    x, y = np.asarray(x), np.asarray(y)
+    x, y = _rows_of(x), _rows_of(y)
     first, second = validation.split_sizes(x, y, fraction)
     order = random.permutation(validation.seed(seed), random.SPLIT, first + second)
     return x[order[:first]], y[order[:first]], x[order[first:]], y[order[first:]]
+
+
+def _rows_of(values):
+    """Something whose rows can be chosen by their numbers."""
+    if type(values) is SparseRows:
+        return values
+    return values.tocsr() if is_sparse(values) else np.asarray(values)

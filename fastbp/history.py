@@ -53,7 +53,12 @@ class History:
         return len(self.loss)
 
     def columns(self):
-        """Every list by its name, in the order of tables; lists that stayed empty are left out."""
+        """Every list by its name, in the order of tables; lists that stayed empty are left out.
+
+        Returns
+        -------
+        dict of str to list of float
+        """
         lists = {
             "loss": self.loss, "validation_loss": self.validation_loss, **self.metrics,
             "learning_rate": self.learning_rate, "seconds": self.seconds,
@@ -62,7 +67,17 @@ class History:
         return {name: values for name, values in lists.items() if values}
 
     def column(self, name):
-        """The list of a name: "loss", "validation_loss", … or that of a metric.
+        """The list of a name.
+
+        Parameters
+        ----------
+        name : str
+            "loss", "validation_loss", "learning_rate", "seconds", or that of a metric.
+
+        Returns
+        -------
+        list of float
+            One value for each epoch.
 
         Raises
         ------

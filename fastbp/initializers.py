@@ -18,12 +18,12 @@ from . import random
 
 
 def zeros(n_in, n_out, seed, stream=0):
-    """Zeros."""
+    """Zeros: PyTorch's zeros_."""
     return np.zeros((n_in, n_out))
 
 
 def ones(n_in, n_out, seed, stream=0):
-    """Ones."""
+    """Ones: PyTorch's ones_."""
     return np.ones((n_in, n_out))
 
 
@@ -46,32 +46,50 @@ def truncated_normal(n_in, n_out, seed, stream=0):
 
 
 def glorot_uniform(n_in, n_out, seed, stream=0):
-    """Uniform within ±sqrt(6 / (n_in + n_out)): PyTorch's xavier_uniform_, Keras' GlorotUniform."""
+    """Uniform within ±sqrt(6 / (n_in + n_out)): PyTorch's xavier_uniform_, Keras' GlorotUniform.
+
+    Glorot and Bengio 2010, equation 16.
+    """
     return _uniform(math.sqrt(6 / (n_in + n_out)), n_in, n_out, seed, stream)
 
 
 def glorot_normal(n_in, n_out, seed, stream=0):
-    """Normal with standard deviation sqrt(2 / (n_in + n_out)): PyTorch's xavier_normal_."""
+    """Normal with standard deviation sqrt(2 / (n_in + n_out)): PyTorch's xavier_normal_.
+
+    Glorot and Bengio 2010, equation 12.
+    """
     return _normal(math.sqrt(2 / (n_in + n_out)), n_in, n_out, seed, stream)
 
 
 def he_uniform(n_in, n_out, seed, stream=0):
-    """Uniform within ±sqrt(6 / n_in): PyTorch's kaiming_uniform_(nonlinearity="relu"), Keras' HeUniform."""
+    """Uniform within ±sqrt(6 / n_in): PyTorch's kaiming_uniform_(nonlinearity="relu"), Keras' HeUniform.
+
+    The variance is that of He et al. 2015, equation 10.
+    """
     return _uniform(math.sqrt(6 / n_in), n_in, n_out, seed, stream)
 
 
 def he_normal(n_in, n_out, seed, stream=0):
-    """Normal with standard deviation sqrt(2 / n_in): PyTorch's kaiming_normal_(nonlinearity="relu")."""
+    """Normal with standard deviation sqrt(2 / n_in): PyTorch's kaiming_normal_(nonlinearity="relu").
+
+    He et al. 2015, equation 10.
+    """
     return _normal(math.sqrt(2 / n_in), n_in, n_out, seed, stream)
 
 
 def lecun_uniform(n_in, n_out, seed, stream=0):
-    """Uniform within ±sqrt(3 / n_in): Keras' LecunUniform, PyTorch's kaiming_uniform_ of a linear layer."""
+    """Uniform within ±sqrt(3 / n_in): Keras' LecunUniform, PyTorch's kaiming_uniform_ of a linear layer.
+
+    The variance is that of LeCun et al. 1998, section 4.6.
+    """
     return _uniform(math.sqrt(3 / n_in), n_in, n_out, seed, stream)
 
 
 def lecun_normal(n_in, n_out, seed, stream=0):
-    """Normal with standard deviation sqrt(1 / n_in): PyTorch's kaiming_normal_ of a linear layer."""
+    """Normal with standard deviation sqrt(1 / n_in): PyTorch's kaiming_normal_ of a linear layer.
+
+    LeCun et al. 1998, section 4.6.
+    """
     return _normal(math.sqrt(1 / n_in), n_in, n_out, seed, stream)
 
 

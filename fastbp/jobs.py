@@ -34,7 +34,9 @@ def train(
     network : Network
         Its parameters are changed in place.
     x : array-like (n, n_inputs), or a stream
-        Of uint8, or of the network's dtype, arrays are used where they are, memory-mapped ones too. A stream,
+        Of uint8, or of the network's dtype, arrays are used where they are, memory-mapped ones too, and so
+        are sparse rows of SciPy: a batch of them at a time becomes dense. (In CSR they are not copied; with
+        ``device="cuda"``, and all rows in a batch, all become dense, which takes as much memory.) A stream,
         which stands for y too, is an iterator of chunks, a function that returns one, or an object to be
         iterated over, such as a list; see Notes.
     y : array-like
@@ -138,11 +140,11 @@ def train(
     it comes, in batches of its own rows, the last of which may be shorter, and let go of before the next one
     is asked for; optimizer and schedule go on from chunk to chunk. An epoch is one run through the stream,
     its loss the mean over all rows, its time that of waiting for chunks included. All chunks are like the
-    first one: with weights or without, of classes or not, of uint8 or not. Where one does not fit, or the
-    stream raises, the network has the weights from after the chunk before. Validation rows are given, not
-    taken; what needs all rows (`sample_weight`, "balanced", `sampling`, LBFGS) is refused, and schedules of
-    steps need ``total=``. Nobody can go on in the middle of a stream, so checkpoints are written between
-    epochs. A stream of one chunk is trained to the same bits as its arrays.
+    first one: with weights or without, of classes or not, of uint8 or not, sparse or not. Where one does not
+    fit, or the stream raises, the network has the weights from after the chunk before. Validation rows are
+    given, not taken; what needs all rows (`sample_weight`, "balanced", `sampling`, LBFGS) is refused, and
+    schedules of steps need ``total=``. Nobody can go on in the middle of a stream, so checkpoints are written
+    between epochs. A stream of one chunk is trained to the same bits as its arrays.
 
     Examples
     --------
@@ -213,7 +215,7 @@ class Job:
         self.seed = own if seed is None else checks.seed(seed)
         rows = dict(
             sample_weight=sample_weight, class_weight=class_weight, sampling=sampling, shuffle=self.shuffle,
-            validation=validation, seed=self.seed,
+            validation=validation, seed=self.seed, keep_sparse=self.device == "cpu",
         )  # fmt: skip
         if self._streams:
             _check_checkpoints_of_stream(self.callbacks)
@@ -226,11 +228,21 @@ class Job:
             raise ValueError("metrics are measured on validation rows; give validation=")
         self.epochs, self.n_rows, self.batch_size = data.epochs, data.n, data.batch_size
         self._rates = None if self.whole_batch else Rates(self.optimizer, network, data.epochs, data.steps)
+        if checkpoint:
+            checkpoint.check(self._identity(data), data.n)
         work = network.architecture.multiply_adds(self.batch_size)
         steps = None if self._streams else data.epochs * data.steps
         if threads is None:
             threads = automatic_threads(work, steps)
         self.history = History(threads=checks.positive_integer("threads", threads))
+
+    def _identity(self, data):
+        """What must be the same where a training is resumed, by name: a dict of JSON values."""
+        return dict(
+            seed=self.seed, shuffle=self.shuffle, batch_size=self.batch_size, optimizer=repr(self.optimizer),
+            regularisation=repr(self.shaping), **data.identity, metrics=[each.name for each in self.metrics],
+            schedule=list(self._rates.schedule_settings),
+        )  # fmt: skip
 
     def as_small(self):
         """What `device_many.train_small` takes, with parameters of its own.
@@ -301,13 +313,9 @@ class Job:
             begin=0, careful=self.looks,
         )  # fmt: skip
         data.set(plan)
-        identity = dict(
-            seed=self.seed, shuffle=self.shuffle, batch_size=data.batch_size, optimizer=self.optimizer,
-            regularisation=repr(self.shaping),
-        )  # fmt: skip
         training = (StreamTraining if self._streams else Training)(
             network, plan, rates, data, self.history, metrics=self.metrics, callbacks=self.callbacks,
-            identity=identity, looks=self.looks,
+            identity=lambda: self._identity(data), looks=self.looks,
         )  # fmt: skip
         training._run(self._checkpoint, bar, conductor(plan))
 

@@ -62,6 +62,12 @@ class Dense:
     TypeError, ValueError
         If an argument is of the wrong kind, or a name or number that is not known or allowed.
 
+    Notes
+    -----
+    Derivatives by back-propagation: Rumelhart, Hinton and Williams, "Learning representations by
+    back-propagating errors", Nature 323 (1986). `max_norm` is section 5.1 of Srivastava et al., "Dropout: a
+    simple way to prevent neural networks from overfitting", JMLR 15 (2014).
+
     Examples
     --------
     >>> Dense(32, "relu")
@@ -98,7 +104,16 @@ class Dense:
             set_once(self, "max_norm", validation.real_number("max_norm", self.max_norm, above=0))
 
     def n_outputs(self, n_inputs):
-        """Tell how many outputs the layer has for `n_inputs` inputs."""
+        """Tell how many outputs the layer has for `n_inputs` inputs.
+
+        Parameters
+        ----------
+        n_inputs : int
+
+        Returns
+        -------
+        int
+        """
         return self.units
 
     @property
@@ -108,6 +123,10 @@ class Dense:
 
     def parameters(self, n_inputs):
         """Tell the layer's parameter arrays for `n_inputs` inputs, in their order in the flat vector.
+
+        Parameters
+        ----------
+        n_inputs : int
 
         Returns
         -------
@@ -132,11 +151,24 @@ class _SameSize:
     """What layers have in common that give an output for each input."""
 
     def n_outputs(self, n_inputs):
-        """Tell how many outputs the layer has for `n_inputs` inputs: as many."""
+        """Tell how many outputs the layer has for `n_inputs` inputs: as many.
+
+        Parameters
+        ----------
+        n_inputs : int
+
+        Returns
+        -------
+        int
+        """
         return n_inputs
 
     def parameters(self, n_inputs):
         """Tell the layer's parameter arrays for `n_inputs` inputs, in their order in the flat vector.
+
+        Parameters
+        ----------
+        n_inputs : int
 
         Returns
         -------
@@ -216,6 +248,10 @@ class _Normalization(_SameSize):
 
     def parameters(self, n_inputs):
         """Tell the layer's parameter arrays for `n_inputs` inputs, in their order in the flat vector.
+
+        Parameters
+        ----------
+        n_inputs : int
 
         Returns
         -------
@@ -340,6 +376,10 @@ class BatchNorm(_Normalization):
 
     def parameters(self, n_inputs):
         """Tell the layer's arrays for `n_inputs` inputs, learnt ones first, as they lie in the flat vector.
+
+        Parameters
+        ----------
+        n_inputs : int
 
         Returns
         -------

@@ -7,6 +7,7 @@ import numpy as np
 from . import random, validation
 from .online import OnlineTrainer
 from .optimizers import as_optimizer
+from .sparse import dense_rows
 
 # The loss is smoothed as a running mean with this share of the old; a test ends where it is so many times
 # its best.
@@ -104,13 +105,13 @@ def find_learning_rate(
         on_divergence="continue",
     )  # fmt: skip
     seed = network.seed if seed is None else validation.seed(seed)
-    x, y = network.check_data(x, y, keep_bytes=True)
+    x, y = network.check_data(x, y, keep_bytes=True, keep_sparse=True)
     batch_size = min(batch_size, len(x))
     rates = lowest * (highest / lowest) ** np.linspace(0, 1, steps)
     losses, smoothed, mean = [], [], 0.0
     for rows, rate in zip(_batches(len(x), batch_size, seed), rates):
         trainer.learning_rate = rate
-        losses.append(trainer._step_rows(x[rows].astype(network.dtype, copy=False), y[rows]))
+        losses.append(trainer._step_rows(dense_rows(x[rows], network.dtype), y[rows]))
         mean = SMOOTHING * mean + (1 - SMOOTHING) * losses[-1]
         smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # as if it had not started at 0
         if not smoothed[-1] <= GROWTH_AT_THE_END * min(smoothed):

@@ -290,7 +290,8 @@ class _SharedData:
         loss, sizes = network.loss_function.formula, network.architecture.sizes
         form = (sizes[0], sizes[-1], id(loss), network.dtype.name, id(x), id(y))
         if form not in self._checked:
-            self._checked[form] = network.check_data(x, y, keep_bytes=True)
+            keep = dict(keep_bytes=True, keep_sparse=rows["keep_sparse"])
+            self._checked[form] = network.check_data(x, y, **keep)
         given = (network, *self._checked[form], batch_size, epochs)
         if self.draws_rows(rows["validation"]):
             return Data(*given, **rows)

@@ -35,30 +35,95 @@ def _mean(values, weights):
 
 
 def accuracy(classes, decided, n_classes, weights=None):
-    """Share of rows that are right."""
+    """Share of rows that are right.
+
+    Parameters
+    ----------
+    classes, decided : int64 arrays (n,)
+        The class of each row, and the one that it was taken for; from 0 to below `n_classes`.
+    n_classes : int
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
+    """
     return _mean(classes == decided, weights)
 
 
 def balanced_accuracy(classes, decided, n_classes, weights=None):
-    """Mean over the classes of the share of their rows that are found."""
+    """Mean over the classes of the share of their rows that are found.
+
+    Parameters
+    ----------
+    classes, decided : int64 arrays (n,)
+        The class of each row, and the one that it was taken for; from 0 to below `n_classes`.
+    n_classes : int
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
+    """
     hits, _, actual = _counts(classes, decided, n_classes, weights)
     return (hits[actual > 0] / actual[actual > 0]).mean()
 
 
 def precision(classes, decided, n_classes, weights=None):
-    """Share of the rows taken for a class that are of it; 0 where none was."""
+    """Share of the rows taken for a class that are of it; 0 where none was.
+
+    Parameters
+    ----------
+    classes, decided : int64 arrays (n,)
+        The class of each row, and the one that it was taken for; from 0 to below `n_classes`.
+    n_classes : int
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
+    """
     hits, found, _ = _counts(classes, decided, n_classes, weights)
     return _over_classes(hits, found, classes, decided)
 
 
 def recall(classes, decided, n_classes, weights=None):
-    """Share of the rows of a class that are found; 0 where there is none."""
+    """Share of the rows of a class that are found; 0 where there is none.
+
+    Parameters
+    ----------
+    classes, decided : int64 arrays (n,)
+        The class of each row, and the one that it was taken for; from 0 to below `n_classes`.
+    n_classes : int
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
+    """
     hits, _, actual = _counts(classes, decided, n_classes, weights)
     return _over_classes(hits, actual, classes, decided)
 
 
 def f1(classes, decided, n_classes, weights=None):
-    """Harmonic mean of precision and recall; 0 where there is nothing to find and nothing found."""
+    """Harmonic mean of precision and recall; 0 where there is nothing to find and nothing found.
+
+    Parameters
+    ----------
+    classes, decided : int64 arrays (n,)
+        The class of each row, and the one that it was taken for; from 0 to below `n_classes`.
+    n_classes : int
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
+    """
     hits, found, actual = _counts(classes, decided, n_classes, weights)
     return _over_classes(2 * hits, found + actual, classes, decided)
 
@@ -81,7 +146,23 @@ def _over_classes(hits, counts, classes, decided):
 
 
 def top_k_accuracy(classes, scores, weights=None, k=5):
-    """Share of rows whose class is among the k likeliest."""
+    """Share of rows whose class is among the k likeliest.
+
+    Parameters
+    ----------
+    classes : int64 array (n,)
+        The class of each row.
+    scores : array (n, n_classes)
+        How likely the network finds each class; any numbers that rise with it.
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+    k : int
+        At least 1.
+
+    Returns
+    -------
+    float
+    """
     best = np.argsort(scores, axis=1, kind="stable")[:, : -k - 1 : -1]
     return _mean((best == classes[:, None]).any(axis=1), weights)
 
@@ -90,6 +171,19 @@ def roc_auc(classes, scores, weights=None):
     """Probability that a row of a class scores higher for it than a row that is not of it; ties count half.
 
     NaN where a class has no row, or every row.
+
+    Parameters
+    ----------
+    classes : int64 array (n,)
+        The class of each row.
+    scores : array (n, n_classes)
+        How likely the network finds each class; any numbers that rise with it.
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
     """
     weights = np.ones(len(classes)) if weights is None else weights
     positives = [1] if scores.shape[1] == 2 else range(scores.shape[1])
@@ -110,7 +204,21 @@ def _auc(positive, scores, weights):
 
 
 def log_loss(classes, scores, weights=None):
-    """Mean of −log of the probability of what came; probabilities are kept an epsilon away from 0 and 1."""
+    """Mean of −log of the probability of what came; probabilities are kept an epsilon away from 0 and 1.
+
+    Parameters
+    ----------
+    classes : int64 array (n,)
+        The class of each row.
+    scores : array (n, n_classes)
+        Probabilities.
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
+    """
     p = scores[np.arange(len(classes)), classes]
     epsilon = np.finfo(p.dtype).eps
     return _mean(-np.log(np.clip(p.astype(np.float64), epsilon, 1 - epsilon)), weights)
@@ -120,17 +228,53 @@ def log_loss(classes, scores, weights=None):
 
 
 def mean_squared_error(y, predicted, weights=None):
-    """Mean of (y − predicted)²."""
+    """Mean of (y − predicted)².
+
+    Parameters
+    ----------
+    y, predicted : float64 arrays (n, n_outputs)
+        Targets and predictions.
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
+    """
     return _mean((y - predicted) ** 2, weights).mean()
 
 
 def root_mean_squared_error(y, predicted, weights=None):
-    """Root of the mean of (y − predicted)² of each output; their mean."""
+    """Root of the mean of (y − predicted)² of each output; their mean.
+
+    Parameters
+    ----------
+    y, predicted : float64 arrays (n, n_outputs)
+        Targets and predictions.
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
+    """
     return np.sqrt(_mean((y - predicted) ** 2, weights)).mean()
 
 
 def mean_absolute_error(y, predicted, weights=None):
-    """Mean of |y − predicted|."""
+    """Mean of |y − predicted|.
+
+    Parameters
+    ----------
+    y, predicted : float64 arrays (n, n_outputs)
+        Targets and predictions.
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
+    """
     return _mean(np.abs(y - predicted), weights).mean()
 
 
@@ -138,6 +282,17 @@ def r2(y, predicted, weights=None):
     """1 − Σ(y − predicted)² / Σ(y − mean of y)² of each output; their mean.
 
     A constant target gives 1 where it is predicted exactly, else 0; a single row gives NaN.
+
+    Parameters
+    ----------
+    y, predicted : float64 arrays (n, n_outputs)
+        Targets and predictions.
+    weights : float64 array (n,), optional
+        How much each row counts, at least 0 and not all 0.
+
+    Returns
+    -------
+    float
     """
     if len(y) < 2:
         return math.nan
@@ -188,7 +343,15 @@ _TOP = re.compile(r"top_(\d+)_accuracy")
 
 
 class Named(NamedTuple):
-    """A metric under the name that results have; a user's own has no row and is called as it is."""
+    """A metric under the name that results have.
+
+    Attributes
+    ----------
+    name : str
+    row : Metric or None
+        None of a user's own, which is called as it is.
+    function : callable
+    """
 
     name: str
     row: Metric | None
@@ -258,8 +421,8 @@ def measure(metrics, loss, y, predictions, weights=None):
     ----------
     metrics : list of Named
     loss : fastbp.formulas.losses.Loss
-    y : array
-        Targets, checked: classes (n,), or (n, n_outputs).
+    y : array (n, n_outputs), or classes (n,)
+        Targets, checked.
     predictions : array (n, n_outputs)
         After the loss's link.
     weights : array (n,), optional
@@ -315,7 +478,18 @@ def _takes_weights(function):
 
 
 def higher_is_better(name):
-    """Whether more is better; False for losses, None for what the table lacks."""
+    """Whether more is better.
+
+    Parameters
+    ----------
+    name : str
+        Of a metric, or "loss" or "validation_loss".
+
+    Returns
+    -------
+    bool or None
+        None for what the table lacks.
+    """
     if name in ("loss", "validation_loss"):
         return False
     if name in METRICS or _TOP.fullmatch(name):

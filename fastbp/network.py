@@ -15,12 +15,16 @@ from .metrics import as_metrics, measure
 from .operations import operation_of
 from .plan import Architecture, Plan, aligned_zeros, automatic_threads
 from .random import fresh_seed
+from .sparse import SparseRows, address_of
 
 # Up to this many rows are predicted from the host's own parameters, without packing them.
 FEW_ROWS = 8
 
 # Elements behind the flat vector that kernels may read, never use: they read rows of W to whole vectors.
 _MARGIN = 64
+
+# Inputs of sparse rows, all that are 0 included, that a gradient has in memory at a time.
+_INPUTS_AT_ONCE = 1 << 24
 
 # Rows that a GPU predicts together.
 _ROWS_ON_DEVICE = 1 << 14
@@ -74,8 +78,10 @@ class Network:
     Notes
     -----
     Arrays of uint8 (n, n_inputs) are used as they are, at a byte an element, a memory-mapped one too; all
-    else becomes `dtype` first. A byte becomes a number of `dtype`, and its product with the scale, which is
-    rounded to `dtype`, is rounded once: in NumPy ``x.astype(dtype) * dtype.type(input_scale)``.
+    else becomes `dtype` first. Sparse rows of SciPy stay sparse, but for ``device="cuda"``: some at a time
+    become dense, where they are worked on. A byte becomes a number of `dtype`, and its product with the
+    scale, which is rounded to `dtype`, is rounded once: in NumPy
+    ``x.astype(dtype) * dtype.type(input_scale)``.
 
     Examples
     --------
@@ -189,7 +195,23 @@ class Network:
         return self._outputs("predict", x)
 
     def logits(self, x, *, device="cpu"):
-        """Outputs before the loss's link; see `predict`."""
+        """Outputs before the loss's link.
+
+        Parameters
+        ----------
+        x : array-like (n, n_inputs), or one row (n_inputs,)
+        device : {"cpu", "cuda"}
+            Where to compute, to the same bits; see `fastbp.train`.
+
+        Returns
+        -------
+        array (n, n_outputs), or (n_outputs,) for one row
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `predict`.
+        """
         if validation.device(device) == "cuda":
             return self._outputs_on_device("logits", x)
         return self._outputs("logits", x)
@@ -216,7 +238,7 @@ class Network:
             If shapes do not fit, or values are not finite or not of the loss's kind, or weights are negative
             or all 0.
         """
-        x, y = self.check_data(x, y, keep_bytes=True)
+        x, y = self.check_data(x, y, keep_bytes=True, keep_sparse=True)
         return self._loss(x, y, self._check_weights(sample_weight, y))
 
     def penalty(self):
@@ -235,7 +257,7 @@ class Network:
             )
         )
 
-    def gradient(self, x, y, *, sample_weight=None, batch_statistics=False, device="cpu"):
+    def gradient(self, x, y, *, sample_weight=None, batch_statistics=False, inputs=None, device="cpu"):
         """Mean loss over rows of data, and its gradient.
 
         Parameters
@@ -244,6 +266,9 @@ class Network:
         batch_statistics : bool
             Whether `BatchNorm` layers use mean and variance of these rows, as in training, rather than the
             running ones, as elsewhere.
+        inputs : bool, optional
+            Whether to compute the gradient with respect to x too, as large as x and dense; by default where x
+            is not sparse.
         device : {"cpu", "cuda"}
             Where to compute, to the same bits; see `fastbp.train`.
 
@@ -251,27 +276,56 @@ class Network:
         -------
         loss : float
         gradient : Gradient
-            ``parameters`` (flat), ``layers[i].W``, ``.b`` … (views into it), ``inputs`` (n, n_inputs): with
-            respect to x as it is given, before `input_scale`.
+            ``parameters`` (flat), ``layers[i].W``, ``.b`` … (views into it), ``inputs`` (n, n_inputs) or
+            None: with respect to x as it is given, before `input_scale`.
 
         Raises
         ------
         TypeError, ValueError
             As `loss`.
+
+        Notes
+        -----
+        Many wide sparse rows, of 2²⁴ inputs and more, are taken in parts, whose gradients are added up in
+        float64: their bits are not those of dense rows. Not where `inputs` or `batch_statistics` are wanted.
         """
-        x, y = self.check_data(x, y, keep_bytes=True)
+        x, y = self.check_data(x, y, keep_bytes=True, keep_sparse=True)
         weights, n = self._check_weights(sample_weight, y), len(x)
         where = validation.device(device)
         if where == "cpu":
             where = automatic_threads(self.architecture.multiply_adds(n), steps=1)
-        flat, d_inputs = np.empty_like(self.parameters), np.empty(x.shape, self.dtype)
-        options = _options(x, y, weights) | dict(inputs=True)
+        sparse = type(x) is SparseRows
+        inputs = not sparse if inputs is None else validation.boolean("inputs", inputs)
+        options = {"inputs": True} if inputs else {}
         if validation.boolean("batch_statistics", batch_statistics):
             options["batch_statistics"] = True
-        with self._plan("gradient", n, where, **options) as plan:
-            losses = _run_over(plan, self, x, y, outputs=d_inputs, weights=weights)
-            plan.unpack(flat)
-        return float(losses[0] / n), Gradient(flat, self._views(flat), d_inputs)
+        if sparse and where == "cuda":
+            x, sparse = x.toarray(), False
+        rows, options = max(1, _INPUTS_AT_ONCE // x.shape[1]), options | _options(x, y, weights)
+        flat, d_inputs = np.empty_like(self.parameters), np.empty(x.shape, self.dtype) if inputs else None
+        if sparse and n > rows and not (inputs or batch_statistics):
+            loss, flat[:] = self._gradient_in_parts(x, y, weights, rows, where, options)
+        else:
+            with self._plan("gradient", n, where, **options) as plan:
+                losses = _run_over(plan, self, x, y, outputs=d_inputs, weights=weights)
+                plan.unpack(flat)
+            loss = float(losses[0] / n)
+        return loss, Gradient(flat, self._views(flat), d_inputs)
+
+    def _gradient_in_parts(self, x, y, weights, rows, where, options):
+        """(loss, flat gradient, float64) of so many rows at a time, added up."""
+        flat, total, loss, part = np.zeros(self.parameters.shape), 0.0, 0.0, np.empty_like(self.parameters)
+        with self._plan("gradient", rows, where, **options) as plan:
+            for first in range(0, len(x), rows):
+                some = slice(first, first + rows)
+                of_rows = None if weights is None else weights[some]
+                count = len(y[some]) if weights is None else float(of_rows.sum(dtype=np.float64))
+                if count:
+                    losses = _run_over(plan, self, x[some], y[some], weights=of_rows)
+                    plan.unpack(part)
+                    loss, total = loss + count * float(losses[0]) / len(y[some]), total + count
+                    flat += count * part.astype(np.float64)
+        return loss / total, flat / total
 
     def evaluate(self, x, y, metrics=None, *, sample_weight=None):
         """How well the network does on rows of data.
@@ -306,7 +360,7 @@ class Network:
         if metrics is None:
             metrics = ["accuracy"] if kind in ("classes", "binary", "sign") else []
         metrics = as_metrics(metrics, self.loss_function.formula)
-        x, y = self.check_data(x, y, keep_bytes=True)
+        x, y = self.check_data(x, y, keep_bytes=True, keep_sparse=True)
         weights = self._check_weights(sample_weight, y)
         return {"loss": self._loss(x, y, weights), **self._measure(metrics, x, y, weights)}
 
@@ -374,7 +428,13 @@ class Network:
         save(self, path)
 
     def summary(self):
-        """A table of the layers as text: outputs, activation, parameters."""
+        """A table of the layers as text: outputs, activation, parameters.
+
+        Returns
+        -------
+        str
+            Some lines, the last one without an end.
+        """
         rows = [("layer", "inputs", "outputs", "activation", "parameters")]
         for layer, placed in zip(self.layers, self._placed, strict=True):
             count = sum(array.size for array in layer.arrays.values())
@@ -410,9 +470,30 @@ class Network:
 
     # How it is answered
 
-    def check_data(self, x, y, *, keep_bytes=False):
-        """Rows and targets in the form that kernels take; raises as `loss` does."""
-        x = validation.inputs(x, self.architecture.sizes[0], self.dtype, keep_bytes=keep_bytes)
+    def check_data(self, x, y, *, keep_bytes=False, keep_sparse=False):
+        """Rows and targets in the form that kernels take.
+
+        Parameters
+        ----------
+        x : array-like (n, n_inputs)
+        y : array-like
+            Targets of the network's loss, see `loss`.
+        keep_bytes, keep_sparse : bool
+            Whether uint8 stays uint8, and sparse rows stay sparse.
+
+        Returns
+        -------
+        x : array (n, n_inputs) of the network's dtype, or uint8; or SparseRows
+        y : array (n, n_outputs) of the network's dtype, or int64 classes (n,)
+            Both are what was given, or views of it, if that is of the form already.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `loss`.
+        """
+        keep = dict(keep_bytes=keep_bytes, keep_sparse=keep_sparse)
+        x = validation.inputs(x, self.architecture.sizes[0], self.dtype, **keep)
         y = validation.targets(y, len(x), self.architecture.sizes[-1], self.loss_function.formula, self.dtype)
         return x, y
 
@@ -446,7 +527,10 @@ class Network:
     def _outputs(self, task, x):
         n_inputs, n_outputs = self.architecture.sizes[0], self.architecture.sizes[-1]
         ready = validation.has_form(x, (n_inputs,), self.dtype)  # the kernels see whether all is finite
-        rows = x if ready else validation.inputs(x, n_inputs, self.dtype, row=True, keep_bytes=True)
+        rows = x
+        if not ready:
+            keep = dict(row=True, keep_bytes=True, keep_sparse=True)
+            rows = validation.inputs(x, n_inputs, self.dtype, **keep)
         n = len(rows)
         out = np.empty((n, n_outputs), self.dtype)
         few = n <= FEW_ROWS
@@ -566,13 +650,13 @@ class Gradient(NamedTuple):
         With respect to the network's flat vector.
     layers : tuple of Layer
         Views into it: ``layers[i].W``, ``layers[i].b``.
-    inputs : array (n, n_inputs)
-        With respect to the rows of x.
+    inputs : array (n, n_inputs) or None
+        With respect to the rows of x, if that was wanted.
     """
 
     parameters: np.ndarray
     layers: tuple[Layer, ...]
-    inputs: np.ndarray
+    inputs: np.ndarray | None
 
 
 class _Borrowed:
@@ -607,7 +691,7 @@ def _run_over(plan, network, x, y, *, outputs=None, weights=None):
     losses = np.zeros(1)
     row_losses = np.empty(0 if y is None else len(x), network.dtype)
     plan.set(
-        x=x.ctypes.data, n_rows=len(x), order=0, targets=0 if y is None else y.ctypes.data,
+        x=address_of(x), n_rows=len(x), order=0, targets=0 if y is None else y.ctypes.data,
         row_losses=row_losses.ctypes.data, losses=losses.ctypes.data,
         outputs=0 if outputs is None else outputs.ctypes.data,
         weights=0 if weights is None else weights.ctypes.data,
@@ -619,8 +703,11 @@ def _run_over(plan, network, x, y, *, outputs=None, weights=None):
 
 
 def _form(x):
-    """What a plan must know of rows: whether they are bytes."""
-    return {"data": "bytes"} if x.dtype == np.uint8 else {}
+    """What a plan must know of rows: whether they are bytes, whether sparse."""
+    kind = "bytes" if x.dtype == np.uint8 else "numbers"
+    if type(x) is SparseRows:
+        return {"data": f"sparse {kind}"}
+    return {} if kind == "numbers" else {"data": kind}
 
 
 def _options(x, y, weights):

@@ -13,6 +13,7 @@ from .optimizers import LBFGS, as_optimizer
 from .plan import Plan
 from .rates import single_steps
 from .shaping import shaping_of
+from .sparse import is_sparse
 from .training import SECONDS_INLINE, DivergenceError
 
 _NEVER = object()
@@ -168,6 +169,7 @@ class OnlineTrainer:
         Parameters
         ----------
         x : array-like (n_inputs,) or (n, n_inputs)
+            Sparse rows of SciPy become dense, those of a call at a time.
         y : array-like
             The row's target: a number, a class, or (n_outputs,); or the rows' targets, see `Network.loss`.
         sample_weight : float or array-like (n,), optional
@@ -266,7 +268,7 @@ class OnlineTrainer:
 
     def _rows(self, x, y):
         """Anything that `step` takes, as rows and targets that are checked."""
-        a = np.asarray(x)
+        a = x if is_sparse(x) else np.asarray(x)
         one = a.ndim < 2 and a.size == self._n_in and (self._n_in > 1 or np.size(y) in (1, self._n_out))
         if one:
             x, y = a.reshape(1, -1), np.asarray(y)[None]

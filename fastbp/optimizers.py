@@ -29,6 +29,12 @@ class Optimizer:
         The row of ``fastbp.formulas.optimizers.OPTIMIZERS`` that the settings need.
     settings : tuple of float
         Values of the formula's settings, in its order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is of the wrong kind or out of bounds, `layers` change what is not a setting or ask for
+        another formula, or the schedule is none or not for this optimizer.
     """
 
     decay_biases: bool = True
@@ -177,6 +183,10 @@ class SGD(Optimizer):
     -----
     The formulas and their derivation stand in ``fastbp/formulas/optimizers.py``. The learning rate's
     default is Keras's; PyTorch's (0.001) leaves a small network untrained.
+
+    Robbins and Monro, "A stochastic approximation method" (1951). Momentum: Polyak, "Some methods of speeding
+    up the convergence of iteration methods" (1964). Nesterov's: Sutskever, Martens, Dahl and Hinton, "On the
+    importance of initialization and momentum in deep learning", ICML (2013), in PyTorch's form.
     """
 
     learning_rate: float = 0.01
@@ -230,6 +240,10 @@ class Adam(Optimizer):
     Notes
     -----
     The formulas and their derivation stand in ``fastbp/formulas/optimizers.py``.
+
+    Kingma and Ba, "Adam: a method for stochastic optimization", ICLR (2015), Algorithm 1. `amsgrad`: Reddi,
+    Kale and Kumar, "On the convergence of Adam and beyond", ICLR (2018), with the bias corrected, as PyTorch
+    does.
     """
 
     learning_rate: float = 0.001
@@ -266,6 +280,10 @@ class AdamW(Adam):
     ------
     TypeError, ValueError
         As `Adam`.
+
+    Notes
+    -----
+    "Decoupled weight decay regularization", ICLR (2019), Algorithm 2.
     """
 
     weight_decay: float = 0.01
@@ -293,7 +311,7 @@ class Adamax(Optimizer):
 
     Notes
     -----
-    Kingma and Ba, 2015, section 7.1.
+    Kingma and Ba, "Adam: a method for stochastic optimization", ICLR (2015), section 7.1, Algorithm 2.
     """
 
     learning_rate: float = 0.002
@@ -327,6 +345,10 @@ class NAdam(Optimizer):
     ------
     TypeError, ValueError
         If a setting is no number or out of bounds.
+
+    Notes
+    -----
+    "Incorporating Nesterov momentum into Adam", ICLR workshop (2016).
     """
 
     learning_rate: float = 0.002
@@ -364,6 +386,10 @@ class RAdam(Optimizer):
     ------
     TypeError, ValueError
         If a setting is no number or out of bounds.
+
+    Notes
+    -----
+    "On the variance of the adaptive learning rate and beyond", ICLR (2020), Algorithm 2.
     """
 
     learning_rate: float = 0.001
@@ -409,6 +435,9 @@ class RMSprop(Optimizer):
     Notes
     -----
     It keeps one state; with momentum two, centered three.
+
+    Hinton, "Neural networks for machine learning", lecture 6e (2012). `centered`: Graves, "Generating
+    sequences with recurrent neural networks", arXiv:1308.0850 (2013).
     """
 
     learning_rate: float = 0.01
@@ -458,7 +487,8 @@ class Adagrad(Optimizer):
 
     Notes
     -----
-    Duchi, Hazan and Singer, 2011.
+    Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
+    JMLR 12 (2011).
     """
 
     learning_rate: float = 0.01
@@ -496,6 +526,10 @@ class Adadelta(Optimizer):
     ------
     TypeError, ValueError
         If a setting is no number or out of bounds.
+
+    Notes
+    -----
+    "ADADELTA: an adaptive learning rate method", arXiv:1212.5701 (2012), Algorithm 1.
     """
 
     learning_rate: float = 1.0
@@ -532,7 +566,7 @@ class Lion(Optimizer):
 
     Notes
     -----
-    "Symbolic Discovery of Optimization Algorithms", Algorithm 2. It keeps one state.
+    "Symbolic discovery of optimization algorithms", arXiv:2302.06675 (2023), Algorithm 2. It keeps one state.
     """
 
     learning_rate: float = 0.0001
@@ -578,8 +612,9 @@ class LBFGS:
 
     Notes
     -----
-    ``scipy.optimize.minimize(method="L-BFGS-B")``, without bounds; Byrd, Lu, Nocedal and Zhu, 1995. It works
-    in float64: with a network in float32 the loss stops falling earlier.
+    ``scipy.optimize.minimize(method="L-BFGS-B")``, without bounds; Byrd, Lu, Nocedal and Zhu, "A limited
+    memory algorithm for bound constrained optimization", SIAM J. Sci. Comput. 16 (1995). It works in float64:
+    with a network in float32 the loss stops falling earlier.
     """
 
     memory: int = 10

@@ -228,8 +228,9 @@ class Plan:
     weighted : {False, True, "as they are"}
         For "train", "gradient" and "loss": rows count by the weights at ``weights`` of the context, divided
         by their mean over the batch or as they are.
-    data : {"numbers", "bytes"}
-        What lies at ``x`` of the context: numbers of the network's type, or uint8.
+    data : {"numbers", "bytes", "sparse numbers", "sparse bytes"}
+        What lies at ``x`` of the context: numbers of the network's type, or uint8; or where `SparseRows` of
+        them lie.
     shaping : Shaping, optional
         For "train": what is done to gradients and weights beside the optimizer's step.
     """
@@ -518,7 +519,10 @@ class Plan:
         """The rows of a block: whether they are finite, and a copy, unless the first product reads them."""
         if self.task in ("predict", "logits") and self._data == "numbers":
             program.emit(gather.check_rows)
-        if self._data == "bytes" or self.architecture.input_scale != 1:
+        if self._data.startswith("sparse "):
+            kind = self._data.removeprefix("sparse ")
+            program.emit(gather.gather_sparse, kind, numbers=self._input_scale())
+        elif self._data == "bytes" or self.architecture.input_scale != 1:
             program.emit(gather.gather_scaled, self._data, numbers=self._input_scale())
         elif self.in_order is None:
             program.emit(gather.gather)

@@ -29,10 +29,20 @@ class Schedule:
     warmup_start : float
         The share of the optimizer's rate that it rises from, above 0 and at most 1.
 
+    Attributes
+    ----------
+    formula : str
+        The row of ``fastbp.formulas.schedules.SCHEDULES`` that the settings need.
+
     Raises
     ------
     TypeError, ValueError
         If a setting is of the wrong kind or out of bounds.
+
+    Notes
+    -----
+    A rise in a line before the schedule: Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1
+    hour", arXiv:1706.02677 (2017), section 2.2.
     """
 
     per: str = "epoch"
@@ -55,10 +65,27 @@ class Schedule:
             validation.positive_integer("total", self.total)
 
     def check_optimizer(self, name, formula):
-        """Raise ValueError if an optimizer of this name and formula cannot follow this schedule."""
+        """Raise if an optimizer cannot follow this schedule.
+
+        Parameters
+        ----------
+        name : str
+            The optimizer's, for the message.
+        formula : str
+            Its row of ``fastbp.formulas.optimizers.OPTIMIZERS``.
+
+        Raises
+        ------
+        ValueError
+            If it cannot.
+        """
 
     def settings(self, epochs, steps_per_epoch):
         """Tell what the compiled step needs to know, for a training of so many epochs and steps.
+
+        Parameters
+        ----------
+        epochs, steps_per_epoch : int
 
         Returns
         -------
@@ -119,12 +146,17 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The optimizer's own rate, after a warm-up.
+    """The optimizer's own rate, after a warm-up such as PyTorch's LinearLR.
 
     Parameters
     ----------
     per, warmup, warmup_start
         Of every schedule, see `Schedule`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is of the wrong kind or out of bounds.
     """
 
 
@@ -140,6 +172,11 @@ class Step(Schedule):
         Above 0.
     per, warmup, warmup_start
         Of every schedule, see `Schedule`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is of the wrong kind or out of bounds.
     """
 
     size: int
@@ -164,6 +201,11 @@ class MultiStep(Schedule):
         Above 0.
     per, warmup, warmup_start
         Of every schedule, see `Schedule`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is of the wrong kind or out of bounds.
     """
 
     milestones: tuple[int, ...]
@@ -196,6 +238,11 @@ class Exponential(Schedule):
         Above 0.
     per, warmup, warmup_start
         Of every schedule, see `Schedule`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is of the wrong kind or out of bounds.
     """
 
     gamma: float
@@ -218,6 +265,11 @@ class Polynomial(Schedule):
         Above 0; with 1 the rate falls in a line.
     per, warmup, warmup_start
         Of every schedule, see `Schedule`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is of the wrong kind or out of bounds.
     """
 
     total: int | None = None
@@ -244,9 +296,14 @@ class Cosine(Schedule):
     per, warmup, warmup_start
         Of every schedule, see `Schedule`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is of the wrong kind or out of bounds.
+
     Notes
     -----
-    Loshchilov and Hutter, 2017.
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR (2017), equation 5.
 
     Examples
     --------
@@ -279,9 +336,14 @@ class CosineRestarts(Schedule):
     per, warmup, warmup_start
         Of every schedule, see `Schedule`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is of the wrong kind or out of bounds.
+
     Notes
     -----
-    Loshchilov and Hutter, 2017.
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR (2017), equation 5.
     """
 
     total: int
@@ -306,6 +368,11 @@ class InverseScaling(Schedule):
         Above 0.
     per, warmup, warmup_start
         Of every schedule, see `Schedule`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is of the wrong kind or out of bounds.
 
     Notes
     -----
@@ -343,6 +410,8 @@ class OneCycle(Schedule):
         Whether the rate falls to where it began as fast as it rose, and only then below.
     per : {"epoch", "step"}
         What is counted; PyTorch's advice is steps.
+    warmup, warmup_start
+        Not to be given: the cycle begins with a rise of its own.
 
     Raises
     ------
@@ -352,7 +421,8 @@ class OneCycle(Schedule):
 
     Notes
     -----
-    Smith and Topin, 2018.
+    Smith and Topin, "Super-convergence: very fast training of neural networks using large learning rates",
+    arXiv:1708.07120 (2018).
     """
 
     total: int | None = None
@@ -390,7 +460,20 @@ class OneCycle(Schedule):
                 validation.real_number(name, value, at_least=0, below=1)
 
     def check_optimizer(self, name, formula):
-        """Raise ValueError if an optimizer of this name and formula has no momentum that could follow."""
+        """Raise if an optimizer has no momentum that could follow.
+
+        Parameters
+        ----------
+        name : str
+            The optimizer's, for the message.
+        formula : str
+            Its row of ``fastbp.formulas.optimizers.OPTIMIZERS``.
+
+        Raises
+        ------
+        ValueError
+            If it has none, or schedules it itself.
+        """
         if self.momentum is None:
             return
         if not {"momentum", "beta1"} & set(OPTIMIZERS[formula].settings):
@@ -462,10 +545,25 @@ class ReduceOnPlateau:
         validation.known_name("mode", self.mode, ("min", "max"))
 
     def check_optimizer(self, name, formula):
-        """Every optimizer can follow."""
+        """Do nothing: every optimizer can follow.
+
+        Parameters
+        ----------
+        name, formula : str
+        """
 
     def follow(self, rates):
-        """Begin with these learning rates: a `Plateau`."""
+        """Begin with some learning rates.
+
+        Parameters
+        ----------
+        rates : sequence of float
+            One for each group of settings.
+
+        Returns
+        -------
+        Plateau
+        """
         return Plateau(self, list(rates))
 
 
@@ -492,6 +590,10 @@ class Plateau:
 
     def next_rates(self, measured):
         """Learning rates for the next epoch, after one that ended with this measurement.
+
+        Parameters
+        ----------
+        measured : float
 
         Returns
         -------
@@ -527,6 +629,15 @@ class Plateau:
 
 def as_schedule(schedule):
     """Check that it is a schedule.
+
+    Parameters
+    ----------
+    schedule : Schedule or ReduceOnPlateau
+
+    Returns
+    -------
+    Schedule or ReduceOnPlateau
+        As it is.
 
     Raises
     ------

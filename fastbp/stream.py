@@ -8,8 +8,9 @@ import numpy as np
 
 from . import validation as checks
 from .balance import row_weights
-from .data import given_rows
+from .data import fingerprint_of, given_rows
 from .network import _options
+from .sparse import address_of
 from .training import SECONDS_INLINE, Training, guess_seconds
 
 # What is added to the seed from chunk to chunk, so that chunks of an epoch have orders of their own: 2**64
@@ -32,6 +33,8 @@ class Stream:
         None: one of an iterator, which can be run through once, else ten.
     sample_weight, class_weight, sampling, shuffle, validation, seed
         As for `fastbp.train`.
+    keep_sparse : bool
+        Whether sparse rows stay sparse.
 
     Attributes
     ----------
@@ -52,7 +55,7 @@ class Stream:
 
     def __init__(
         self, network, chunks, batch_size, epochs, *, sample_weight, class_weight, sampling, shuffle,
-        validation, seed,
+        validation, seed, keep_sparse=True,
     ):  # fmt: skip
         self._chunks, self._open, once = _opener(chunks)
         if once and epochs is not None and epochs > 1:
@@ -66,7 +69,7 @@ class Stream:
         self.held_out = None if validation is None else given_rows(network, validation)
         self._network, self._class_weight, self._shuffle, self._seed = network, class_weight, shuffle, seed
         self._order, self._losses, self.options, self._first = np.empty(0, np.int64), np.zeros(1), {}, None
-        self._epoch = self._number = 0
+        self._epoch, self._number, self._keep_sparse = 0, 0, keep_sparse
         first = self.next_chunk()
         if first is None:
             raise ValueError("a stream must have chunks (x, y); this one has none")
@@ -76,6 +79,7 @@ class Stream:
             "data": "a stream",
             "sampling": None,
             "weights": repr(class_weight),
+            "validation rows": fingerprint_of(self.held_out),
         }
 
     def begin(self, epoch):
@@ -108,7 +112,9 @@ class Stream:
     def _checked(self, x, y, weights=None):
         """A chunk in the form that kernels take, and of the kind that the first one was."""
         network, first = self._network, self.options
-        x, y = network.check_data(x, y, keep_bytes=not first or "data" in first)
+        kind = first.get("data", "numbers") if first else "sparse bytes"
+        sparse = self._keep_sparse and "sparse" in kind
+        x, y = network.check_data(x, y, keep_bytes="bytes" in kind, keep_sparse=sparse)
         loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
         weights = row_weights(weights, self._class_weight, y, loss, n_outputs, network.dtype)
         if weights is None and "weighted" in first:
@@ -131,7 +137,7 @@ class Stream:
             self._order = np.arange(n)
         self._losses[0] = 0.0
         plan.set(
-            x=x.ctypes.data, targets=y.ctypes.data, n_rows=n, epoch=self._epoch, first_epoch=self._epoch,
+            x=address_of(x), targets=y.ctypes.data, n_rows=n, epoch=self._epoch, first_epoch=self._epoch,
             last_epoch=self._epoch + 1, order=self._order.ctypes.data if self._shuffle else 0,
             weights=0 if weights is None else weights.ctypes.data,
             seed=np.uint64((self._seed + (self._number - 1) * _SEED_STEP) % 2**64).astype(np.int64),
@@ -269,8 +275,16 @@ def _described(chunk):
     return f"{kind} of {len(chunk)} things" if isinstance(chunk, (tuple, list)) else kind
 
 
+_IN_WORDS = {
+    "numbers": "numbers",
+    "bytes": "uint8",
+    "sparse numbers": "sparse rows",
+    "sparse bytes": "sparse rows of uint8",
+}
+
+
 def _in_words(options):
     """What a chunk has, as `_options` tells it."""
-    x = "uint8" if "data" in options else "numbers"
+    x = _IN_WORDS[options.get("data", "numbers")]
     y = "classes" if options["targets"] == "classes" else "a table"
     return f"{x} for x, {y} for y and {'weights' if 'weighted' in options else 'no weights'}"

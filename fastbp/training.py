@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import validation as checks
-from .checkpoints import Checkpoints, fingerprint
+from .checkpoints import Checkpoints
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -136,21 +136,31 @@ class Training:
         return self.epoch * self._data.steps
 
     def identity(self):
-        """What must be the same where a training is resumed, by name: a dict of JSON values."""
-        held_out = [array for array in self._held_out or () if array is not None]
-        held_out = fingerprint(*held_out) if held_out else None
-        return self._identity | self._data.identity | {
-            "optimizer": repr(self._identity["optimizer"]), "validation rows": held_out,
-            "metrics": self.metric_names, "schedule": list(self._rates.schedule_settings),
-        }  # fmt: skip
+        """What must be the same where a training is resumed.
+
+        Returns
+        -------
+        dict of str to JSON values
+        """
+        return self._identity()
 
     def may_be_kept(self):
-        """Whether, at the end, what there is can be gone on from."""
+        """Whether, at the end, what there is can be gone on from.
+
+        Returns
+        -------
+        bool
+        """
         finite = not self._looks or checks.all_finite(self.network.parameters)
         return not self.failed and self.position[0] == self.epoch and finite
 
     def set_parameters(self, values):
-        """Go on from other weights, (n_parameters,); writing to the network would not reach the training."""
+        """Go on from other weights; writing to the network would not reach the training.
+
+        Parameters
+        ----------
+        values : array (n_parameters,)
+        """
         self.network.parameters[:] = values
         self._plan.pack(self.network.parameters)
 
@@ -159,7 +169,13 @@ class Training:
         self._collect(always=True)
 
     def stop(self, reason="a callback asked for it"):
-        """End training after this epoch."""
+        """End training after this epoch.
+
+        Parameters
+        ----------
+        reason : str
+            What ``history.stopped`` says then.
+        """
         self.history.stopped = reason
 
     # The run
@@ -168,7 +184,6 @@ class Training:
         """All epochs; whatever happens, the network has whole weights then and callbacks know the end."""
         plan, network, self.resumed = self._plan, self.network, checkpoint is not None
         if self.resumed:
-            checkpoint.check(self)
             checkpoint.restore_history(self)
         self._guess_seconds()
         try:

@@ -14,6 +14,8 @@ import reprlib
 
 import numpy as np
 
+from .sparse import SparseRows, is_sparse, sparse_rows
+
 _BLOCK = 1 << 16  # elements looked at together: the temporary of np.isfinite stays in cache
 
 
@@ -268,22 +270,23 @@ def split_sizes(x, y, fraction):
         If it is out of bounds, or x and y have not the same number of rows, at least two.
     """
     fraction = real_number("fraction", fraction, above=0, below=1)
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) < 2:
+    n = x.shape[0] if x.ndim else 0  # SciPy's sparse tables have no len
+    if n < 2 or y.ndim == 0 or y.shape[0] != n:
         raise ValueError(
             f"x and y must have the same number of rows, at least 2; got shapes {x.shape} and {y.shape}"
         )
-    second = min(max(round(len(x) * fraction), 1), len(x) - 1)
-    return len(x) - second, second
+    second = min(max(round(n * fraction), 1), n - 1)
+    return n - second, second
 
 
-def inputs(x, n_inputs, dtype, *, row=False, keep_bytes=False):
+def inputs(x, n_inputs, dtype, *, row=False, keep_bytes=False, keep_sparse=False):
     """Check the inputs of a network and give them the form that kernels take.
 
     Parameters
     ----------
     x : array-like (n, n_inputs)
         Real numbers, integers or booleans in any layout: an array, a frame, a list of lists, a sparse matrix
-        or array of SciPy, which becomes dense. An array (n,) is taken as (n, 1) where `n_inputs` is 1.
+        or array of SciPy. An array (n,) is taken as (n, 1) where `n_inputs` is 1.
     n_inputs : int
     dtype : numpy.dtype
         The network's, float32 or float64.
@@ -291,12 +294,15 @@ def inputs(x, n_inputs, dtype, *, row=False, keep_bytes=False):
         Whether one row, (n_inputs,), may stand for (1, n_inputs).
     keep_bytes : bool
         Whether uint8 stays uint8.
+    keep_sparse : bool
+        Whether sparse rows stay sparse.
 
     Returns
     -------
     array (n, n_inputs) of dtype, or uint8
         C-contiguous, aligned, in native byte order; `x` itself, or a view of it, if it is all that already,
-        as a memory-mapped array may be.
+        as a memory-mapped array may be. Of sparse rows that stay so `fastbp.sparse.SparseRows`, of which the
+        same holds.
 
     Raises
     ------
@@ -304,7 +310,8 @@ def inputs(x, n_inputs, dtype, *, row=False, keep_bytes=False):
         If x holds text, complex numbers or anything else that is no real number.
     ValueError
         If x is empty or ragged, has another number of columns, or holds NaN, an infinity or a number that
-        overflows `dtype`; the message names the first such row and column.
+        overflows `dtype`; the message names the first such row and column. Or if sparse rows contradict
+        themselves.
 
     Examples
     --------
@@ -316,7 +323,10 @@ def inputs(x, n_inputs, dtype, *, row=False, keep_bytes=False):
     ...
     ValueError: x must be finite; row 1, column 1 is nan
     """
-    a = _dense("x", x, dtype) if _is_sparse(x) else _numbers("x", x)
+    if type(x) is SparseRows:
+        a = x
+    else:
+        a = sparse_rows("x", x) if is_sparse(x) else _numbers("x", x)
     if a.ndim == 1 and n_inputs == 1:
         a = a.reshape(-1, 1)
     elif row and a.shape == (n_inputs,):
@@ -326,9 +336,17 @@ def inputs(x, n_inputs, dtype, *, row=False, keep_bytes=False):
     if a.ndim != 2 or a.shape[1] != n_inputs:
         hint = "; one row is x[None, :]" if a.shape == (n_inputs,) else ""
         raise ValueError(f"x must have shape (n, {n_inputs}); got {a.shape}{hint}")
+    if type(a) is SparseRows:
+        kept = a.with_data(_kept("x", a.data, dtype, keep_bytes, a.place))
+        return kept if keep_sparse else kept.toarray()
+    return _kept("x", a, dtype, keep_bytes)
+
+
+def _kept(name, a, dtype, keep_bytes, place=tuple):
+    """The form that kernels take, which may be uint8."""
     if keep_bytes and a.dtype == np.uint8:
         return _in_kernel_form(a, a.dtype)
-    return _finite("x", a, dtype)
+    return _finite(name, a, dtype, place)
 
 
 def has_form(x, row_shape, dtype):
@@ -387,7 +405,7 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     ValueError: y must hold classes from 0 to 2; row 2 is 3
     """
     classes = loss.targets == "classes"
-    y = y.toarray() if _is_sparse(y) else y
+    y = y.toarray() if is_sparse(y) else y
     a = _numbers("y", y, f"integer classes from 0 to {n_outputs - 1}" if classes else "real numbers")
     if a.ndim == 0 or len(a) != n_rows:
         raise ValueError(f"y must have as many rows as x, {n_rows}; got shape {a.shape}")
@@ -476,23 +494,6 @@ def _probabilities(p):
     return p
 
 
-def _is_sparse(values):
-    """Whether it is a sparse matrix or array of SciPy, which this does not import."""
-    return type(values).__module__.startswith("scipy.sparse")
-
-
-def _dense(name, sparse, dtype):
-    """Rows of a sparse matrix -> array of dtype, some rows at a time, so that no second one is needed."""
-    if sparse.ndim != 2 or sparse.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be a table of real numbers; got a sparse one of {sparse.dtype}")
-    rows, out = sparse.tocsr(), np.empty(sparse.shape, dtype)
-    step = max(1, _BLOCK // max(1, sparse.shape[1]))
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        for start in range(0, len(out), step):
-            out[start : start + step] = rows[start : start + step].toarray()
-    return out
-
-
 def _numbers(name, values, wanted="real numbers"):
     """Anything array-like -> an array of booleans, integers or floats, without a copy where it is one."""
     if type(values) is np.ndarray and values.dtype.kind in "biuf":
@@ -533,8 +534,11 @@ def all_finite(a):
     return True
 
 
-def _finite(name, a, dtype):
-    """Give `a` the form that kernels take, or refuse its first element that is not finite in `dtype`."""
+def _finite(name, a, dtype, place=tuple):
+    """Give `a` the form that kernels take, or refuse its first element that is not finite in `dtype`.
+
+    ``place``: what the message calls the element of an index.
+    """
     out = _in_kernel_form(a, dtype)
     if a.dtype.kind != "f":
         return out  # an integer of 64 bits is finite in float32
@@ -543,9 +547,10 @@ def _finite(name, a, dtype):
         finite = np.isfinite(flat[start : start + _BLOCK])
         if np.count_nonzero(finite) < finite.size:  # four times as fast as finite.all() on a row
             index = np.unravel_index(start + int(finite.argmin()), a.shape)
+            where = _place(place(index))
             if np.isfinite(a[index]):
-                raise ValueError(f"{name} overflows {dtype}; {_place(index)} is {a[index]!s}")
-            raise ValueError(f"{name} must be finite; {_place(index)} is {a[index]!s}")
+                raise ValueError(f"{name} overflows {dtype}; {where} is {a[index]!s}")
+            raise ValueError(f"{name} must be finite; {where} is {a[index]!s}")
     return out
 
 

@@ -80,7 +80,8 @@ def requests(real):
         for shape, threads in itertools.product(shapes, (1, 2)):
             yield request(task, task, shape=shape, threads=threads)
     yield request("gradient of inputs", "gradient", inputs=True)
-    yield request("bytes", "train", data="bytes")
+    for data in ("bytes", "sparse numbers", "sparse bytes"):
+        yield request(data, "train", data=data)
     yield request("scaled inputs", "gradient", inputs=True, input_scale=0.5)
     yield request("predict few rows", "predict", unpacked=True)
     for name, shape, threads, materialise in itertools.product(OPTIMIZERS, SHAPES, (1, 2), (False, True)):

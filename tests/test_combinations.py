@@ -1,7 +1,7 @@
 """Networks and options of training drawn at random, all at once: no bit depends on how they are run.
 
-On how many threads, with gradients in registers or in memory, cut off and resumed wherever that may be. The
-drawn trainings are the same in every run: a failure is there for everyone.
+On how many threads, with gradients in registers or in memory, cut off and resumed wherever that may be, on
+dense rows or sparse ones. The drawn trainings are the same in every run: a failure is there for everyone.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, note, reject
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 import fastbp
 from fastbp import SGD, Adam, AnnealedNoise, Checkpoints, Dense, EarlyStopping, schedules
@@ -50,7 +51,7 @@ def a_training(draw):
     layers += [Dense(3)] if loss == "softmax_cross_entropy" else [Dense(2)]
     batch_size = draw(st.sampled_from([2, 3, 7, 16, 33, 70, 400, 400, 400]))
     rows = max(12, batch_size * draw(st.integers(1, 3)) + draw(st.integers(0, min(batch_size, 30))))
-    x, y = draw_inputs(rows, inputs), draw_targets(loss, rows, layers[-1].units)
+    x, y = np.maximum(draw_inputs(rows, inputs), 0), draw_targets(loss, rows, layers[-1].units)
     options = {name: draw(values) for name, values in OPTIONS.items() if draw(st.booleans())}
     if loss == "mean_squared_error":
         options = {name: value for name, value in options.items() if name not in OF_CLASSES}
@@ -82,18 +83,18 @@ arguments = dict(
 
 
 def check(training, threads, materialise, steps, which):
-    layers, described, data, options = training
+    layers, described, (x, y), options = training
 
-    def run(threads=1, materialise=False, **how):
+    def run(threads=1, materialise=False, x=x, **how):
         net = fastbp.Network(layers, dtype="float64", **described)
-        return net, fastbp.train(net, *data, threads=threads, materialise=materialise, **options, **how)
+        return net, fastbp.train(net, x, y, threads=threads, materialise=materialise, **options, **how)
 
     try:
         whole = run()
     except fastbp.DivergenceError:
         reject()
     assume(np.isfinite(whole[1].validation_loss).all())
-    assert same(run(threads[0], materialise[0]), whole)
+    assert same(run(threads[0], materialise[0], csr_array(x) if which % 2 else x), whole)
     with tempfile.TemporaryDirectory() as folder:
         kept = Checkpoints(folder, steps=steps, keep=10**6)
         assert same(run(threads[1], materialise[1], checkpoints=kept), whole)

@@ -164,6 +164,13 @@ def test_streams():
     assert more.validation_loss[-1] < many.validation_loss[-1]
 
 
+def test_sparse_rows():
+    pytest.importorskip("scipy")
+    accuracy, stored, dense = load("sparse_rows")["learn"]()
+    assert accuracy > 0.95
+    assert stored < dense / 100
+
+
 def test_images_as_bytes(tmp_path):
     accuracy, same, network = load("images_as_bytes")["learn"](tmp_path)
     assert accuracy > 0.94

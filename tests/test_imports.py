@@ -12,10 +12,10 @@ import fastbp
 PACKAGE = Path(fastbp.__file__).parent
 
 # From the ground up. A module may import what stands in a lower line, and its own neighbours. `random` and
-# `validation` stand on nothing; `layers`, `losses`, `optimizers` and `schedules` describe, and know the
-# formulas' tables.
+# `sparse` stand on nothing, `validation` on the latter; `layers`, `losses`, `optimizers` and `schedules`
+# describe, and know the formulas' tables.
 FLOORS = [
-    {"formulas", "random", "validation"},
+    {"formulas", "random", "validation", "sparse"},
     {
         "cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets", "metrics",
         "balance",

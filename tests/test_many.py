@@ -2,6 +2,7 @@
 
 import _thread
 import pickle
+import re
 import signal
 import threading
 
@@ -199,6 +200,31 @@ def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
     resume = [sorted((tmp_path / name).glob("*.step-*"))[0] for name in "ab"]
     again = make(2, 4)
     assert bits(again, fastbp.train_many(again, x, y, resume=resume, **how)) == expected
+
+
+@pytest.mark.parametrize("drawn", [None, 0.2], ids=["all rows", "rows drawn"])
+def test_a_checkpoint_that_does_not_fit_is_found_before_any_work(tmp_path, drawn):
+    networks, how = make(3, 4), dict(epochs=2, batch_size=8, validation=drawn)
+    kept = [fastbp.Checkpoints(tmp_path / name, every=1) for name in "abc"]
+    fastbp.train_many(networks, X, Y, checkpoints=kept, **how)
+    resume = [tmp_path / name for name in "abc"]
+    again = make(3, 4)
+    start, how = [network.parameters.copy() for network in again], how | dict(epochs=4, resume=resume)
+    for message, bad in [
+        ("the data are others", dict(y=[Y, Y, -Y])),
+        ("the batch size was 8; got 7", dict(batch_size=[8, 8, 7])),
+        (r"the optimizer was SGD\(", dict(optimizer=["sgd", "sgd", "adam"])),
+        ("the validation rows are others", dict(validation=[drawn, drawn, (X[:5], Y[:5])])),
+    ]:
+        message = rf"^network 2: {re.escape(str(tmp_path / 'c'))}.* cannot be resumed: {message}"
+        options = {"y": Y, **how, **bad}
+        if drawn and "validation" in bad:
+            message = r"^network 2: .* cannot be resumed: the number of rows was 32; got 40"
+        with pytest.raises(ValueError, match=message):
+            fastbp.train_many(again, X, **options)
+        assert all(map(np.array_equal, start, (network.parameters for network in again)))
+    expected = alone(make(3, 4), X, Y, epochs=4, batch_size=8, validation=drawn)
+    assert bits(again, fastbp.train_many(again, X, Y, **how)) == expected
 
 
 def test_progress(capfd):

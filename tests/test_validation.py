@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from fastbp import validation
+from fastbp import sparse, validation
 from fastbp.formulas.losses import LOSSES
 from tests.samples import Frame, read_only
 
@@ -90,7 +90,7 @@ def test_a_memory_mapped_file_is_not_copied(tmp_path):
 
 
 def test_sparse_rows_come_in_pieces(monkeypatch):
-    monkeypatch.setattr(validation, "_BLOCK", 7)
+    monkeypatch.setattr(sparse, "_BLOCK", 7)
     a = np.random.default_rng(0).random((50, 3)) * (np.random.default_rng(1).random((50, 3)) < 0.3)
     assert np.array_equal(validation.inputs(scipy.sparse.csr_array(a), 3, F8), a)
     assert np.array_equal(validation.targets(scipy.sparse.csr_array(a), 50, 3, REAL, F8), a)

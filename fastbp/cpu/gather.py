@@ -122,6 +122,43 @@ def gather_scaled(data, real):
     return kernel(gather_scaled)
 
 
+def gather_sparse(data, real):
+    """x (rows, n_in) of the workspace = the block's rows of sparse data times the number at op.numbers.
+
+    At ctx.x lie three addresses (`fastbp.sparse.SparseRows`): of the numbers that are stored, of their
+    columns (int32), and of where each row begins among them (int64). ``data``: "bytes", uint8, or "numbers"
+    of the network's type.
+    """
+    dtype, source = REAL[real], np.uint8 if data == "bytes" else REAL[real]
+    size, scatter = source(0).itemsize, _scatter(real, source)
+
+    def gather_sparse(op, ctx):
+        scale = dtype(array(op.numbers, 1, np.float64)[0])
+        at = array(ctx.x, 3, int64)
+        for i in range(ctx.rows):
+            bounds = array(at[2] + 8 * data_row(ctx, i), 2, int64)
+            first, n = bounds[0], bounds[1] - bounds[0]
+            x = op.x + (ctx.slot + i) * op.x_row
+            scatter(n, at[0] + first * size, at[1] + first * 4, scale, op.n_in, x)
+
+    return kernel(gather_sparse)
+
+
+def _scatter(real, source):
+    """A function ``scatter(n, x, columns, scale, n_in, target)``: n numbers to their columns, 0 elsewhere."""
+    dtype = REAL[real]
+
+    @part
+    def scatter(n, x, columns, scale, n_in, target):
+        x, columns, target = array(x, n, source), array(columns, n, np.int32), array(target, n_in, dtype)
+        for j in range(n_in):
+            target[j] = 0
+        for k in range(n):
+            target[columns[k]] = (dtype(x[k]) + dtype(0)) * scale  # + 0: what is stored as -0 is 0
+
+    return scatter
+
+
 def _multiply(real, source):
     """A function ``multiply(n, x, scale, target)`` for n numbers of type `source` that lie side by side."""
     dtype = REAL[real]

@@ -21,7 +21,7 @@ from fastbp.formulas.elementary import erf, exp, expm1, like, sqrt
 from fastbp.formulas.formula import formula
 
 
-# identity
+# identity (PyTorch's Identity)
 #     y  = z
 #     dz = dy
 @formula
@@ -34,7 +34,7 @@ def identity_backward(dy, y):
     return dy
 
 
-# relu
+# relu (Nair and Hinton, 2010)
 #     y  = max(z, 0)
 #     dz = dy where z > 0, else 0         y > 0 exactly where z > 0, so y is kept; the slope at 0 is 0
 @formula
@@ -49,7 +49,7 @@ def relu_backward(dy, y):
     return zero if y <= zero else dy
 
 
-# leaky_relu
+# leaky_relu (Maas, Hannun and Ng, 2013)
 #     y  = z where z > 0, else 0.01 z
 #     dz = dy where z > 0, else 0.01 dy   the sign of y is that of z; the slope at 0 is 0.01
 @formula
@@ -62,7 +62,7 @@ def leaky_relu_backward(dy, y):
     return dy if y > like(y, 0.0) else like(y, 0.01) * dy
 
 
-# elu (α = 1, where celu is the same function)
+# elu (Clevert, Unterthiner and Hochreiter, 2016; α = 1, where celu (Barron, 2017) is the same function)
 #     y  = z where z > 0, else eᶻ − 1
 #     dz = dy where z > 0, else dy · eᶻ = dy · (y + 1)
 @formula
@@ -94,7 +94,7 @@ def selu_backward(dy, y):
     return dy * like(y, SELU_SCALE) if y > like(y, 0.0) else dy * (y + like(y, SELU_FLOOR))
 
 
-# relu6
+# relu6 (Krizhevsky, 2010: relu with units of at most 6)
 #     y  = min(max(z, 0), 6)
 #     dz = dy where 0 < y < 6, else 0
 @formula
@@ -112,7 +112,7 @@ def relu6_backward(dy, y):
     return zero if y <= zero else below_six
 
 
-# sigmoid
+# sigmoid (the logistic function: Rumelhart, Hinton and Williams, 1986)
 #     y  = 1 / (1 + e⁻ᶻ)
 #     dz = dy · e⁻ᶻ / (1 + e⁻ᶻ)² = dy · y · (1 − y)
 @formula
@@ -125,7 +125,7 @@ def sigmoid_backward(dy, y):
     return dy * (y * (like(y, 1.0) - y))
 
 
-# hard_sigmoid
+# hard_sigmoid (Howard et al., 2019: part of h-swish)
 #     y  = min(max(z + 3, 0), 6) / 6
 #     dz = dy / 6 where 0 < y < 1, else 0         PyTorch's float64 has 1/6 rounded to float32 here: 3e-8 off
 @formula
@@ -140,7 +140,7 @@ def hard_sigmoid_backward(dy, y):
     return zero if y <= zero else below_one
 
 
-# tanh
+# tanh (LeCun, Bottou, Orr and Müller, 1998, section 4.4)
 #     y  = tanh(z)
 #     dz = dy · (1 − y²) = dy · (1 − y)(1 + y)        tanh' = 1 − tanh²; the factors lose nothing near ±1
 @formula
@@ -154,7 +154,7 @@ def tanh_backward(dy, y):
     return dy * ((one - y) * (one + y))
 
 
-# hard_tanh
+# hard_tanh (Collobert, 2004)
 #     y  = min(max(z, −1), 1)
 #     dz = dy where −1 < y < 1, else 0
 @formula
@@ -169,7 +169,7 @@ def hard_tanh_backward(dy, y):
     return like(y, 0.0) if abs(y) >= like(y, 1.0) else dy
 
 
-# softplus
+# softplus (Dugas et al., 2001)
 #     y  = log(1 + eᶻ)
 #     dz = dy · eᶻ / (1 + eᶻ) = dy · (1 − e⁻ʸ)        1 + eᶻ = eʸ; exact for small y too
 @formula
@@ -182,7 +182,7 @@ def softplus_backward(dy, y):
     return -dy * expm1(-y)
 
 
-# softsign
+# softsign (Turian, Bergstra and Bengio, 2009)
 #     y  = z / (1 + |z|)
 #     dz = dy / (1 + |z|)² = dy · (1 − |y|)²          1 − |y| = 1 / (1 + |z|)
 @formula
@@ -196,7 +196,7 @@ def softsign_backward(dy, y):
     return dy * (slope * slope)
 
 
-# silu, also called swish
+# silu (Elfwing, Uchibe and Doya, 2018), also called swish (Ramachandran, Zoph and Le, 2017)
 #     y  = z σ(z)                                     σ: sigmoid
 #     dz = dy · (σ + z σ (1 − σ))                     not monotonic: y does not tell z, so z is kept
 @formula
@@ -210,7 +210,7 @@ def silu_backward(dy, z):
     return dy * (s + z * (s * (like(z, 1.0) - s)))
 
 
-# hard_silu, also called hard swish
+# hard_silu, also called hard swish (Howard et al., 2019)
 #     y  = z · min(max(z + 3, 0), 6) / 6              0 below −3, z above 3
 #     dz = dy · (2z + 3) / 6 = dy · (z/3 + 1/2)       between; 0 at −3 and 1 at 3
 @formula
@@ -229,7 +229,7 @@ def hard_silu_backward(dy, z):
     return like(z, 0.0) if z <= -three else above
 
 
-# mish
+# mish (Misra, 2019)
 #     y  = z t,  t = tanh(log(1 + eᶻ)) = ((1 + eᶻ)² − 1) / ((1 + eᶻ)² + 1)
 #     dz = dy · (t + z t'),  t' = (1 − t²) σ(z)
 #     With e = e^−|z|, which never overflows, and d = 1 + 2e + 2e² for z > 0, d = 2 + 2e + e² for z ≤ 0:
@@ -259,7 +259,7 @@ def mish_backward(dy, z):
     return dy * (t + z * (like(z, 4.0) * small * (one + e) / (d * d)))
 
 
-# gelu (exact)
+# gelu (Hendrycks & Gimpel, 2016; exact)
 #     y  = z Φ(z),  Φ(z) = (1 + erf(z / √2)) / 2      Φ, φ: distribution and density of the standard normal
 #     dz = dy · (Φ(z) + z φ(z)),  φ(z) = e^(−z²/2) / √(2π)
 SQRT_HALF = math.sqrt(0.5)
@@ -300,7 +300,7 @@ def gelu_tanh_backward(dy, z):
     return dy * (s + z * (s * (like(z, 1.0) - s) * inner))
 
 
-# log_sigmoid
+# log_sigmoid (PyTorch's LogSigmoid)
 #     y  = log σ(z) = −log(1 + e⁻ᶻ)
 #     dz = dy · (1 − σ(z)) = dy · (1 − eʸ)            exact for small y too
 @formula
@@ -313,7 +313,7 @@ def log_sigmoid_backward(dy, y):
     return -dy * expm1(y)
 
 
-# tanhshrink
+# tanhshrink (PyTorch's Tanhshrink)
 #     y  = z − tanh(z)
 #     dz = dy · (1 − (1 − tanh²(z))) = dy · tanh²(z)
 @formula
@@ -327,7 +327,7 @@ def tanhshrink_backward(dy, z):
     return dy * (t * t)
 
 
-# softshrink (λ = 1/2)
+# softshrink (soft thresholding: Donoho and Johnstone, 1994; λ = 1/2, as PyTorch's)
 #     y  = z − λ above λ, z + λ below −λ, else 0      z − z is 0, or NaN for NaN
 #     dz = dy where y ≠ 0, else 0
 @formula
@@ -343,7 +343,7 @@ def softshrink_backward(dy, y):
     return zero if y == zero else dy
 
 
-# hardshrink (λ = 1/2)
+# hardshrink (hard thresholding: Donoho and Johnstone, 1994; λ = 1/2, as PyTorch's)
 #     y  = 0 where |z| ≤ λ, else z
 #     dz = dy where y ≠ 0, else 0
 @formula
@@ -374,7 +374,7 @@ def squareplus_backward(dy, y):
     return dy * (square / (like(y, 1.0) + square))
 
 
-# exponential
+# exponential (Keras's exponential)
 #     y  = eᶻ
 #     dz = dy · y
 @formula

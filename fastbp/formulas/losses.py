@@ -20,7 +20,7 @@ from fastbp.formulas.elementary import exp, expm1, like, log1p
 from fastbp.formulas.formula import formula
 
 
-# mean_squared_error
+# mean_squared_error (least squares: Legendre, 1805; PyTorch's MSELoss)
 #     l  = d²,  d = z − t
 #     dz = 2 d
 @formula
@@ -35,7 +35,7 @@ def mean_squared_error_backward(z, t, option):
     return d + d
 
 
-# mean_absolute_error
+# mean_absolute_error (PyTorch's L1Loss)
 #     l  = |d|,  d = z − t
 #     dz = sign(d)                        0 at 0
 @formula
@@ -52,7 +52,7 @@ def mean_absolute_error_backward(z, t, option):
     return one if d > zero else not_above
 
 
-# huber (option: δ, where the parabola becomes a line)
+# huber (Huber, 1964, as PyTorch's HuberLoss; option: δ, where the parabola becomes a line)
 #     l  = d²/2 where |d| ≤ δ, else δ (|d| − δ/2),  d = z − t
 #     dz = d    where |d| ≤ δ, else δ sign(d)
 @formula
@@ -70,7 +70,7 @@ def huber_backward(z, t, option):
     return option if floored > option else floored
 
 
-# log_cosh
+# log_cosh (Keras's LogCosh)
 #     l  = log cosh d,  d = z − t
 #     dz = tanh(d)
 #     With a = |d| and u = e⁻ᵃ, for small a: cosh a = 1 + (1 − u)² / 2u, and log(1 + …) keeps its digits;
@@ -95,7 +95,7 @@ def log_cosh_backward(z, t, option):
     return elementary.tanh(z - t)
 
 
-# binary_cross_entropy (link: p = σ(z); t in [0, 1])
+# binary_cross_entropy (PyTorch's BCEWithLogitsLoss; link: p = σ(z); t in [0, 1])
 #     l  = −t log p − (1 − t) log(1 − p)
 #        = log(1 + eᶻ) − t z               log p = z − log(1 + eᶻ), log(1 − p) = −log(1 + eᶻ)
 #        = max(z, 0) − t z + log(1 + e^−|z|)             no digits cancel where z and t agree
@@ -111,7 +111,7 @@ def binary_cross_entropy_backward(z, t, option):
     return elementary.sigmoid(z) - t
 
 
-# poisson (link: rate p = eᶻ; counts t ≥ 0; the constant log t! is left out)
+# poisson (PyTorch's PoissonNLLLoss; link: rate p = eᶻ; counts t ≥ 0; the constant log t! is left out)
 #     l  = p − t log p = eᶻ − t z
 #     dz = eᶻ − t
 @formula
@@ -124,7 +124,7 @@ def poisson_backward(z, t, option):
     return exp(z) - t
 
 
-# hinge (t is −1 or +1)
+# hinge (Cortes and Vapnik, 1995; Keras's Hinge; t is −1 or +1)
 #     l  = max(1 − t z, 0)
 #     dz = −t where t z < 1, else 0
 @formula
@@ -141,7 +141,7 @@ def hinge_backward(z, t, option):
     return zero if short <= zero else -t
 
 
-# softmax_cross_entropy (link: softmax; a row t of targets sums to 1)
+# softmax_cross_entropy (Bridle, 1990; PyTorch's CrossEntropyLoss; link: softmax; a row t sums to 1)
 #     s_j  = z_j − max z,  e_j = e^s_j,  total = Σ e_k        s ≤ 0: nothing overflows, and total ≥ 1
 #     p_j  = e_j / total                                      max z cancels
 #     l    = Σ −t_j log p_j = Σ t_j (log total − s_j)

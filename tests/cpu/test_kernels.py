@@ -44,6 +44,7 @@ KERNELS = {
     team.barrier: [()],
     gather.gather: [()],
     gather.gather_scaled: [("bytes",), ("numbers",)],
+    gather.gather_sparse: [("bytes",), ("numbers",)],
     gather.scale_rows: [()],
     gather.require_finite: [()],
     gather.check_rows: [()],

@@ -12,6 +12,7 @@ from fastbp.cpu.cache import address
 from fastbp.cpu.program import HALT, OPERATION, SECTION, SHARED, STEPS, STOP, kernel
 from fastbp.cpu.simd import array, atomic_load, atomic_store
 from fastbp.cpu.team import Team, function
+from fastbp.sparse import SparseRows
 from tests.cpu.kernels import REALS, Guarded, run
 from tests.cpu.test_team import contexts_of
 
@@ -268,6 +269,27 @@ def test_gather_scaled(data, real):
     expected[1:3] *= np.dtype(real).type(0.5)
     assert np.array_equal(x.array[2:7, :7], expected)
     assert np.isnan(x.array[:, 7:]).all()
+
+
+@pytest.mark.parametrize("data", ["bytes", "numbers"])
+def test_gather_sparse(data):
+    draw, real = np.random.default_rng(0), "float64"
+    dense = draw.integers(0, 256, (20, 7)) * (draw.random((20, 7)) < 0.4)
+    dense, order = dense.astype(np.uint8 if data == "bytes" else real), draw.permutation(20)
+    _, columns = dense.nonzero()
+    starts = np.r_[0, np.cumsum(np.count_nonzero(dense, axis=1))]
+    stored, expected = dense[dense > 0], dense * np.float64(1 / 255)
+    if data == "numbers":  # a 0 that is stored with a sign is 0
+        stored[stored > 128], expected[dense > 128] = -0.0, 0.0
+    rows = SparseRows(stored, columns.astype(np.int32), starts, 7)
+    x, scale = Guarded((8, 12), real), np.array([1 / 255])
+    op = dict(n_in=7, x=x.array, x_row=x.array.strides[0], numbers=scale)
+    ctx = dict(x=rows.address, order=order, start=6, row=4, rows=5, slot=2)
+    run(gather.gather_sparse, data, real, op=op, ctx=ctx)
+    x.assert_intact()
+    assert x.array[2:7, :7].tobytes() == expected[order[10:15]].tobytes()
+    assert np.isnan(x.array[:, 7:]).all()
+    assert np.isnan(x.array[[0, 1, 7]]).all()
 
 
 def test_a_raising_operation_is_reported():
