@@ -103,7 +103,8 @@ PARTS = {
     gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.wants_to_stop,
     step.run_batch, team.wait_for_all, team.function, team.bound, step.share_of_blocks, gemm.row_by_row,
     shaping.add_penalty, shaping.add_squares, shaping.add_scaled, shaping.bound_elements,
-    shaping.clear_totals, shaping.noise_of_step, shaping.normal_numbers, shaping.shorten, scale_shift.vector_bytes,
+    shaping.clear_totals, shaping.noise_of_step, shaping.normal_numbers, shaping.shorten,
+    scale_shift.vector_bytes,
 }  # fmt: skip
 
 
