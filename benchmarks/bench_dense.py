@@ -43,6 +43,7 @@ PLANS = {
 ELSEWHERE = {
     dense.dense_total: "time_total",  # a plan of few parameters and many rows
     gemm.matrix_product: "bench_gemm",
+    gemm.tiny_product: "bench_step",  # of 2-1-1
     shaping.shape_gradient: "time_shaping",  # the update calls it
     elementwise.activation_forward: "bench_elementwise",
     elementwise.activation_backward: "bench_elementwise",

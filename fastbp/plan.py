@@ -435,8 +435,7 @@ class Plan:
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
         ctx["thread"], ctx["threads"], ctx["shared"] = np.arange(threads), threads, self.shared.ctypes.data
         one = self._keep(np.ones(1, architecture.dtype))
-        ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
-        ctx["one"] = one.ctypes.data
+        ctx["zeros"], ctx["one"] = zeros.ctypes.data, one.ctypes.data
         ctx["write_order"] = address(step.write_order) if self.task == "train" else 0
         factors = [self._keep(aligned_zeros(64)) for _ in range(threads)]
         ctx["row_scale"] = [each.ctypes.data for each in factors]
@@ -644,7 +643,7 @@ class Plan:
         n_in, n_out = architecture.sizes[layer : layer + 2]
         known = _NOTHING_KNOWN | dict(
             n_in=n_in, n_out=n_out, x_columns=self.columns(n_in), columns=self.columns(n_out),
-            use_bias=architecture.biases[layer],
+            use_bias=architecture.biases[layer], product=self._product(layer),
             x=workspace[layer][1], dx=workspace[layer][2], x_row=self.row_bytes(layer),
             z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2],
             z_row=self.row_bytes(layer + 1),
@@ -674,6 +673,12 @@ class Plan:
             w=known["w"] + packed, slots=known["slots"] + packed, packed_x=packed_x, packed_dz=packed_dz,
             first_row=0, last_row=known["n_in"], first_column=0, last_column=last - first,
         )  # fmt: skip
+
+    def _product(self, layer):
+        """The kernel of a layer's matrix products."""
+        n_in, n_out = self.architecture.sizes[layer : layer + 2]
+        tiny = gemm.is_tiny(n_in, n_out, self.batch_size, self.architecture.real)
+        return self.address(gemm.tiny_product if tiny else gemm.matrix_product)
 
     def _noise_of(self, layer):
         """Blocks of random words that the layers before take: one for four rows of a column, b included."""

@@ -22,8 +22,7 @@ from fastbp.cpu.simd import part, tile
 # Steps of k that a panel of B stays in the first-level cache for, while rows of A pass by.
 K_BLOCK = 256
 
-# Multiply-adds per column up to which a product of the narrowest panel goes row by row: the way to the tiles
-# takes longer than they do there, and networks of a few units have no other products.
+# Multiply-adds for each column of a `tiny_product`.
 TINY = 16
 
 # Rows of W whose gradient is computed, shaped, applied and transposed while it is in the first-level cache.
@@ -33,13 +32,9 @@ ROW_BLOCK = 96
 def matrix_product(real):
     """The product described by an operation's fields m to c_row."""
     size, panel_width, fill = REAL[real](0).itemsize, width_of_panel(real), fill_strip(real)
-    narrowest, few_rows = this_machine().least_lanes(real), row_by_row(real)
 
     def matrix_product(op, ctx):
         m, done = op.m + (1 if op.one != 0 else 0), 0
-        if op.n == narrowest and m * op.k <= TINY:
-            few_rows(op, m)
-            return
         while done < op.k:
             k = min(K_BLOCK, op.k - done)
             a = op.a + done * op.a_step
@@ -63,24 +58,30 @@ def matrix_product(real):
     return kernel(matrix_product)
 
 
-def row_by_row(real):
-    """A function for a tiny product of the narrowest panel: a tile for each row, with nothing to choose."""
+def tiny_product(real):
+    """The same for `is_tiny`: a tile for each row, and nothing to choose."""
     width, size = this_machine().least_lanes(real), REAL[real](0).itemsize
     one_row = tile(real, ((width, width, 1),))
 
-    @part
-    def few_rows(op, m):
-        b_step = op.b_step if op.b_step != 0 else width * size
-        c0 = op.c0 if op.c0 != 0 else op.b + op.k * b_step
-        a, a_step, c = op.a, op.a_step, op.c
-        for i in range(m):
-            if i == op.m:
-                a, a_step = op.one, 0
-            one_row(1, width, a, 0, 0, a, a_step, op.b, b_step, c0, 0, c, 0, op.k)
-            a += op.a_row
-            c += op.c_row
+    def tiny_product(op, ctx):
+        k, b, b_step = op.k, op.b, op.b_step if op.b_step != 0 else width * size
+        c0 = op.c0 if op.c0 != 0 else b + k * b_step
+        a, a_row, a_step, c, c_row, one = op.a, op.a_row, op.a_step, op.c, op.c_row, op.one
+        for _ in range(op.m):
+            one_row(1, width, a, 0, 0, a, a_step, b, b_step, c0, 0, c, 0, k)
+            a += a_row
+            c += c_row
+        if one != 0:
+            one_row(1, width, one, 0, 0, one, 0, b, b_step, c0, 0, c, 0, k)
 
-    return few_rows
+    return kernel(tiny_product)
+
+
+def is_tiny(n_in, n_out, rows, real):
+    """Whether all products of a dense layer are so small that the way to the tiles would take longer than
+    they do: of the narrowest panel, and few multiply-adds.
+    """
+    return max(n_in, n_out) <= this_machine().least_lanes(real) and (max(n_in, n_out) + 1) * rows <= TINY
 
 
 @cache

@@ -49,6 +49,7 @@ KERNELS = {
     gather.require_finite: [()],
     gather.check_rows: [()],
     gemm.matrix_product: [()],
+    gemm.tiny_product: [()],
     dense.dense_forward: [()],
     dense.dense_forward_unpacked: [()],
     dense.dense_forward_in_order: [()],
@@ -101,7 +102,7 @@ SLOW = {dense.dense_apply, scale_shift.scale_shift_update, scale_shift.scale_shi
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
     gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.wants_to_stop,
-    step.run_batch, team.wait_for_all, team.function, team.bound, step.share_of_blocks, gemm.row_by_row,
+    step.run_batch, team.wait_for_all, team.function, team.bound, step.share_of_blocks, gemm.is_tiny,
     shaping.add_penalty, shaping.add_squares, shaping.add_scaled, shaping.bound_elements,
     shaping.clear_totals, shaping.noise_of_step, shaping.normal_numbers, shaping.shorten,
     scale_shift.vector_bytes,
