@@ -286,15 +286,22 @@ def softmax_link(real):
         for j in range(n):
             out[j] = softmax(e[j], total)
 
+    @part
+    def divide_sixteens(n, e, total, out):
+        divide(_sixteens(n), e, total, out)
+
     def softmax_link(op, ctx):
         n, rows, wide = op.n_out, ctx.rows, _sixteens(op.n_out)
         largest = ctx.scratch + rows * wide * size
         totals_at = largest + rows * size
         exponentials(rows, n, op.y + ctx.slot * op.z_row, op.z_row, ctx.scratch, largest, totals_at)
-        totals = array(totals_at, rows, dtype)
-        for i in range(rows):
-            out = ctx.outputs + (ctx.start + ctx.row + i) * n * size
-            divide(n, ctx.scratch + i * wide * size, totals[i], out)
+        totals, out = array(totals_at, rows, dtype), ctx.outputs + (ctx.start + ctx.row) * n * size
+        # Whole sixteens, whose end the next row overwrites; the last rows have none behind them.
+        last = max(0, rows - (wide - 1) // n)
+        for i in range(last):
+            divide_sixteens(n, ctx.scratch + i * wide * size, totals[i], out + i * n * size)
+        for i in range(last, rows):
+            divide(n, ctx.scratch + i * wide * size, totals[i], out + i * n * size)
 
     return kernel(softmax_link)
 
