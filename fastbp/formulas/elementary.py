@@ -516,8 +516,8 @@ def tanh(z):
 #                = 2^-s / (2^-s + 2^(n−s) + 2^(n−s)·p)
 #
 #     s keeps the powers in range, so that the far negative tail keeps its digits: only the quotient is
-#     rounded to a subnormal. It bounds z from above, far beyond where the result rounds to 1. Where n is large
-#     the sum of the powers rounds; the last term gets the rest.
+#     rounded to a subnormal. It bounds z from above, far beyond where the result rounds to 1. Where n is
+#     large the sum of the powers rounds; the last term gets the rest.
 
 SIGMOID_SHIFT = np.float32(26.0), np.float64(60.0)
 SIGMOID_ONE = np.float32(60.0), np.float64(60.0)
