@@ -8,7 +8,7 @@ import pytest
 
 import fastbp
 from fastbp import device_plan, operations
-from fastbp.cuda import assembly, device, inventory
+from fastbp.cuda import assembly, device, inventory, kernels
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -53,6 +53,13 @@ def test_every_kernel_of_the_cpu_is_there():
     assert set(OTHERWISE) <= {name for _, name in kernels}
 
 
+def test_every_kernel_that_a_plan_may_launch_is_there():
+    launched = {value for value in vars(kernels).values() if callable(value)}
+    assert launched == {item.factory for item in inventory.items("float64")}
+    for item in inventory.items("float64"):
+        assert (item.arguments == ()) == (item.factory in kernels.WITHOUT_TYPE), item.name
+
+
 def test_every_row_of_the_tables_is_there():
     named = {argument for item in inventory.items("float32") for argument in item.arguments}
     rowwise = {name for name, row in LOSSES.items() if row.rowwise}
@@ -79,7 +86,7 @@ def test_a_kernel_compiles_without_a_gpu(numba_cuda):
 
 
 def test_products_and_sums_stay_separate(numba_cuda):
-    (ptx,) = device.compile_ptx(inventory.layer_norm.layer_norm_forward, ("float32",), (9, 0))
+    (ptx,) = device.compile_ptx(kernels.layer_norm_forward, ("float32",), (9, 0))
     assert "mul.rn.f32" in ptx
     assert "mul.f32" not in ptx
     assert "add.f32" not in ptx
