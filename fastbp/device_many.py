@@ -1,6 +1,7 @@
-"""Many small networks at once on a GPU: `train_small`, a block of threads for each; see ``cuda/small.py``."""
+"""Small networks on a GPU, one or many: `train_small`, a block of threads for each; see ``cuda/small.py``."""
 
 import time
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,13 @@ from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.plan import CHUNK_ROWS, sums_in_chunks
 
-# A launch lasts about this long: rarely enough to cost nothing, often enough to show progress.
+# A launch lasts about this long: rarely enough to cost nothing, often enough to show progress and to hear
+# Ctrl-C. The first one tells how long a step takes.
 SECONDS_PER_LAUNCH = 0.25
+FIRST_STEPS = 64
+
+# Numbers for the losses of the epochs of a launch, at most.
+_MOST_LOSSES = 1 << 22
 
 
 class Small(NamedTuple):
@@ -64,15 +70,27 @@ class Small(NamedTuple):
         return None
 
 
-class Trained(NamedTuple):
-    """What became of a network: the mean loss of each epoch; steps done; whether a loss was not finite.
+@dataclass
+class Trained:
+    """What has become of a network.
 
-    If so, its parameters are those from before, and that loss is the last one.
+    losses, seconds : list of float
+        Mean loss of each epoch, and how long it took.
+    rows, steps : int
+        Done in all, those of an epoch begun included.
+    diverged : bool
+        Whether a loss was not finite: the last one. The parameters are those of before the launch.
+    known : int
+        Epochs before the launch in which it diverged.
     """
 
-    losses: np.ndarray
-    steps: int
-    diverged: bool
+    losses: list = field(default_factory=list)
+    seconds: list = field(default_factory=list)
+    rows: int = 0
+    steps: int = 0
+    diverged: bool = False
+    known: int = 0
+    begun: tuple = (0.0, 0.0)  # loss and seconds of the epoch begun, so far
 
 
 def train_small(networks, epochs, show=None):
@@ -85,43 +103,44 @@ def train_small(networks, epochs, show=None):
     epochs : int or list of int
         For all networks, or for each.
     show : callable, optional
-        Called with the number of epochs done, a few times a second; if it returns True, that is the end.
+        Called with what has become of all so far, a list of `Trained`, a few times a second; if it returns
+        True, that is the end.
 
     Returns
     -------
     list of Trained
     """
     groups, each = {}, np.broadcast_to(epochs, len(networks))
+    trained = [Trained() for _ in networks]
     for index, network in enumerate(networks):
         groups.setdefault(network.kernel, []).append(index)
     launches = [
-        _Launch(kernel, [networks[i] for i in group], each[group]) for kernel, group in groups.items()
+        _Launch(kernel, *([values[i] for i in group] for values in (networks, each, trained)))
+        for kernel, group in groups.items()
     ]
-    done, at_once, most = 0, 1, int(each.max())
-    while done < most:
-        now, start = min(at_once, most - done), time.perf_counter()
+    steps = FIRST_STEPS
+    while any(launch.goes_on for launch in launches):
+        start = time.perf_counter()
         for launch in launches:
-            launch.enqueue(now)
+            launch.enqueue(steps)
         device.wait()
+        elapsed = max(time.perf_counter() - start, 1e-6)
         for launch in launches:
-            launch.collect()
-        done += now
-        at_once = max(1, int(now * SECONDS_PER_LAUNCH / max(time.perf_counter() - start, 1e-6)))
-        if show is not None and show(done):
+            launch.collect(elapsed)
+        steps = max(1, int(steps * SECONDS_PER_LAUNCH / elapsed))
+        if show is not None and show(trained):
             break
-    trained = [None] * len(networks)
-    for launch, group in zip(launches, groups.values(), strict=True):
-        for index, found in zip(group, launch.finish(), strict=True):
-            trained[index] = found
+    for launch in launches:
+        launch.finish()
     return trained
 
 
 class _Launch:
     """Networks that one kernel trains, and the device's memory for them."""
 
-    def __init__(self, kernel, networks, epochs):
+    def __init__(self, kernel, networks, epochs, trained):
         self._networks, self._writes, self._used, self._shared = networks, [], 0, {}
-        self._epochs = epochs
+        self._epochs, self._trained = np.array(epochs), trained
         self._records = np.zeros(len(networks), small.NETWORK)
         self._at = self._take(self._records.nbytes)
         self._parameters = [self._describe(*each) for each in zip(self._records, networks, strict=True)]
@@ -135,7 +154,6 @@ class _Launch:
         self._launch = device.configured(
             device.kernel(small.train_small, *kernel), len(networks), small.THREADS, n_bytes
         )
-        self._losses = [[] for _ in networks]
 
     def _take(self, n_bytes):
         at, self._used = self._used, -(-(self._used + n_bytes) // 256) * 256
@@ -177,30 +195,51 @@ class _Launch:
         record["seed"] = np.uint64(network.seed).astype(np.int64)
         return parameters
 
-    def enqueue(self, epochs):
-        """One launch: at most so many epochs of every network that has some to do and has not diverged."""
-        done, going = self._records["epoch"], self._records["halt"] == 0
-        self._records["last_epoch"] = np.where(going, np.minimum(done + epochs, self._epochs), done)
-        self._found = np.zeros((len(self._networks), epochs))
-        self._before = self._records["epoch"].copy()
+    @property
+    def goes_on(self):
+        """Whether a network has something to do."""
+        return bool(self._going.any())
+
+    @property
+    def _going(self):
+        return (self._records["epoch"] < self._epochs) & (self._records["halt"] == 0)
+
+    def enqueue(self, steps):
+        """One launch: at most so many steps of every network that has some to do and has not diverged."""
+        records, n = self._records, len(self._networks)
+        of_epoch = -(-records["n_rows"] // records["batch_size"])
+        steps = min(steps, max(1, _MOST_LOSSES // n - 2) * int(of_epoch.min()))
+        touched = 2 + steps // int(of_epoch.min())  # epochs, at most
+        self._found = np.zeros((n, touched))
+        self._found[:, 0] = [each.begun[0] for each in self._trained]
         self._memory_of_losses = device.Memory(self._found.nbytes)
-        self._records["losses"] = self._memory_of_losses.address + 8 * epochs * np.arange(len(self._networks))
-        self._memory.write(self._at, self._records)
+        self._memory_of_losses.write(0, self._found)
+        records["losses"] = self._memory_of_losses.address + 8 * touched * np.arange(n)
+        records["last_epoch"] = np.where(self._going, self._epochs, records["epoch"])
+        records["last_step"] = records["step"] + steps
+        self._before = records.copy()
+        self._memory.write(self._at, records)
         self._launch(self._memory.address + self._at, 0)
 
-    def collect(self):
-        """The losses of a launch, and where each network is."""
+    def collect(self, elapsed):
+        """What a launch of so many seconds has made of each network."""
         self._memory.read(self._at, self._records)
         self._memory_of_losses.read(0, self._found)
-        done = self._records["epoch"] - self._before
-        for losses, found, n in zip(self._losses, self._found, done, strict=True):
-            losses += found[:n].tolist()
+        for trained, before, now, sums in zip(
+            self._trained, self._before, self._records, self._found, strict=True
+        ):
+            n, completed = int(now["n_rows"]), int(now["epoch"] - before["epoch"])
+            trained.rows, trained.steps = int(now["epoch"] * n + now["start"]), int(now["step"])
+            if now["halt"] and not trained.diverged:
+                trained.diverged, trained.known = True, len(trained.losses)
+            of_row = elapsed / max(1, trained.rows - int(before["epoch"] * n + before["start"]))
+            seconds = [trained.begun[1] + of_row * int(n - before["start"]), *[of_row * n] * (completed - 1)]
+            trained.losses += (sums[:completed] / n).tolist()
+            trained.seconds += seconds[:completed]
+            begun = of_row * int(now["start"]) if completed else trained.begun[1] + elapsed
+            trained.begun = (float(sums[completed]), begun) if now["start"] else (0.0, 0.0)
 
     def finish(self):
-        """`Trained` of each network; parameters to the host, where they are good."""
-        for at, record, network, losses in zip(
-            self._parameters, self._records, self._networks, self._losses, strict=True
-        ):
-            if not record["halt"]:
-                self._memory.read(at, network.parameters)
-            yield Trained(np.array(losses) / len(network.x), int(record["step"]), bool(record["halt"]))
+        """Parameters to the host."""
+        for at, network in zip(self._parameters, self._networks, strict=True):
+            self._memory.read(at, network.parameters)

@@ -6,6 +6,7 @@ from . import validation as checks
 from .callbacks import EarlyStopping, as_callbacks
 from .checkpoints import Checkpoints, read_checkpoint
 from .data import Data
+from .device_jobs import run_small
 from .history import History
 from .interrupts import Interrupts
 from .lbfgs import minimizer, train_whole_batch
@@ -79,8 +80,8 @@ def train(
     verbose : bool or int
         Whether to write a table to standard output, for logs: a line for every epoch, or every so many.
     device : {"cpu", "cuda"}
-        "cuda" trains on an NVIDIA GPU, to the same bits; `threads` then means nothing. It needs numba-cuda,
-        which ``pip install 'fastbp[cuda]'`` brings. Validation and metrics are computed on the CPU.
+        "cuda" trains on an NVIDIA GPU, to the same bits, see Notes; `threads` then means nothing. It needs
+        numba-cuda, which ``pip install 'fastbp[cuda]'`` brings.
     materialise : bool
         Write each step's gradients to memory before the update. The same bits, slower; for comparison.
     sample_weight : array-like (n,), optional
@@ -130,6 +131,12 @@ def train(
     -----
     Ctrl-C ends training after the current step and returns the history so far. With `checkpoints` that step
     is written down, and `resume` goes on from it to the very bits of a training that was not interrupted.
+
+    On a GPU a small network is trained by one block of threads, with its weights in the block's memory, whole
+    epochs in a launch: where `train_many` can train it there, and without `materialise`. A launch lasts a
+    quarter of a second; Ctrl-C ends training after it, and if the loss diverges in it the network has the
+    weights from before it. Any other training is a dozen launches for each step, sent ahead of the device,
+    and Ctrl-C ends it after those that were sent.
 
     Training a network again goes on from its weights, but is a training of its own: the optimizer's state
     starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.
@@ -232,35 +239,35 @@ class Job:
             threads = automatic_threads(work, steps)
         self.history = History(threads=checks.positive_integer("threads", threads))
 
-    def as_small(self):
-        """What `device_many.train_small` takes, with parameters of its own.
+    def why_not_small(self):
+        """Why one block of a GPU's threads cannot do all of it, as a predicate; None where it can."""
+        data, cannot = self.data, "cannot do this: "
+        if (
+            self._streams
+            or data is None
+            or data.held_out
+            or self.metrics
+            or self.callbacks
+            or self._checkpoint
+        ):
+            return cannot + "validation, metrics, early stopping, callbacks, checkpoints, resume or streams"
+        if data.samples or data.weights is not None:
+            return cannot + "weights of rows or classes, or sampling"
+        if self._rates.of_all is None:
+            return cannot + "schedules, or settings of single layers or of biases"
+        if self.shaping is not None:
+            return cannot + "penalties, largest norms, clipping or noise"
+        why = self.as_small().why_not()
+        return why and f"cannot train this network: {why}"
 
-        Raises
-        ------
-        ValueError
-            If more is asked for than a block of a GPU's threads does.
-        """
+    def as_small(self):
+        """What `device_many.train_small` takes, with parameters of its own."""
         from .device_many import Small  # needs numba-cuda
 
-        data, more = self.data, []
-        if data is None or data.held_out or self.metrics or self.callbacks or self._checkpoint:
-            more.append("validation, metrics, early stopping, callbacks, checkpoints or resume")
-        elif data.samples or data.weights is not None:
-            more.append("weights of rows or classes, or sampling")
-        if self._rates.of_all is None:
-            more.append("schedules, or settings of single layers or of biases")
-        if self.shaping is not None:
-            more.append("penalties, largest norms, clipping or noise")
-        if more:
-            raise ValueError(f'train_many(device="cuda") cannot do this: {more[0]}')
-        small = Small(
-            self.network.architecture, self.network.parameters.copy(), data.x, data.y, self.optimizer.formula,
-            self._rates.of_all, self.batch_size, self.seed, self.shuffle, self.looks,
+        return Small(
+            self.network.architecture, self.network.parameters.copy(), self.data.x, self.data.y,
+            self.optimizer.formula, self._rates.of_all, self.batch_size, self.seed, self.shuffle, self.looks,
         )  # fmt: skip
-        why = small.why_not()
-        if why:
-            raise ValueError(f'train_many(device="cuda") cannot train this network: {why}')
-        return small
 
     def _make_plan(self, architecture, task, batch_size, threads, **options):
         if self.device == "cpu":
@@ -289,6 +296,9 @@ class Job:
         if self.whole_batch:
             train_whole_batch(network, self.optimizer, data, self.history, bar, conductor(None))
             return
+        if self.device == "cuda" and not self.materialise and self.why_not_small() is None:
+            self._run_small(bar)
+            return
         plan = (make_plan or self._make_plan)(
             network.architecture, "train", data.batch_size, self.history.threads,
             optimizer=self.optimizer.formula, materialise=self.materialise, shaping=self.shaping,
@@ -310,6 +320,15 @@ class Job:
             identity=identity, looks=self.looks,
         )  # fmt: skip
         training._run(self._checkpoint, bar, conductor(plan))
+
+    def _run_small(self, bar):
+        """The same in launches of many steps, by one block of a GPU's threads."""
+        try:
+            errors = run_small([self], lambda rows: bar.show(rows[0], self.history))
+        finally:
+            bar.close()
+        if errors:
+            raise errors[0]
 
 
 def _check_whole_batch(device, watched, shaped, stream):

@@ -9,7 +9,6 @@ the other.
 import copy
 import inspect
 import os
-import time
 from collections import Counter, deque
 
 import numpy as np
@@ -20,13 +19,13 @@ from .checkpoints import Checkpoints
 from .cpu.program import AFTER_STEP
 from .cpu.team import Team
 from .data import Data
+from .device_jobs import run_small
 from .formulas import activations
 from .interrupts import POLL_SECONDS, Interrupts, run_in_team
 from .jobs import Job, progress_wanted, train
 from .network import Network
 from .plan import Plan, available_cores, one_thread
 from .progress import Rows
-from .training import DivergenceError
 
 # A plan that has no more than this to forget is used again. One of a larger network takes less time to build
 # than its first epoch takes.
@@ -101,7 +100,9 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     there are only Dense layers, the hidden ones of one activation, and no scaled inputs. Refused are
     validation and all that watches or resumes a training, weights of rows and classes, sampling, schedules,
     settings of single layers or of biases, penalties, largest norms, clipping, noise and LBFGS. Ctrl-C ends
-    after a whole epoch. A network that diverged has the weights that it began with. `threads` has no effect.
+    all after the steps that were launched, a quarter of a second's. A network whose loss diverged has the
+    weights from before those; one of which only the last weights are not finite those that it began with.
+    `threads` has no effect.
 
     Examples
     --------
@@ -120,7 +121,8 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     device = checks.device(device)
     jobs = _jobs(networks, options, device)
     if device == "cuda":
-        errors = _OnDevice(jobs, _as_small(jobs), progress).run()
+        _check_small(jobs)
+        errors = _run_on_device(jobs, progress)
     else:
         errors = _Crew(jobs, _useful_threads(jobs, threads), progress).run()
     if errors:
@@ -258,15 +260,12 @@ def _jobs(networks, options, device="cpu"):
     return jobs
 
 
-def _as_small(jobs):
-    """The jobs as a GPU takes many at once; raises where one cannot be, and says which."""
-    small = []
+def _check_small(jobs):
+    """Raise where a job cannot be one of many on a GPU, and say which."""
     for index, job in enumerate(jobs):
-        try:
-            small.append(job.as_small())
-        except ValueError as error:
-            raise _named(error, index) from None
-    return small
+        why = job.why_not_small()
+        if why:
+            raise ValueError(f'network {index}: train_many(device="cuda") {why}')
 
 
 def _useful_threads(jobs, threads):
@@ -383,61 +382,19 @@ class _Crew:
                 turn.end()
 
 
-class _OnDevice:
-    """All jobs at once on a GPU. To `Interrupts` it is what a plan is."""
+def _run_on_device(jobs, progress):
+    """All jobs at once on a GPU; returns the errors by the number of their job."""
+    total = [job.epochs * job.n_rows for job in jobs]
+    bar = Rows(progress, sum(total))
 
-    def __init__(self, jobs, small, progress):
-        self._jobs, self._small, self._stopped, self._seconds = jobs, small, False, []
-        self._bar = Rows(progress, sum(job.epochs * job.n_rows for job in jobs))
+    def show(rows):
+        ended = sum(done == of_all for done, of_all in zip(rows, total, strict=True))
+        bar.show(sum(rows), {"networks": f"{ended}/{len(jobs)}"})
 
-    def stop(self):
-        """Ask for the end after the epochs that were launched."""
-        self._stopped = True
-
-    def run(self):
-        """All jobs; returns the errors by the number of their job."""
-        from .device_many import train_small  # needs numba-cuda
-
-        self._since = time.perf_counter()
-        try:
-            with Interrupts(self):
-                trained = train_small(self._small, [job.epochs for job in self._jobs], self._show)
-        finally:
-            self._bar.close()
-        errors = {}
-        for index, each in enumerate(zip(self._jobs, self._small, trained, strict=True)):
-            try:
-                self._record(*each)
-            except DivergenceError as error:
-                errors[index] = error
-        return errors
-
-    def _show(self, done):
-        """So many epochs are done; returns whether that shall be all."""
-        now, new = time.perf_counter(), done - len(self._seconds)
-        self._seconds += [(now - self._since) / new] * new
-        self._since = now
-        ended = sum(done >= job.epochs for job in self._jobs)
-        rows = sum(min(done, job.epochs) * job.n_rows for job in self._jobs)
-        self._bar.show(rows, {"networks": f"{ended}/{len(self._jobs)}"})
-        return self._stopped
-
-    def _record(self, job, small, trained):
-        """What became of a network: its history and weights, or the error that says why not."""
-        history, losses, n = job.history, trained.losses.tolist(), job.n_rows
-        good = losses[:-1] if trained.diverged else losses
-        history.loss += good
-        history.seconds += self._seconds[: len(good)]
-        history.samples_per_second += [n / seconds for seconds in history.seconds]
-        history.learning_rate += [job.optimizer.learning_rate] * len(good)
-        history.interrupted = len(losses) < job.epochs and not trained.diverged
-        if trained.diverged:
-            steps = trained.steps, trained.steps
-            raise DivergenceError(f"the loss became {losses[-1]}", len(losses), steps, history)
-        if job.looks and not checks.all_finite(small.parameters):
-            steps = trained.steps - job.data.steps + 1, trained.steps
-            raise DivergenceError("a weight became infinite or NaN", len(losses), steps, history)
-        job.network.parameters[:] = small.parameters
+    try:
+        return run_small(jobs, show)
+    finally:
+        bar.close()
 
 
 class _Turn:

@@ -1,9 +1,8 @@
 """Kernels over the rows of the batch, and what joins a row: its sum, its largest element.
 
-Of a row, columns far apart are independent, and `over_rows` gives each thread some. Sums are in the one fixed
-order of `cpu.simd.sum16`: sixteen threads take a row, element j joins partial result j mod 16, so each thread
-has one partial result; the sixteen are then joined pairwise, halves first, in shared memory. All threads of a
-block come together there, so all must call, whether they have a row or not.
+Sums are in the one fixed order of `cpu.simd.sum16`: sixteen threads take a row, element j joins partial
+result j mod 16, so each thread has one partial result; the sixteen are then joined pairwise, halves first, in
+shared memory. All threads of a block come together there, so all must call, whether they have a row or not.
 """
 
 from functools import cache
@@ -32,8 +31,8 @@ def inputs(op):
 def over_rows(one_row, width=outputs):
     """The kernel that calls ``one_row(op, ctx, i, columns)`` for the rows of the batch.
 
-    Threads share the elements: `columns`, a range, are those of row i that are this thread's, out of
-    ``width(op)``. Neighbours in x have neighbouring columns, those in y neighbouring rows.
+    `columns`, a range, are those of row i that are this thread's, out of ``width(op)``: neighbours in x have
+    neighbouring columns, those in y neighbouring rows.
     """
     body = part(one_row)
 

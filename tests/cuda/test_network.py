@@ -5,6 +5,7 @@ import pytest
 
 import fastbp
 from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_plan, plan
+from fastbp.cuda import small
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -20,6 +21,12 @@ STACKS = {
     "residual": ([Residual([LayerNorm(), Dense(9, "gelu"), Dense(5, "tanh"), Dropout(0.2)]),
                   Residual([Dense(5, "relu")]), Dense(3)], 5, "mean_squared_error"),
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def step_by_step(monkeypatch):
+    """Launches for each step even of the smallest networks: those in one launch are in `test_many`."""
+    monkeypatch.setattr(small, "MOST_BYTES", 0)
 
 
 def mostly_slow(names, *quick):
