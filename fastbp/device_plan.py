@@ -34,7 +34,8 @@ class DevicePlan:
     Parameters
     ----------
     architecture : plan.Architecture
-    task : {"train", "gradient", "loss", "predict", "logits"}
+    task : {"train", "gradient", "loss", "evaluate", "predict", "logits"}
+        "evaluate" gives losses and predictions in one pass.
     batch_size : int
         Rows of a full batch; the most rows that one pass may have.
     optimizer, groups, schedule, targets, materialise, inputs, weighted, shaping, batch_statistics, data
@@ -281,7 +282,7 @@ class DevicePlan:
         record["outputs"] = base + places["outputs"]
         record["n_rows"], record["batch_size"], record["groups"] = n, batch_size, len(self.settings)
         record["chunk_rows"] = CHUNK_ROWS if self.chunked else self.batch_size
-        record["careful"], record["continues"] = given.get("careful", 0), self.task == "loss"
+        record["careful"], record["continues"] = given.get("careful", 0), self.task in ("loss", "evaluate")
         for name, place in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
             record[place] = self.contexts[0][name]
         record["first_epoch"], record["seed"] = given["first_epoch"], given.get("seed", 0)
@@ -294,15 +295,15 @@ class DevicePlan:
         return next((i for i, name in enumerate(names) if name in ("momentum", "beta1")), 0)
 
     def _load(self, n, given):
-        """Send the data, unless the device has them."""
+        """Send the data, unless the device has them: since `set` was told where they are."""
         key = tuple(given.get(name) for name in ("x", "targets", "weights", "by_class", "n_rows"))
-        if self._loaded == key and self.task == "train":
+        if self._loaded == key:
             return
         dtype, sizes = self.architecture.dtype, self.architecture.sizes
         is_class = LOSSES[self.architecture.loss].rowwise and self.targets == "classes"
         kind = np.uint8 if self.data == "bytes" else dtype
         parts = {"x": (n * sizes[0], kind)}
-        outputs = {"predict": sizes[-1], "logits": sizes[-1], "gradient": sizes[0]}.get(self.task, 0)
+        outputs = {"gradient": sizes[0], "train": 0, "loss": 0}.get(self.task, sizes[-1])
         parts["outputs"] = n * outputs, dtype
         if given.get("targets"):
             parts["targets"] = (n, np.int64) if is_class else (n * sizes[-1], dtype)
@@ -547,13 +548,13 @@ class DeviceProgram:
         by_rows = dict(layer=layer, grid=self._rows(rows))
         if plan.task == "logits":
             self.emit(kernels.copy_outputs, **elements)
-        elif plan.task == "predict" and rowwise:
+        if plan.task in ("predict", "evaluate") and rowwise:
             self.emit(kernels.softmax_link, **by_rows)
-        elif plan.task == "predict":
+        elif plan.task in ("predict", "evaluate"):
             self.emit(kernels.elementwise_link, architecture.loss, **elements)
-        elif rowwise:
+        if plan.task not in ("predict", "logits") and rowwise:
             self.emit(kernels.softmax_loss, plan.targets, **by_rows)
-        else:
+        elif plan.task not in ("predict", "logits"):
             self.emit(kernels.elementwise_loss, architecture.loss, **by_rows)
         if plan.weighted:
             self.emit(kernels.weigh_rows, **elements)

@@ -317,7 +317,7 @@ class Job:
         )  # fmt: skip
         training = (StreamTraining if self._streams else Training)(
             network, plan, rates, data, self.history, metrics=self.metrics, callbacks=self.callbacks,
-            identity=identity, looks=self.looks,
+            identity=identity, looks=self.looks, device=self.device,
         )  # fmt: skip
         training._run(self._checkpoint, bar, conductor(plan))
 

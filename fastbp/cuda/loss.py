@@ -176,16 +176,21 @@ def copy_outputs(real):
 def total_weight(real):
     """What a row of weight 1 counts in this batch: rows / Σ weights, at ctx.row_scale; no weight at all: 0.
 
-    One thread adds up all weights in the order of the batch, in float64, as on the CPU.
+    One thread adds up all weights in the order of the batch, in float64, as on the CPU. Where losses go on
+    from batch to batch, all rows are one, and the first batch finds it.
     """
     dtype = REAL[real]
 
     def total_weight(op_address, ctx_address):
         ctx, total = context(ctx_address), 0.0
-        weights = array(ctx.weights, ctx.n_rows, dtype)
-        for i in range(ctx.batch_rows):
+        if ctx.continues != 0 and ctx.start > 0:
+            return
+        weights, rows = array(ctx.weights, ctx.n_rows, dtype), ctx.batch_rows
+        if ctx.continues != 0:
+            rows = ctx.n_rows
+        for i in range(rows):
             total += np.float64(weights[data_row(ctx, i)])
-        array(ctx.row_scale, 1, np.float64)[0] = ctx.batch_rows / total if total > 0.0 else 0.0
+        array(ctx.row_scale, 1, np.float64)[0] = rows / total if total > 0.0 else 0.0
 
     return total_weight
 

@@ -177,17 +177,15 @@ def launched(monkeypatch):
     ],
 )
 def test_train_chooses_it(sizes, activation, loss, optimizer, device, launched):
-    first, second, third = (make_network(sizes, activation, loss) for _ in range(3))
+    first, second = (make_network(sizes, activation, loss) for _ in range(2))
     x, y = draw_inputs(9, sizes[0]), draw_targets(loss, 9, sizes[-1])
-    options = dict(epochs=3, batch_size=4, seed=7, optimizer=optimizer)
+    options = dict(epochs=2, batch_size=5, seed=7, optimizer=optimizer)
     on_cpu = fastbp.train(first, x, y, **options)
     history = fastbp.train(second, x, y, device=device, **options)
     assert len(launched) == 1
-    fastbp.train(third, x, y, device=device, materialise=True, **options)
-    assert len(launched) == 1
-    assert first.parameters.tobytes() == second.parameters.tobytes() == third.parameters.tobytes()
+    assert first.parameters.tobytes() == second.parameters.tobytes()
     assert (on_cpu.loss, on_cpu.learning_rate) == (history.loss, history.learning_rate)
-    assert len(history.seconds) == len(history.samples_per_second) == 3
+    assert len(history.seconds) == len(history.samples_per_second) == 2
     assert not history.interrupted
 
 
@@ -195,6 +193,7 @@ def test_train_takes_steps_where_it_must(device, launched):
     x, y = draw_inputs(4, 2), draw_targets("mean_squared_error", 4, 1)
     for net, options in (
         (make_network([2, 3, 1]), dict(callbacks=[lambda training: None])),
+        (make_network([2, 3, 1]), dict(materialise=True)),
         (fastbp.Network([fastbp.LayerNorm(), fastbp.Dense(1)], inputs=2), {}),
     ):
         assert len(fastbp.train(net, x, y, epochs=1, device=device, **options)) == 1

@@ -56,6 +56,7 @@ def assert_same_training(device, make, rows=9, batch_size=4, optimizer=None, epo
     assert on_cpu.loss == on_device.loss
     assert first.parameters.tobytes() == second.parameters.tobytes()
     assert on_cpu.validation_loss == on_device.validation_loss
+    assert on_cpu.metrics == on_device.metrics
     return second
 
 
@@ -203,6 +204,45 @@ def test_several_passes_where_rows_are_many(device, monkeypatch):
     monkeypatch.setattr("fastbp.network._ROWS_ON_DEVICE", 4)
     net, x = make_network([3, 4, 2]), draw_inputs(9, 3)
     assert net.predict(x).tobytes() == net.predict(x, device=device).tobytes()
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "huber"])
+def test_loss_and_evaluate(loss, device, monkeypatch):
+    monkeypatch.setattr("fastbp.network._ROWS_ON_DEVICE", 4)  # several passes
+    net = make_network([3, 4, 2], loss=loss)
+    x, y = data(net, 9)
+    for weights in (None, np.arange(9) % 4):
+        found = [
+            (net.loss(x, y, sample_weight=weights, device=where),
+             net.evaluate(x, y, sample_weight=weights, device=where)) for where in ("cpu", device)
+        ]  # fmt: skip
+        assert found[0] == found[1]
+    metrics = ["log_loss", "roc_auc"] if loss == "softmax_cross_entropy" else ["r2", lambda t, p: p.sum()]
+    assert net.evaluate(x, y, metrics) == net.evaluate(x, y, metrics, device=device)
+
+
+def test_evaluate_bytes_and_running_statistics(device):
+    layers = [BatchNorm(), Dense(3, "tanh"), Dropout(0.5), Dense(1)]
+    net = fastbp.Network(layers, inputs=2, input_scale=1 / 255, seed=1)
+    x, y = np.arange(14, dtype=np.uint8).reshape(7, 2), np.arange(7.0)
+    fastbp.train(net, x, y, epochs=1)
+    assert net.evaluate(x, y, ["r2"]) == net.evaluate(x, y, ["r2"], device=device)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_rows_are_sent_once(streams, device, monkeypatch):
+    places, write = [], device_plan.device.Memory.write
+    monkeypatch.setattr(
+        device_plan.device.Memory, "write",
+        lambda memory, at, array: places.append(array.ctypes.data) or write(memory, at, array),
+    )  # fmt: skip
+    net = make_network([3, 4, 2])
+    x, y = (array.astype(np.float32) for array in data(net, 9))
+    held_out = x[5:].copy(), y[5:].copy()
+    rows = ([(x, y)],) if streams else (x, y)
+    fastbp.train(net, *rows, epochs=3, validation=held_out, metrics=["r2"], device=device)
+    each = [places.count(array.ctypes.data) for array in (x, y, *held_out)]
+    assert each == ([3, 3, 1, 1] if streams else [1, 1, 1, 1])
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # plain Python in the simulator
