@@ -1,6 +1,7 @@
 """The benchmarks can be found, each row of each table has one, and a measurement is a number."""
 
 import inspect
+import itertools
 import json
 import math
 import sys
@@ -56,6 +57,16 @@ def test_every_row_has_a_benchmark(module, benchmark, rows):
 
 def test_every_schedule_has_a_benchmark():
     assert set(found("bench_update")["time_schedule"].params[0]) == set(SCHEDULES)
+
+
+def test_benchmarks_of_a_gpu_are_skipped_without_one(monkeypatch):
+    module = import_module("benchmarks.bench_cuda")
+    monkeypatch.setattr(module.device, "cuda", None)
+    for name, benchmark in found("bench_cuda").items():
+        for values in itertools.product(*getattr(benchmark, "params", [])):
+            with pytest.raises(NotImplementedError, match="needs numba-cuda"):  # asv's word for a skip
+                benchmark.setup(*values)
+        assert name.endswith("on_a_gpu")
 
 
 def test_every_metric_has_a_benchmark():

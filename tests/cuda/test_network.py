@@ -1,5 +1,7 @@
 """Networks on a device: the bits of the CPU, which is tested against the reference and against PyTorch."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -274,6 +276,46 @@ def test_stopped_by_a_callback_and_by_the_user(device):
     x, y = data(net, 9)
     history = fastbp.train(net, x, y, epochs=5, device=device, callbacks=[lambda training: training.stop()])
     assert len(history.loss) < 5
+
+
+def test_the_host_is_not_far_ahead_of_the_device(device, monkeypatch):
+    monkeypatch.setattr(device_plan, "STEPS_AHEAD", 2)
+    ahead, most = [], []
+
+    def mark():
+        ahead.append(1)
+        most.append(len(ahead))
+        return ahead.pop
+
+    monkeypatch.setattr(device_plan.device, "mark", mark)
+    net = make_network([2, 3, 1])
+    fastbp.train(net, *data(net, 9), batch_size=1, epochs=2, device=device)
+    assert len(most) >= 8
+    assert max(most) == 2
+
+
+def test_ctrl_c_and_resumed_to_the_same_bits(device, tmp_path, monkeypatch):
+    monkeypatch.setattr(device_plan, "STEPS_AHEAD", 1)
+    mark, marks = device_plan.device.mark, []
+
+    def press():
+        marks.append(1)
+        if len(marks) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return mark()
+
+    monkeypatch.setattr(device_plan.device, "mark", press)
+    whole, first, second = (make_network([3, 4, 2]) for _ in range(3))
+    x, y = data(whole, 9)
+    options = dict(epochs=4, batch_size=3, optimizer="adam")
+    fastbp.train(whole, x, y, **options)
+    history = fastbp.train(first, x, y, device=device, checkpoints=fastbp.Checkpoints(tmp_path), **options)
+    assert history.interrupted
+    assert len(history) < 4
+    assert first.parameters.tobytes() != whole.parameters.tobytes()
+    history = fastbp.train(second, x, y, device=device, resume=tmp_path, **options)
+    assert len(history) == 4
+    assert second.parameters.tobytes() == whole.parameters.tobytes()
 
 
 def test_an_activation_of_ones_own(device):
