@@ -62,8 +62,10 @@ class Item(NamedTuple):
     def assembled(self, *capabilities):
         """(compute capability, PTX, what ptxas makes of it) for each; taken apart if it is a product."""
         texts = device.compile_ptx(self.factory, self.arguments, *capabilities)
+        asked = small.MOST_BYTES if self.factory is kernels.train_small else 0  # at its launch, at most
         for capability, ptx in zip(capabilities, texts, strict=True):
-            yield capability, ptx, assembly.assemble(ptx, capability, disassemble=self.is_product)
+            found = assembly.assemble(ptx, capability, disassemble=self.is_product)
+            yield capability, ptx, found._replace(shared=found.shared + asked)
 
 
 def items(real):

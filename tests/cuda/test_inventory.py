@@ -111,6 +111,7 @@ def _check(job):
         for capability, ptx, found in item.assembled(*assembly.CAPABILITIES):
             assert_sound(item, ptx, real)
             assert (found.stack, found.spills) == (0, 0), found[:4]
+            assert found.shared <= 48 * 1024, "what any GPU gives a block unasked"
             assert assembly.occupancy(found, item.threads, capability) > 0
             if item.is_product:
                 name = "FFMA" if real == "float32" else "DFMA"
