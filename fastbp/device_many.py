@@ -1,4 +1,7 @@
-"""Small networks on a GPU, one or many: `train_small`, a block of threads for each; see ``cuda/small.py``."""
+"""Small networks on a GPU, many at once: `train_small`, a block of threads for each; see ``cuda/small.py``.
+
+Of one alone that is how a `DevicePlan` trains it.
+"""
 
 import time
 from dataclasses import dataclass, field
@@ -42,32 +45,62 @@ class Small(NamedTuple):
 
     @property
     def kernel(self):
-        """What its kernel is made of: hidden and last activation, loss, kind of targets, optimizer, type."""
-        *hidden, output = self.architecture.activations
+        """`kernel_of` it."""
         targets = "classes" if self.y.ndim == 1 else "probabilities"
-        names = hidden[0] if hidden else "identity", output, self.architecture.loss, targets
-        return (*names, self.optimizer, self.architecture.real)
-
-    def places(self):
-        """`small.elements` of it."""
-        architecture = self.architecture
-        keeps_z = [ACTIVATIONS[name].keeps == "z" for name in architecture.activations]
-        n_parameters = architecture.parameter_offsets()[-1]
-        return small.elements(architecture.sizes, keeps_z, n_parameters, self.batch_size)
+        return kernel_of(self.architecture, targets, self.optimizer)
 
     def why_not(self):
         """Why it cannot be trained by one block, as the end of a sentence; None where it can."""
-        architecture = self.architecture
-        if not all(map(architecture.is_dense, range(architecture.n_layers))):
-            return "it has other layers than Dense"
-        if len(set(architecture.activations[:-1])) > 1:
-            return "its hidden layers have different activations"
-        if getattr(architecture, "input_scale", 1.0) != 1 or self.x.dtype != architecture.dtype:
+        if self.x.dtype != self.architecture.dtype:
             return "its inputs are scaled"
-        n_bytes = self.places()[0] * architecture.dtype.itemsize
-        if n_bytes > small.MOST_BYTES:
-            return f"a block's memory has {small.MOST_BYTES} bytes, and a step takes {n_bytes}"
-        return None
+        return why_not(self.architecture, self.batch_size)
+
+
+def kernel_of(architecture, targets, optimizer):
+    """What a kernel is made of: hidden and last activation, loss, kind of targets, optimizer, type."""
+    *hidden, output = architecture.activations
+    names = hidden[0] if hidden else "identity", output, architecture.loss, targets
+    return (*names, optimizer, architecture.real)
+
+
+def why_not(architecture, batch_size):
+    """Why a network cannot be trained by one block, as the end of a sentence; None where it can."""
+    if not all(map(architecture.is_dense, range(architecture.n_layers))):
+        return "it has other layers than Dense"
+    if len(set(architecture.activations[:-1])) > 1:
+        return "its hidden layers have different activations"
+    if getattr(architecture, "input_scale", 1.0) != 1:
+        return "its inputs are scaled"
+    n_bytes = shared_bytes(architecture, batch_size)
+    if n_bytes > small.MOST_BYTES:
+        return f"a block's memory has {small.MOST_BYTES} bytes, and a step takes {n_bytes}"
+    return None
+
+
+def shared_bytes(architecture, batch_size):
+    """Bytes of a block's memory that a step works in."""
+    return _places(architecture, batch_size)[0] * architecture.dtype.itemsize
+
+
+def _places(architecture, batch_size):
+    """`small.elements` of a network."""
+    keeps_z = [ACTIVATIONS[name].keeps == "z" for name in architecture.activations]
+    n_parameters = architecture.parameter_offsets()[-1]
+    return small.elements(architecture.sizes, keeps_z, n_parameters, batch_size)
+
+
+def describe(architecture, batch_size):
+    """(a LAYER record for each layer, the fields of a NETWORK record that follow from the architecture)."""
+    offsets, (_, row_losses, places) = architecture.parameter_offsets(), _places(architecture, batch_size)
+    layers = np.zeros(architecture.n_layers, small.LAYER)
+    layers["n_in"], layers["n_out"] = architecture.sizes[:-1], architecture.sizes[1:]
+    layers["use_bias"], layers["w"] = architecture.biases, offsets[:-1]
+    layers["x"], layers["z"], layers["y"], layers["dz"] = zip(*places, strict=True)
+    chunk_rows = CHUNK_ROWS if sums_in_chunks(architecture, batch_size) else batch_size
+    fields = dict(
+        n_layers=len(layers), n_parameters=offsets[-1], row_losses=row_losses, chunk_rows=chunk_rows
+    )
+    return layers, fields
 
 
 @dataclass
@@ -150,7 +183,7 @@ class _Launch:
         for name in ("layers", "parameters", "settings", "option", "x", "targets", "order", "heads",
                      "following", "hyper"):  # fmt: skip
             self._records[name] += self._memory.address
-        n_bytes = max(each.places()[0] for each in networks) * networks[0].architecture.dtype.itemsize
+        n_bytes = max(shared_bytes(each.architecture, each.batch_size) for each in networks)
         self._launch = device.configured(
             device.kernel(small.train_small, *kernel), len(networks), small.THREADS, n_bytes
         )
@@ -169,29 +202,24 @@ class _Launch:
     def _describe(self, record, network):
         """Fill the record of a network, with offsets for addresses; returns where its parameters lie."""
         architecture, dtype = network.architecture, network.architecture.dtype
-        offsets, (_, row_losses, places) = architecture.parameter_offsets(), network.places()
-        layers = np.zeros(architecture.n_layers, small.LAYER)
-        layers["n_in"], layers["n_out"] = architecture.sizes[:-1], architecture.sizes[1:]
-        layers["use_bias"], layers["w"] = architecture.biases, offsets[:-1]
-        layers["x"], layers["z"], layers["y"], layers["dz"] = zip(*places, strict=True)
+        layers, fields = describe(architecture, network.batch_size)
+        for name, value in fields.items():
+            record[name] = value
         settings = np.zeros(ROOM)
         settings[: len(network.settings)] = network.settings
         states, n = OPTIMIZERS[network.optimizer].states, len(network.x)
-        record["state_bytes"] = state_bytes = -(-offsets[-1] * dtype.itemsize // 16) * 16
+        record["state_bytes"] = state_bytes = -(-network.parameters.nbytes // 16) * 16
         parameters = record["parameters"] = self._take(state_bytes * (1 + states))
         self._writes.append((parameters, network.parameters))
-        record["layers"], record["n_layers"] = self._place(layers), architecture.n_layers
-        record["settings"], record["n_parameters"] = self._place(settings), offsets[-1]
+        record["layers"], record["settings"] = self._place(layers), self._place(settings)
         record["option"] = self._place(np.array([architecture.option], dtype))
         record["x"], record["targets"] = self._place(network.x), self._place(network.y)
-        record["hyper"], record["row_losses"] = self._take(ROOM * dtype.itemsize), row_losses
+        record["hyper"], record["ordered"] = self._take(ROOM * dtype.itemsize), 1
         if network.shuffle:
             for name in ("order", "heads", "following"):
                 record[name] = self._take(8 * n)
         record["shuffle"], record["careful"] = network.shuffle, network.careful
         record["n_rows"], record["batch_size"] = n, network.batch_size
-        chunked = sums_in_chunks(architecture, network.batch_size)
-        record["chunk_rows"] = CHUNK_ROWS if chunked else network.batch_size
         record["seed"] = np.uint64(network.seed).astype(np.int64)
         return parameters
 

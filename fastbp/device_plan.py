@@ -2,16 +2,18 @@
 
 A `DevicePlan` answers to what a `plan.Plan` does for `fastbp.train`: the same settings, the same counters,
 the same parameters, bit for bit. It owns one piece of device memory, with parameters and the optimizer's
-state laid out as on the host, and a list of launches, the same for every step. Data are sent once.
+state laid out as on the host, and a list of launches, the same for every step; or, where one block of threads
+can train the network (``cuda/small.py``), one launch of many steps. Data are sent once.
 """
 
 import ctypes
 import threading
+import time
 
 import numpy as np
 
-from fastbp import operations
-from fastbp.cuda import device, kernels
+from fastbp import device_many, operations
+from fastbp.cuda import device, kernels, small
 from fastbp.cuda.elementwise import ROOM
 from fastbp.cuda.gemm import tile_for, tile_named
 from fastbp.cuda.program import CONTEXT, OPERATION
@@ -66,12 +68,18 @@ class DevicePlan:
         self._given, self._loaded, self._stopped, self.halted = {}, None, False, False
         self.steps_done, self._losses = 0, None
         self._lay_out()
-        program = DeviceProgram(self)
-        program.write()
-        self._memory.write(self._at["operations"], np.concatenate(program.operations))
+        self._fits_block = self._trains_in_block(materialise)
+        self._steps_at_once, self._block = device_many.FIRST_STEPS, None
+        self._program = DeviceProgram(self)
         for offset, array in self._constants:
             self._memory.write(offset, array)
-        self._step, self._order = program.launches, program.order
+
+    def _trains_in_block(self, materialise):
+        """Whether one block of threads can do it all, in launches of many steps."""
+        more = self.weighted or self.shaping is not None or self.schedule or self.data != "numbers"
+        if self.task != "train" or materialise or more or len(self.settings) > 1:
+            return False
+        return device_many.why_not(self.architecture, self.batch_size) is None
 
     def _plan_gradients(self, inputs):
         """Which layers' inputs need a gradient: those before which there is something to learn."""
@@ -111,6 +119,8 @@ class DevicePlan:
         self._take("deviation", 8)
         self._take("row_losses", rows * self.size)
         self._take("squares", 8 * sum(architecture.sizes[1:]))
+        self._take("network", small.NETWORK.itemsize)
+        self._take("layers", small.LAYER.itemsize * n_layers)
         self._take("operations", OPERATION.itemsize * DeviceProgram.MOST * (n_layers + 1))
         self._workspace = [self._buffers(layer) for layer in range(n_layers + 1)]
         self.keep(np.array([architecture.option], architecture.dtype), self._at["option"])
@@ -223,9 +233,13 @@ class DevicePlan:
         self._memory.write(self._at["settings"], self.settings)
         if len(self.schedule_settings):
             self._memory.write(self._at["schedule"], self.schedule_settings)
-        self._memory.write(self._at["context"], record)
-        self._enqueue(n, batch_size, given["last_epoch"] - int(self.contexts[0]["epoch"]))
-        self._memory.read(self._at["context"], record)
+        epochs = given["last_epoch"] - int(self.contexts[0]["epoch"])
+        if self._fits_block and given.get("shuffle") != 2:
+            record = self._run_in_block(record, n, epochs)
+        else:
+            self._memory.write(self._at["context"], record)
+            self._enqueue(n, batch_size, epochs)
+            self._memory.read(self._at["context"], record)
         self._losses.read(0, losses)
         for name, found in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
             self.contexts[name] = record[found]
@@ -237,18 +251,58 @@ class DevicePlan:
             outputs = _host(given["outputs"], n * n_outputs, self.architecture.dtype)
             self._data.read(self._places["outputs"], outputs)
 
+    def _run_in_block(self, context, n, epochs):
+        """Launches of many steps, one after the other; returns the record that they leave."""
+        net, batch_size = self._network(context), int(context["batch_size"][0])
+        first, steps = int(net["step"][0]), -(-n // batch_size)
+        last = -(-(n - self._given.get("rest", 0)) // batch_size)  # step of the last epoch
+        end = first + (epochs - 1) * steps + last - int(net["start"][0]) // batch_size
+        while net["step"] < end and not net["halt"] and not self._stopped:
+            start, before = time.perf_counter(), int(net["step"][0])
+            net["last_step"] = min(before + self._steps_at_once, end)
+            net["losses"] = self._losses.address + 8 * (net["epoch"] - context["first_epoch"])
+            self._memory.write(self._at["network"], net)
+            self._block(self.address("network"), 0)
+            device.wait()
+            self._memory.read(self._at["network"], net)
+            net["ordered"], done = 1, int(net["step"][0])
+            elapsed = max(time.perf_counter() - start, 1e-6)
+            self._steps_at_once = max(1, int((done - before) * device_many.SECONDS_PER_LAUNCH / elapsed))
+            self.steps_done = done - first
+        return net
+
+    def _network(self, context):
+        """The NETWORK record that a run begins with; compiles the kernel, if need be."""
+        layers, fields = device_many.describe(self.architecture, self.batch_size)
+        if self._block is None:
+            kernel = device_many.kernel_of(self.architecture, self.targets, self.optimizer)
+            self._block = device.configured(
+                device.kernel(kernels.train_small, *kernel), 1, small.THREADS,
+                device_many.shared_bytes(self.architecture, self.batch_size),
+            )  # fmt: skip
+            self._memory.write(self._at["layers"], layers)
+        net = np.zeros(1, small.NETWORK)
+        for name in {*net.dtype.names} & {*context.dtype.names}:
+            net[name] = context[name]
+        fields |= dict(layers=self.address("layers"), parameters=self.address("parameters"))
+        fields |= dict(state_bytes=self.state_bytes, shuffle=self._given.get("shuffle", 0))
+        for name, value in fields.items():
+            net[name] = value
+        net["last_epoch"] = self._given["last_epoch"]
+        return net
+
     def _enqueue(self, n, batch_size, epochs):
-        context, marks, done = self.address("context"), [], 0
+        program, context, marks, done = self._program.written(), self.address("context"), [], 0
         begin, rest = int(self.contexts[0]["begin"]), self._given.get("rest", 0)
         for epoch in range(epochs):
             if self._given.get("shuffle"):
-                for launch in self._order[int(self._given["shuffle"])]:
+                for launch in program.order[int(self._given["shuffle"])]:
                     launch(context, n)
             end = n - (rest if epoch + 1 == epochs else 0)
             for _start in range(begin, end, batch_size):
                 if self._stopped:
                     return
-                for launch in self._step:
+                for launch in program.launches:
                     launch(context, n)
                 done += 1
                 if done % STEPS_AHEAD == 0:
@@ -372,12 +426,6 @@ class DeviceProgram:
         self._prepare_shapes()
         self._scale = plan.keep(np.array([plan.input_scale], plan.architecture.dtype))
         plan.allocate()
-        everywhere = self._elements
-        self.order = {
-            1: [self._launch(k, (), everywhere(None, 1), 0)
-                for k in (kernels.shuffle_empty, kernels.shuffle_draw, kernels.shuffle_write)],
-            2: [self._launch(kernels.sample_balanced, (), everywhere(None, 1), 0)],
-        }  # fmt: skip
 
     # Constants
 
@@ -504,7 +552,21 @@ class DeviceProgram:
 
     # The step
 
-    def write(self):
+    def written(self):
+        """The program itself, its kernels compiled and its operations in the device's memory."""
+        if not self.launches:
+            everywhere = self._elements
+            self.order = {
+                1: [self._launch(k, (), everywhere(None, 1), 0)
+                    for k in (kernels.shuffle_empty, kernels.shuffle_draw, kernels.shuffle_write)],
+                2: [self._launch(kernels.sample_balanced, (), everywhere(None, 1), 0)],
+            }  # fmt: skip
+            self._write()
+            plan = self.plan
+            plan._memory.write(plan._at["operations"], np.concatenate(self.operations))
+        return self
+
+    def _write(self):
         """All launches of a step."""
         plan, n = self.plan, self.plan.architecture.n_layers
         rows, n_inputs = plan.batch_size, plan.architecture.sizes[0]

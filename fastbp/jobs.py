@@ -6,7 +6,6 @@ from . import validation as checks
 from .callbacks import EarlyStopping, as_callbacks
 from .checkpoints import Checkpoints, read_checkpoint
 from .data import Data
-from .device_jobs import run_small
 from .history import History
 from .interrupts import Interrupts
 from .lbfgs import minimizer, train_whole_batch
@@ -132,11 +131,13 @@ def train(
     Ctrl-C ends training after the current step and returns the history so far. With `checkpoints` that step
     is written down, and `resume` goes on from it to the very bits of a training that was not interrupted.
 
-    On a GPU a small network is trained by one block of threads, with its weights in the block's memory, whole
-    epochs in a launch: where `train_many` can train it there, and without `materialise`. A launch lasts a
-    quarter of a second; Ctrl-C ends training after it, and if the loss diverges in it the network has the
-    weights from before it. Any other training is a dozen launches for each step, sent ahead of the device,
-    and Ctrl-C ends it after those that were sent.
+    On a GPU a small network is trained by one block of threads, with its weights in the block's memory, many
+    steps in a launch of at most a quarter of a second. Small is one of Dense layers alone, the hidden ones of
+    one activation, of which all that a step works in (weights, rows of a batch, outputs and gradients of
+    every layer) lies in 46 KiB; without `input_scale`, weights of rows or classes, sampling, schedules other
+    than `ReduceOnPlateau`, settings of single layers or of biases, penalties, largest norms, clipping, noise
+    and `materialise`. Any other training is a dozen launches for each step, which are sent ahead of the
+    device. Ctrl-C ends training after the launches that were sent.
 
     Training a network again goes on from its weights, but is a training of its own: the optimizer's state
     starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.
@@ -296,9 +297,6 @@ class Job:
         if self.whole_batch:
             train_whole_batch(network, self.optimizer, data, self.history, bar, conductor(None))
             return
-        if self.device == "cuda" and not self.materialise and self.why_not_small() is None:
-            self._run_small(bar)
-            return
         plan = (make_plan or self._make_plan)(
             network.architecture, "train", data.batch_size, self.history.threads,
             optimizer=self.optimizer.formula, materialise=self.materialise, shaping=self.shaping,
@@ -320,15 +318,6 @@ class Job:
             identity=identity, looks=self.looks, device=self.device,
         )  # fmt: skip
         training._run(self._checkpoint, bar, conductor(plan))
-
-    def _run_small(self, bar):
-        """The same in launches of many steps, by one block of a GPU's threads."""
-        try:
-            errors = run_small([self], lambda rows: bar.show(rows[0], self.history))
-        finally:
-            bar.close()
-        if errors:
-            raise errors[0]
 
 
 def _check_whole_batch(device, watched, shaped, stream):

@@ -19,13 +19,13 @@ from .checkpoints import Checkpoints
 from .cpu.program import AFTER_STEP
 from .cpu.team import Team
 from .data import Data
-from .device_jobs import run_small
 from .formulas import activations
 from .interrupts import POLL_SECONDS, Interrupts, run_in_team
 from .jobs import Job, progress_wanted, train
 from .network import Network
 from .plan import Plan, available_cores, one_thread
 from .progress import Rows
+from .training import DivergenceError
 
 # A plan that has no more than this to forget is used again. One of a larger network takes less time to build
 # than its first epoch takes.
@@ -122,7 +122,7 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     jobs = _jobs(networks, options, device)
     if device == "cuda":
         _check_small(jobs)
-        errors = _run_on_device(jobs, progress)
+        errors = _OnDevice(jobs, progress).run()
     else:
         errors = _Crew(jobs, _useful_threads(jobs, threads), progress).run()
     if errors:
@@ -382,19 +382,67 @@ class _Crew:
                 turn.end()
 
 
-def _run_on_device(jobs, progress):
-    """All jobs at once on a GPU; returns the errors by the number of their job."""
-    total = [job.epochs * job.n_rows for job in jobs]
-    bar = Rows(progress, sum(total))
+class _OnDevice:
+    """All jobs side by side on a GPU. To `Interrupts` it is what a plan is."""
 
-    def show(rows):
-        ended = sum(done == of_all for done, of_all in zip(rows, total, strict=True))
-        bar.show(sum(rows), {"networks": f"{ended}/{len(jobs)}"})
+    def __init__(self, jobs, progress):
+        self._jobs, self._stopped = jobs, False
+        self._small = [job.as_small() for job in jobs]
+        self._total = [job.epochs * job.n_rows for job in jobs]
+        self._bar = Rows(progress, sum(self._total))
 
-    try:
-        return run_small(jobs, show)
-    finally:
-        bar.close()
+    def stop(self):
+        """Ask for the end after the steps that were launched."""
+        self._stopped = True
+
+    def run(self):
+        """All jobs; returns the errors by the number of their job."""
+        from .device_many import train_small  # needs numba-cuda
+
+        try:
+            with Interrupts(self):
+                trained = train_small(self._small, [job.epochs for job in self._jobs], self._look)
+        finally:
+            self._bar.close()
+        errors = {}
+        for index, each in enumerate(zip(self._jobs, self._small, trained, strict=True)):
+            try:
+                _finish(*each)
+            except DivergenceError as error:
+                errors[index] = error
+        return errors
+
+    def _look(self, trained):
+        """After a launch; returns whether that shall be all."""
+        for job, each in zip(self._jobs, trained, strict=True):
+            _record(job, each)
+        rows = [each.rows for each in trained]
+        ended = sum(done == total for done, total in zip(rows, self._total, strict=True))
+        self._bar.show(sum(rows), {"networks": f"{ended}/{len(self._jobs)}"})
+        return self._stopped
+
+
+def _record(job, trained):
+    """Epochs that are new in the history of a job; none of a launch in which it diverged."""
+    history, n = job.history, trained.known if trained.diverged else len(trained.losses)
+    new = slice(len(history.loss), n)
+    history.loss += trained.losses[new]
+    history.seconds += trained.seconds[new]
+    history.samples_per_second += [job.n_rows / seconds for seconds in trained.seconds[new]]
+    history.learning_rate += [job.optimizer.learning_rate] * (n - new.start)
+
+
+def _finish(job, small, trained):
+    """Weights to the network, or the error that says why not."""
+    if trained.diverged:
+        job.network.parameters[:] = small.parameters
+        steps, epoch = (trained.steps, trained.steps), len(trained.losses)
+        raise DivergenceError(f"the loss became {trained.losses[-1]}", epoch, steps, job.history)
+    job.history.interrupted = trained.rows < job.epochs * job.n_rows
+    if job.looks and not checks.all_finite(small.parameters):
+        steps, epoch = (max(1, trained.steps - job.data.steps + 1), trained.steps), len(trained.losses)
+        raise DivergenceError("a weight became infinite or NaN", epoch, steps, job.history)
+    job.network.parameters[:] = small.parameters
 
 
 class _Turn:

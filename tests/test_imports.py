@@ -26,7 +26,7 @@ FLOORS = [
     {
         "storage", "gradient_check", "history", "interrupts", "plots", "callbacks", "progress", "tensorboard",
         "checkpoints", "compiled", "lbfgs", "rates", "shaping", "data", "training", "stream", "jobs", "many",
-        "device_jobs", "online", "learning_rate_range", "warmup",
+        "online", "learning_rate_range", "warmup",
     },
     {"cli", "estimators", "distributed"},
     {"__init__"},

@@ -37,13 +37,13 @@ LAYER = _record("n_in n_out use_bias w x z y dz")
 
 # A network and its training. parameters, state_bytes, settings, option, x, targets, order, heads, following,
 # n_rows, batch_size, chunk_rows, seed, epoch, start, step, careful, halt, hyper are as in the context
-# (program.py); layers: address of its LAYER records; last_epoch, last_step: where this launch ends, whichever
-# comes first; losses: float64, one for each epoch of this launch; row_losses: where they begin in shared
-# memory, in elements.
+# (program.py); layers: address of its LAYER records; ordered: whether `order` is that of the epoch begun;
+# last_epoch, last_step: where this launch ends, whichever comes first; losses: float64, one for each epoch of
+# this launch; row_losses: where they begin in shared memory, in elements.
 NETWORK = _record(
     """layers n_layers parameters n_parameters state_bytes settings option
     x targets order heads following shuffle
-    n_rows batch_size chunk_rows seed epoch last_epoch start step last_step careful halt
+    n_rows batch_size chunk_rows seed epoch last_epoch start ordered step last_step careful halt
     losses row_losses hyper"""
 )
 
@@ -284,7 +284,7 @@ def train_small(hidden, output, loss, targets, optimizer, real):
             memory[e] = parameters[e]
         epoch, step, start = net.epoch, net.step, net.start
         while epoch < net.last_epoch and 0 <= step < net.last_step:
-            if net.shuffle != 0 and start == 0:
+            if net.shuffle != 0 and (start == 0 or net.ordered == 0):
                 shuffle(net, epoch, first)
             step, start = run(memory, shared, net, epoch, step, start, first)
             if step < 0 or start == net.n_rows:

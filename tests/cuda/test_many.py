@@ -1,4 +1,4 @@
-"""Small networks in launches of many steps, alone and many at once: the bits of the CPU."""
+"""Many small networks at once, in launches of many steps: the bits of each alone."""
 
 import signal
 
@@ -155,62 +155,17 @@ def test_train_many_refuses_before_any_work(option, why, device):
     assert all(np.array_equal(net.parameters, before) for net, before in zip(networks, start))
 
 
-# One of `fastbp.train`: where it fits, by itself.
-
-
-@pytest.fixture
-def launched(monkeypatch):
-    """How many networks were trained in launches of many steps."""
-    launched, train_small = [], device_many.train_small
-    monkeypatch.setattr(
-        device_many, "train_small", lambda networks, *rest: launched.append(1) or train_small(networks, *rest)
-    )
-    return launched
-
-
-@pytest.mark.parametrize(
-    ("sizes", "activation", "loss", "optimizer"),
-    [
-        ([3, 5, 2], "tanh", "softmax_cross_entropy", "adam"),
-        ([4, 1], "relu", "binary_cross_entropy", "sgd"),
-        ([2, 4, 3, 1], "gelu", "huber", fastbp.RMSprop(momentum=0.5, centered=True)),
-    ],
-)
-def test_train_chooses_it(sizes, activation, loss, optimizer, device, launched):
-    first, second = (make_network(sizes, activation, loss) for _ in range(2))
-    x, y = draw_inputs(9, sizes[0]), draw_targets(loss, 9, sizes[-1])
-    options = dict(epochs=2, batch_size=5, seed=7, optimizer=optimizer)
-    on_cpu = fastbp.train(first, x, y, **options)
-    history = fastbp.train(second, x, y, device=device, **options)
-    assert len(launched) == 1
-    assert first.parameters.tobytes() == second.parameters.tobytes()
-    assert (on_cpu.loss, on_cpu.learning_rate) == (history.loss, history.learning_rate)
-    assert len(history.seconds) == len(history.samples_per_second) == 2
-    assert not history.interrupted
-
-
-def test_train_takes_steps_where_it_must(device, launched):
-    x, y = draw_inputs(4, 2), draw_targets("mean_squared_error", 4, 1)
-    for net, options in (
-        (make_network([2, 3, 1]), dict(callbacks=[lambda training: None])),
-        (make_network([2, 3, 1]), dict(materialise=True)),
-        (fastbp.Network([fastbp.LayerNorm(), fastbp.Dense(1)], inputs=2), {}),
-    ):
-        assert len(fastbp.train(net, x, y, epochs=1, device=device, **options)) == 1
-    fastbp.train(make_network([2, 3, 1]), [(x, y)], epochs=1, device=device)
-    assert not launched
-
-
 @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # plain Python in the simulator
-def test_divergence_in_a_later_launch(device, launched, monkeypatch):
+def test_divergence_in_a_later_launch(device, monkeypatch):
     monkeypatch.setattr(device_many, "FIRST_STEPS", 4)
     monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
     on_cpu, net = (make_network([3, 4, 2], "relu", seed=1) for _ in range(2))
     x, y = draw_inputs(8, 3), draw_targets("mean_squared_error", 8, 2)
     optimizer = fastbp.SGD(1.5)
     with pytest.raises(fastbp.DivergenceError, match=r"the loss became (nan|inf)") as caught:
-        fastbp.train(net, x, y, batch_size=4, epochs=9, optimizer=optimizer, shuffle=False, device=device)
-    assert launched
+        fastbp.train_many(
+            [net], x, y, batch_size=4, epochs=9, optimizer=optimizer, shuffle=False, device=device
+        )
     step, last = caught.value.steps
     assert step == last > 5  # after the first launch, so of one step
     trainer = fastbp.OnlineTrainer(on_cpu, optimizer, batch_size=4)
@@ -219,13 +174,12 @@ def test_divergence_in_a_later_launch(device, launched, monkeypatch):
     ]
     assert net.parameters.tobytes() == on_cpu.parameters.tobytes()
     assert caught.value.epoch == (step + 1) // 2
-    assert caught.value.history.loss == pytest.approx(
+    assert caught.value.histories[0].loss == pytest.approx(
         [(a + b) / 2 for a, b in zip(losses[::2], losses[1::2])], rel=1e-6
     )
 
 
-@pytest.mark.parametrize("many", [False, True])
-def test_ctrl_c_ends_after_a_launch(many, device, monkeypatch):
+def test_ctrl_c_ends_after_a_launch(device, monkeypatch):
     monkeypatch.setattr(device_many, "FIRST_STEPS", 4)
     monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
     wait = device_many.device.wait
@@ -238,10 +192,7 @@ def test_ctrl_c_ends_after_a_launch(many, device, monkeypatch):
     first, second = (make_network([3, 4, 2], seed=1) for _ in range(2))
     x, y = draw_inputs(9, 3), draw_targets("mean_squared_error", 9, 2)
     options = dict(batch_size=4, optimizer="adam", shuffle=False)
-    if many:
-        (history,) = fastbp.train_many([first], x, y, epochs=9, device=device, **options)
-    else:
-        history = fastbp.train(first, x, y, epochs=9, device=device, **options)
+    (history,) = fastbp.train_many([first], x, y, epochs=9, device=device, **options)
     assert history.interrupted
     # Four steps: an epoch of three, and one of the next.
     assert len(history) == len(history.seconds) == 1

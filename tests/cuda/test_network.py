@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_plan, plan
+from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_many, device_plan, plan
 from fastbp.cuda import small
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
@@ -26,9 +26,23 @@ STACKS = {
 
 
 @pytest.fixture(autouse=True)
-def step_by_step(monkeypatch):
-    """Launches for each step even of the smallest networks: those in one launch are in `test_many`."""
-    monkeypatch.setattr(small, "MOST_BYTES", 0)
+def way(request, device, monkeypatch):
+    """How a network is trained that one block could train: in steps of many launches, unless a test asks."""
+    wanted = getattr(request, "param", "steps")
+    if wanted == "steps":
+        monkeypatch.setattr(small, "MOST_BYTES", 0)
+    else:
+        monkeypatch.setattr(device_many, "FIRST_STEPS", 2)
+    taken, run = [], device_plan.DevicePlan._run_in_block
+    monkeypatch.setattr(
+        device_plan.DevicePlan, "_run_in_block", lambda *given: taken.append(1) or run(*given)
+    )
+    yield
+    assert bool(taken) == (wanted == "a block")
+
+
+both_ways = pytest.mark.parametrize("way", ["steps", "a block"], indirect=True)
+by_a_block = pytest.mark.parametrize("way", ["a block"], indirect=True)
 
 
 def mostly_slow(names, *quick):
@@ -151,6 +165,53 @@ def test_trainings(name, device):
     assert_same_training(device, lambda: make_network([3, 4, 2], loss=loss), **TRAININGS[name])
 
 
+BY_A_BLOCK = "a plateau", "no shuffle", "validation"
+
+
+@by_a_block
+@pytest.mark.parametrize("name", mostly_slow(BY_A_BLOCK, "validation"))
+def test_trainings_by_a_block(name, device):
+    assert_same_training(device, lambda: make_network([3, 4, 2]), **TRAININGS[name])
+
+
+@by_a_block
+@pytest.mark.parametrize(
+    ("sizes", "activation", "loss", "optimizer"),
+    [
+        ([3, 5, 2], "tanh", "softmax_cross_entropy", fastbp.Adam(0.1)),
+        ([4, 1], "relu", "binary_cross_entropy", fastbp.SGD(0.1)),
+        ([2, 4, 3, 1], "gelu", "huber", fastbp.RMSprop(momentum=0.5, centered=True)),
+    ],
+)
+def test_networks_that_a_block_trains(sizes, activation, loss, optimizer, device):
+    assert_same_training(
+        device, lambda: make_network(sizes, activation, loss), batch_size=5, optimizer=optimizer
+    )
+
+
+@by_a_block
+def test_streams_by_a_block(device):
+    nets = [make_network([3, 4, 2]) for _ in range(2)]
+    x, y = data(nets[0], 9)
+    for net, where in zip(nets, ("cpu", device)):
+        fastbp.train(net, [(x[:2], y[:2]), (x[2:], y[2:])], epochs=2, batch_size=3, device=where)
+    assert nets[0].parameters.tobytes() == nets[1].parameters.tobytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(materialise=True), dict(clip_norm=1.0), dict(sample_weight=[1, 2, 3]), dict(sampling="balanced"),
+        dict(optimizer=fastbp.SGD(schedule=fastbp.schedules.Cosine())),
+        dict(optimizer=fastbp.SGD(weight_decay=0.1, decay_biases=False)),
+    ], ids=lambda options: next(iter(options))
+)  # fmt: skip
+def test_what_no_block_does_is_done_in_steps(options, device, monkeypatch):
+    monkeypatch.setattr(small, "MOST_BYTES", 1 << 20)
+    loss = "softmax_cross_entropy" if "sampling" in options else "mean_squared_error"
+    assert_same_training(device, lambda: make_network([2, 2], loss=loss), rows=3, epochs=1, **options)
+
+
 SHAPED = {
     "clipped by norm": dict(clip_norm=0.1, gradient_noise=0.01, input_noise=0.2),
     "clipped by value": dict(clip_value=0.01, gradient_noise=0.01),
@@ -175,6 +236,7 @@ def test_shaping_of_what_normalisations_learn(name, device):
     assert_same_training(device, make, epochs=1, **SHAPED[name])
 
 
+@both_ways
 def test_a_checkpoint_within_an_epoch(device, tmp_path):
     make = lambda: make_network([3, 4, 2])
     x, y = data(make(), 11)
@@ -248,6 +310,7 @@ def test_rows_are_sent_once(streams, device, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # plain Python in the simulator
+@both_ways
 def test_divergence_is_told_as_on_the_cpu(device):
     told = []
     for where in ("cpu", device):
@@ -261,6 +324,7 @@ def test_divergence_is_told_as_on_the_cpu(device):
     assert told[0] == told[1]
 
 
+@both_ways
 def test_resumed_to_the_same_bits(device, tmp_path):
     x, y = draw_inputs(9, 3), draw_targets("mean_squared_error", 9, 2)
     options = dict(batch_size=4, optimizer="adam", seed=3)
@@ -271,6 +335,7 @@ def test_resumed_to_the_same_bits(device, tmp_path):
     assert whole.parameters.tobytes() == second.parameters.tobytes()
 
 
+@both_ways
 def test_stopped_by_a_callback_and_by_the_user(device):
     net = make_network([3, 4, 2])
     x, y = data(net, 9)
@@ -294,17 +359,23 @@ def test_the_host_is_not_far_ahead_of_the_device(device, monkeypatch):
     assert max(most) == 2
 
 
-def test_ctrl_c_and_resumed_to_the_same_bits(device, tmp_path, monkeypatch):
+@both_ways
+def test_ctrl_c_and_resumed_to_the_same_bits(way, device, tmp_path, monkeypatch):
     monkeypatch.setattr(device_plan, "STEPS_AHEAD", 1)
-    mark, marks = device_plan.device.mark, []
+    monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
+    marks = []
 
-    def press():
-        marks.append(1)
-        if len(marks) == 5:
-            signal.raise_signal(signal.SIGINT)
-        return mark()
+    def pressed(function):
+        def press():
+            marks.append(1)
+            if len(marks) == 4:
+                signal.raise_signal(signal.SIGINT)
+            return function()
 
-    monkeypatch.setattr(device_plan.device, "mark", press)
+        return press
+
+    for name in ("mark", "wait"):  # after a step, or a launch of a step
+        monkeypatch.setattr(device_plan.device, name, pressed(getattr(device_plan.device, name)))
     whole, first, second = (make_network([3, 4, 2]) for _ in range(3))
     x, y = data(whole, 9)
     options = dict(epochs=4, batch_size=3, optimizer="adam")
