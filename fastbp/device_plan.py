@@ -257,7 +257,7 @@ class DevicePlan:
         first, steps = int(net["step"][0]), -(-n // batch_size)
         last = -(-(n - self._given.get("rest", 0)) // batch_size)  # step of the last epoch
         end = first + (epochs - 1) * steps + last - int(net["start"][0]) // batch_size
-        while net["step"] < end and not net["halt"] and not self._stopped:
+        while not (self._stopped or net["halt"] or net["step"] >= end or net["epoch"] >= net["last_epoch"]):
             start, before = time.perf_counter(), int(net["step"][0])
             net["last_step"] = min(before + self._steps_at_once, end)
             net["losses"] = self._losses.address + 8 * (net["epoch"] - context["first_epoch"])
