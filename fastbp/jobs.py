@@ -241,17 +241,10 @@ class Job:
         self.history = History(threads=checks.positive_integer("threads", threads))
 
     def why_not_small(self):
-        """Why one block of a GPU's threads cannot do all of it, as a predicate; None where it can."""
+        """Why it cannot be one of many on a GPU, as a predicate; None where it can."""
         data, cannot = self.data, "cannot do this: "
-        if (
-            self._streams
-            or data is None
-            or data.held_out
-            or self.metrics
-            or self.callbacks
-            or self._checkpoint
-        ):
-            return cannot + "validation, metrics, early stopping, callbacks, checkpoints, resume or streams"
+        if data is None or data.held_out or self.metrics or self.callbacks or self._checkpoint:
+            return cannot + "validation, metrics, early stopping, callbacks, checkpoints or resume"
         if data.samples or data.weights is not None:
             return cannot + "weights of rows or classes, or sampling"
         if self._rates.of_all is None:

@@ -438,9 +438,9 @@ def _finish(job, small, trained):
         job.network.parameters[:] = small.parameters
         steps, epoch = (trained.steps, trained.steps), len(trained.losses)
         raise DivergenceError(f"the loss became {trained.losses[-1]}", epoch, steps, job.history)
-    job.history.interrupted = trained.rows < job.epochs * job.n_rows
-    if job.looks and not checks.all_finite(small.parameters):
-        steps, epoch = (max(1, trained.steps - job.data.steps + 1), trained.steps), len(trained.losses)
+    job.history.interrupted = interrupted = trained.rows < job.epochs * job.n_rows
+    if job.looks and not interrupted and not checks.all_finite(small.parameters):
+        steps, epoch = (trained.steps - job.data.steps + 1, trained.steps), len(trained.losses)
         raise DivergenceError("a weight became infinite or NaN", epoch, steps, job.history)
     job.network.parameters[:] = small.parameters
 
