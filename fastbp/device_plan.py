@@ -2,29 +2,19 @@
 
 A `DevicePlan` answers to what a `plan.Plan` does for `fastbp.train`: the same settings, the same counters,
 the same parameters, bit for bit. It owns one piece of device memory, with parameters and the optimizer's
-state laid out as on the host, and a list of launches, the same for every step. Data are sent once.
+state laid out as on the host, and a list of launches, the same for every step; or, where one block of threads
+can train the network (``cuda/small.py``), one launch of many steps. Data are sent once.
 """
 
 import ctypes
 import threading
+import time
 
 import numpy as np
 
-from fastbp import operations
-from fastbp.cuda import (
-    batch_norm,
-    dense,
-    device,
-    dropout,
-    elementwise,
-    gather,
-    layer_norm,
-    loss,
-    residual,
-    scale_shift,
-    shaping,
-    step,
-)
+from fastbp import device_many, operations
+from fastbp.cuda import device, kernels, small
+from fastbp.cuda.elementwise import ROOM
 from fastbp.cuda.gemm import tile_for, tile_named
 from fastbp.cuda.program import CONTEXT, OPERATION
 from fastbp.cuda.rows import LANES, ROWS
@@ -39,16 +29,6 @@ STEPS_AHEAD = 128
 
 _THREADS = 8 if device.SIMULATED else 256  # of a block whose threads take elements
 
-# Kernels that are the same for float32 and float64.
-_WITHOUT_TYPE = (
-    step.begin_step,
-    step.end_of_batch,
-    step.shuffle_empty,
-    step.shuffle_draw,
-    step.shuffle_write,
-    step.sample_balanced,
-)
-
 
 class DevicePlan:
     """Launches for one task, and the device's memory that they work in.
@@ -56,7 +36,8 @@ class DevicePlan:
     Parameters
     ----------
     architecture : plan.Architecture
-    task : {"train", "gradient", "loss", "predict", "logits"}
+    task : {"train", "gradient", "loss", "evaluate", "predict", "logits"}
+        "evaluate" gives losses and predictions in one pass.
     batch_size : int
         Rows of a full batch; the most rows that one pass may have.
     optimizer, groups, schedule, targets, materialise, inputs, weighted, shaping, batch_statistics, data
@@ -81,18 +62,24 @@ class DevicePlan:
         self.chunked = self.backward and sums_in_chunks(architecture, batch_size)
         self.real, self.size = architecture.real, architecture.dtype.itemsize
         self._plan_gradients(inputs)
-        self.settings = np.zeros((1 + max(map(max, self.groups)), elementwise.ROOM))
+        self.settings = np.zeros((1 + max(map(max, self.groups)), ROOM))
         self.schedule_settings = np.zeros(3 + len(SCHEDULES[schedule].settings) if schedule else 0)
         self.contexts = np.zeros(1, [(name, np.int64) for name in ("epoch", "begin", "step")])
         self._given, self._loaded, self._stopped, self.halted = {}, None, False, False
         self.steps_done, self._losses = 0, None
         self._lay_out()
-        program = DeviceProgram(self)
-        program.write()
-        self._memory.write(self._at["operations"], np.concatenate(program.operations))
+        self._fits_block = self._trains_in_block(materialise)
+        self._steps_at_once, self._block = device_many.FIRST_STEPS, None
+        self._program = DeviceProgram(self)
         for offset, array in self._constants:
             self._memory.write(offset, array)
-        self._step, self._order = program.launches, program.order
+
+    def _trains_in_block(self, materialise):
+        """Whether one block of threads can do it all, in launches of many steps."""
+        more = self.weighted or self.shaping is not None or self.schedule or self.data != "numbers"
+        if self.task != "train" or materialise or more or len(self.settings) > 1:
+            return False
+        return device_many.why_not(self.architecture, self.batch_size) is None
 
     def _plan_gradients(self, inputs):
         """Which layers' inputs need a gradient: those before which there is something to learn."""
@@ -118,7 +105,7 @@ class DevicePlan:
         needs_slots = self.backward and (
             self.chunked or self.materialise or any(not architecture.is_dense(i) for i in range(n_layers))
         )
-        groups, room = len(self.settings), elementwise.ROOM
+        groups, room = len(self.settings), ROOM
         self._take("context", CONTEXT.itemsize)
         self._take("parameters", self.state_bytes * (1 + states))
         self._take("slots", self.state_bytes * self.n_slots * needs_slots)
@@ -132,6 +119,8 @@ class DevicePlan:
         self._take("deviation", 8)
         self._take("row_losses", rows * self.size)
         self._take("squares", 8 * sum(architecture.sizes[1:]))
+        self._take("network", small.NETWORK.itemsize)
+        self._take("layers", small.LAYER.itemsize * n_layers)
         self._take("operations", OPERATION.itemsize * DeviceProgram.MOST * (n_layers + 1))
         self._workspace = [self._buffers(layer) for layer in range(n_layers + 1)]
         self.keep(np.array([architecture.option], architecture.dtype), self._at["option"])
@@ -244,9 +233,13 @@ class DevicePlan:
         self._memory.write(self._at["settings"], self.settings)
         if len(self.schedule_settings):
             self._memory.write(self._at["schedule"], self.schedule_settings)
-        self._memory.write(self._at["context"], record)
-        self._enqueue(n, batch_size, given["last_epoch"] - int(self.contexts[0]["epoch"]))
-        self._memory.read(self._at["context"], record)
+        epochs = given["last_epoch"] - int(self.contexts[0]["epoch"])
+        if self._fits_block and given.get("shuffle") != 2:
+            record = self._run_in_block(record, n, epochs)
+        else:
+            self._memory.write(self._at["context"], record)
+            self._enqueue(n, batch_size, epochs)
+            self._memory.read(self._at["context"], record)
         self._losses.read(0, losses)
         for name, found in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
             self.contexts[name] = record[found]
@@ -258,18 +251,58 @@ class DevicePlan:
             outputs = _host(given["outputs"], n * n_outputs, self.architecture.dtype)
             self._data.read(self._places["outputs"], outputs)
 
+    def _run_in_block(self, context, n, epochs):
+        """Launches of many steps, one after the other; returns the record that they leave."""
+        net, batch_size = self._network(context), int(context["batch_size"][0])
+        first, steps = int(net["step"][0]), -(-n // batch_size)
+        last = -(-(n - self._given.get("rest", 0)) // batch_size)  # step of the last epoch
+        end = first + (epochs - 1) * steps + last - int(net["start"][0]) // batch_size
+        while not (self._stopped or net["halt"] or net["step"] >= end or net["epoch"] >= net["last_epoch"]):
+            start, before = time.perf_counter(), int(net["step"][0])
+            net["last_step"] = min(before + self._steps_at_once, end)
+            net["losses"] = self._losses.address + 8 * (net["epoch"] - context["first_epoch"])
+            self._memory.write(self._at["network"], net)
+            self._block(self.address("network"), 0)
+            device.wait()
+            self._memory.read(self._at["network"], net)
+            net["ordered"], done = 1, int(net["step"][0])
+            elapsed = max(time.perf_counter() - start, 1e-6)
+            self._steps_at_once = max(1, int((done - before) * device_many.SECONDS_PER_LAUNCH / elapsed))
+            self.steps_done = done - first
+        return net
+
+    def _network(self, context):
+        """The NETWORK record that a run begins with; compiles the kernel, if need be."""
+        layers, fields = device_many.describe(self.architecture, self.batch_size)
+        if self._block is None:
+            kernel = device_many.kernel_of(self.architecture, self.targets, self.optimizer)
+            self._block = device.configured(
+                device.kernel(kernels.train_small, *kernel), 1, small.THREADS,
+                device_many.shared_bytes(self.architecture, self.batch_size),
+            )  # fmt: skip
+            self._memory.write(self._at["layers"], layers)
+        net = np.zeros(1, small.NETWORK)
+        for name in {*net.dtype.names} & {*context.dtype.names}:
+            net[name] = context[name]
+        fields |= dict(layers=self.address("layers"), parameters=self.address("parameters"))
+        fields |= dict(state_bytes=self.state_bytes, shuffle=self._given.get("shuffle", 0))
+        for name, value in fields.items():
+            net[name] = value
+        net["last_epoch"] = self._given["last_epoch"]
+        return net
+
     def _enqueue(self, n, batch_size, epochs):
-        context, marks, done = self.address("context"), [], 0
+        program, context, marks, done = self._program.written(), self.address("context"), [], 0
         begin, rest = int(self.contexts[0]["begin"]), self._given.get("rest", 0)
         for epoch in range(epochs):
             if self._given.get("shuffle"):
-                for launch in self._order[int(self._given["shuffle"])]:
+                for launch in program.order[int(self._given["shuffle"])]:
                     launch(context, n)
             end = n - (rest if epoch + 1 == epochs else 0)
             for _start in range(begin, end, batch_size):
                 if self._stopped:
                     return
-                for launch in self._step:
+                for launch in program.launches:
                     launch(context, n)
                 done += 1
                 if done % STEPS_AHEAD == 0:
@@ -303,7 +336,7 @@ class DevicePlan:
         record["outputs"] = base + places["outputs"]
         record["n_rows"], record["batch_size"], record["groups"] = n, batch_size, len(self.settings)
         record["chunk_rows"] = CHUNK_ROWS if self.chunked else self.batch_size
-        record["careful"], record["continues"] = given.get("careful", 0), self.task == "loss"
+        record["careful"], record["continues"] = given.get("careful", 0), self.task in ("loss", "evaluate")
         for name, place in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
             record[place] = self.contexts[0][name]
         record["first_epoch"], record["seed"] = given["first_epoch"], given.get("seed", 0)
@@ -316,15 +349,15 @@ class DevicePlan:
         return next((i for i, name in enumerate(names) if name in ("momentum", "beta1")), 0)
 
     def _load(self, n, given):
-        """Send the data, unless the device has them."""
+        """Send the data, unless the device has them: since `set` was told where they are."""
         key = tuple(given.get(name) for name in ("x", "targets", "weights", "by_class", "n_rows"))
-        if self._loaded == key and self.task == "train":
+        if self._loaded == key:
             return
         dtype, sizes = self.architecture.dtype, self.architecture.sizes
         is_class = LOSSES[self.architecture.loss].rowwise and self.targets == "classes"
         kind = np.uint8 if self.data == "bytes" else dtype
         parts = {"x": (n * sizes[0], kind)}
-        outputs = {"predict": sizes[-1], "logits": sizes[-1], "gradient": sizes[0]}.get(self.task, 0)
+        outputs = {"gradient": sizes[0], "train": 0, "loss": 0}.get(self.task, sizes[-1])
         parts["outputs"] = n * outputs, dtype
         if given.get("targets"):
             parts["targets"] = (n, np.int64) if is_class else (n * sizes[-1], dtype)
@@ -393,12 +426,6 @@ class DeviceProgram:
         self._prepare_shapes()
         self._scale = plan.keep(np.array([plan.input_scale], plan.architecture.dtype))
         plan.allocate()
-        everywhere = self._elements
-        self.order = {
-            1: [self._launch(k, (), everywhere(None, 1), 0)
-                for k in (step.shuffle_empty, step.shuffle_draw, step.shuffle_write)],
-            2: [self._launch(step.sample_balanced, (), everywhere(None, 1), 0)],
-        }  # fmt: skip
 
     # Constants
 
@@ -466,7 +493,7 @@ class DeviceProgram:
             record[name] = value
         place = len(self.operations) * OPERATION.itemsize
         self.operations.append(record)
-        arguments = arguments if factory in _WITHOUT_TYPE else (*arguments, self.plan.real)
+        arguments = arguments if factory in kernels.WITHOUT_TYPE else (*arguments, self.plan.real)
         self.launches.append(
             self._launch(factory, arguments, grid or self._ONE, self.plan.address("operations") + place)
         )
@@ -493,7 +520,7 @@ class DeviceProgram:
         z, y, dz, kept = plan.buffers(layer + 1)
         operation = architecture.operations[layer]
         first = plan.offsets[layer] * plan.size
-        row, bias_row = (elementwise.ROOM * plan.size * group for group in plan.groups[layer])
+        row, bias_row = (ROOM * plan.size * group for group in plan.groups[layer])
         known = dict(
             n_in=n_in, n_out=n_out, use_bias=architecture.biases[layer], x=x, dx=dx,
             x_row=plan.row_bytes(layer), z=z, y=y, dz=dz, z_row=plan.row_bytes(layer + 1),
@@ -516,25 +543,46 @@ class DeviceProgram:
         """The field `shaping` of an operation."""
         return dict(shaping=self.plan.base + self._shapes[key])
 
+    def update_fields(self, layer):
+        """(1 where the gradient of a layer is shaped before its update, else 0; fields of the update)."""
+        shaped, fields = self.plan.shaping, dict(collected=self.plan.clips_norm, layer=layer)
+        if shaped is None or not shaped.changes_gradient(layer):
+            return 0, fields
+        return 1, fields | self.shape_field(("update", layer))
+
     # The step
 
-    def write(self):
+    def written(self):
+        """The program itself, its kernels compiled and its operations in the device's memory."""
+        if not self.launches:
+            everywhere = self._elements
+            self.order = {
+                1: [self._launch(k, (), everywhere(None, 1), 0)
+                    for k in (kernels.shuffle_empty, kernels.shuffle_draw, kernels.shuffle_write)],
+                2: [self._launch(kernels.sample_balanced, (), everywhere(None, 1), 0)],
+            }  # fmt: skip
+            self._write()
+            plan = self.plan
+            plan._memory.write(plan._at["operations"], np.concatenate(self.operations))
+        return self
+
+    def _write(self):
         """All launches of a step."""
         plan, n = self.plan, self.plan.architecture.n_layers
         rows, n_inputs = plan.batch_size, plan.architecture.sizes[0]
-        self.emit(step.begin_step)
+        self.emit(kernels.begin_step)
         if plan.task == "train":
             groups = (-(-len(plan.settings) // 4), 1), (4, 1)
-            self.emit(step.prepare, plan.optimizer, plan.schedule or "", grid=groups)
+            self.emit(kernels.prepare, plan.optimizer, plan.schedule or "", grid=groups)
         if plan.weighted is True:
-            self.emit(loss.total_weight)
+            self.emit(kernels.total_weight)
         scale = dict(numbers=plan.base + self._scale, grid=self._elements(rows, n_inputs))
         if plan.data == "bytes" or plan.input_scale != 1:
-            self.emit(gather.gather_scaled, plan.data, **scale)
+            self.emit(kernels.gather_scaled, plan.data, **scale)
         else:
-            self.emit(gather.gather, grid=scale["grid"])
+            self.emit(kernels.gather, grid=scale["grid"])
         if plan.shaping and plan.shaping.input_noise:
-            self.emit(shaping.input_noise, grid=self._elements(rows, n_inputs), **self.shape_field("inputs"))
+            self.emit(kernels.input_noise, grid=self._elements(rows, n_inputs), **self.shape_field("inputs"))
         for layer in range(n):
             self._kind(layer, "forward")
         self._end_forward(n - 1)
@@ -544,10 +592,10 @@ class DeviceProgram:
             if plan.wants_dx(0):
                 grid, (_, _, dx, _) = self._elements(rows, n_inputs), plan.buffers(0)
                 if plan.input_scale != 1:
-                    self.emit(gather.scale_rows, **scale, x=dx)
-                self.emit(loss.copy_outputs, grid=grid, y=dx, z_row=plan.row_bytes(0), n_out=n_inputs)
+                    self.emit(kernels.scale_rows, **scale, x=dx)
+                self.emit(kernels.copy_outputs, grid=grid, y=dx, z_row=plan.row_bytes(0), n_out=n_inputs)
             self._phase_two()
-        self.emit(step.end_of_batch if plan.task in ("predict", "logits") else step.end_of_step)
+        self.emit(kernels.end_of_batch if plan.task in ("predict", "logits") else kernels.end_of_step)
 
     def _kind(self, layer, what):
         """Let a layer emit its part, unless its output is its input."""
@@ -561,17 +609,17 @@ class DeviceProgram:
         elements = dict(layer=layer, grid=self._elements(rows, n_out))
         by_rows = dict(layer=layer, grid=self._rows(rows))
         if plan.task == "logits":
-            self.emit(loss.copy_outputs, **elements)
-        elif plan.task == "predict" and rowwise:
-            self.emit(loss.softmax_link, **by_rows)
-        elif plan.task == "predict":
-            self.emit(loss.elementwise_link, architecture.loss, **elements)
-        elif rowwise:
-            self.emit(loss.softmax_loss, plan.targets, **by_rows)
-        else:
-            self.emit(loss.elementwise_loss, architecture.loss, **by_rows)
+            self.emit(kernels.copy_outputs, **elements)
+        if plan.task in ("predict", "evaluate") and rowwise:
+            self.emit(kernels.softmax_link, **by_rows)
+        elif plan.task in ("predict", "evaluate"):
+            self.emit(kernels.elementwise_link, architecture.loss, **elements)
+        if plan.task not in ("predict", "logits") and rowwise:
+            self.emit(kernels.softmax_loss, plan.targets, **by_rows)
+        elif plan.task not in ("predict", "logits"):
+            self.emit(kernels.elementwise_loss, architecture.loss, **by_rows)
         if plan.weighted:
-            self.emit(loss.weigh_rows, **elements)
+            self.emit(kernels.weigh_rows, **elements)
 
     def activation_of_dx(self, layer):
         """The activation before a layer whose backward the product for dx applies; "identity": none."""
@@ -590,35 +638,35 @@ class DeviceProgram:
         )
         if name != "identity" and not fused:
             grid = self._elements(plan.batch_size, architecture.sizes[layer + 1])
-            self.emit(elementwise.activation_backward, name, layer=layer, grid=grid)
+            self.emit(kernels.activation_backward, name, layer=layer, grid=grid)
         self._kind(layer, "backward")
         for place, other in enumerate(architecture.operations):
             if other.first == layer and plan.wants_dx(layer):
                 grid = self._elements(plan.batch_size, architecture.sizes[place + 1])
-                self.emit(residual.residual_skip_backward, layer=place, grid=grid)
+                self.emit(kernels.residual_skip_backward, layer=place, grid=grid)
 
     def _phase_two(self):
         plan, architecture = self.plan, self.plan.architecture
         learning = [i for i, operation in enumerate(architecture.operations) if operation.learns]
         if plan.task == "train" and plan.shaping and plan.shaping.gradient_noise:
-            self.emit(shaping.noise_of_step, **self.shape_field("noise"))
+            self.emit(kernels.noise_of_step, **self.shape_field("noise"))
         if plan.clips_norm:
             for layer in learning:
                 self._kind(layer, "gradient")
                 collect = (
-                    dense.dense_collect if architecture.is_dense(layer) else scale_shift.scale_shift_collect
+                    kernels.dense_collect if architecture.is_dense(layer) else kernels.scale_shift_collect
                 )
                 fields = dict(grid=self._columns(architecture.sizes[layer + 1]), layer=layer)
                 self.emit(collect, **fields, **self.shape_field(("collect", layer)))
             columns = sum(architecture.sizes[1:])
             fields = dict(squares=plan.address("squares"), n_out=columns)
-            self.emit(shaping.clip_factor, **fields, **self.shape_field("clip"))
+            self.emit(kernels.clip_factor, **fields, **self.shape_field("clip"))
         for layer in learning:
             if plan.task == "gradient":
                 self._kind(layer, "gradient")
                 if plan.chunked:
                     n = architecture.parameter_offsets()[layer + 1] - plan.offsets[layer]
-                    self.emit(scale_shift.slots_total, layer=layer, grid=self._columns(n), n_in=n)
+                    self.emit(kernels.slots_total, layer=layer, grid=self._columns(n), n_in=n)
             else:
                 self._kind(layer, "update")
 
@@ -653,7 +701,7 @@ class _Dense(_Kind):
         plan = program.plan
         tile, grid = program._tiles(plan.batch_size, plan.architecture.sizes[layer + 1])
         name = plan.architecture.activations[layer]
-        program.emit(dense.dense_forward, name, tile, layer=layer, grid=grid)
+        program.emit(kernels.dense_forward, name, tile, layer=layer, grid=grid)
 
     @staticmethod
     def backward(program, layer, operation):
@@ -661,32 +709,29 @@ class _Dense(_Kind):
         if plan.wants_dx(layer):
             tile, grid = program._tiles(plan.batch_size, plan.architecture.sizes[layer])
             name = program.activation_of_dx(layer)
-            program.emit(dense.dense_backward, name, tile, layer=layer, grid=grid)
+            program.emit(kernels.dense_backward, name, tile, layer=layer, grid=grid)
 
     @staticmethod
     def gradient(program, layer, operation):
         n_in, n_out = program.plan.architecture.sizes[layer : layer + 2]
         tile, grid = program._tiles(n_in + 1, n_out, program.plan.n_slots)
-        program.emit(dense.dense_gradient, tile, layer=layer, grid=grid)
+        program.emit(kernels.dense_gradient, tile, layer=layer, grid=grid)
 
     @staticmethod
     def update(program, layer, operation):
-        plan, shaped = program.plan, program.plan.shaping
-        n_in, n_out = plan.architecture.sizes[layer : layer + 2]
-        changes = int(shaped is not None and shaped.changes_gradient(layer))
-        fields = program.shape_field(("update", layer)) if changes else {}
-        fields |= dict(collected=plan.clips_norm, layer=layer)
+        plan, (n_in, n_out) = program.plan, program.plan.architecture.sizes[layer : layer + 2]
+        changes, fields = program.update_fields(layer)
         if plan.chunked or plan.materialise:
             if not plan.clips_norm:
                 _Dense.gradient(program, layer, operation)
             grid = program._elements(n_in + 1, n_out)
-            program.emit(dense.dense_apply, plan.optimizer, changes, grid=grid, **fields)
+            program.emit(kernels.dense_apply, plan.optimizer, changes, grid=grid, **fields)
         else:
             tile, grid = program._tiles(n_in + 1, n_out)
-            program.emit(dense.dense_update, plan.optimizer, changes, tile, grid=grid, **fields)
-        if shaped and shaped.max_norms[layer]:
+            program.emit(kernels.dense_update, plan.optimizer, changes, tile, grid=grid, **fields)
+        if plan.shaping and plan.shaping.max_norms[layer]:
             fields = dict(layer=layer, grid=program._columns(n_out))
-            program.emit(dense.dense_max_norm, **fields, **program.shape_field(("max", layer)))
+            program.emit(kernels.dense_max_norm, **fields, **program.shape_field(("max", layer)))
 
 
 class _Dropout(_Kind):
@@ -698,13 +743,13 @@ class _Dropout(_Kind):
     def forward(program, layer, operation):
         quarter = (program.plan.architecture.sizes[layer] + 3) // 4
         grid = program._elements(program.plan.batch_size, quarter)
-        program.emit(dropout.dropout_forward, layer=layer, grid=grid)
+        program.emit(kernels.dropout_forward, layer=layer, grid=grid)
 
     @staticmethod
     def backward(program, layer, operation):
         if program.plan.wants_dx(layer):
             grid = program._elements(program.plan.batch_size, program.plan.architecture.sizes[layer])
-            program.emit(dropout.dropout_backward, layer=layer, grid=grid)
+            program.emit(kernels.dropout_backward, layer=layer, grid=grid)
 
 
 class _Normalization(_Kind):
@@ -716,31 +761,28 @@ class _Normalization(_Kind):
     def gradient(program, layer, operation):
         n_out = program.plan.architecture.sizes[layer + 1]
         grid = program._columns(n_out, program.plan.n_slots)
-        program.emit(scale_shift.scale_shift_gradient, layer=layer, grid=grid)
+        program.emit(kernels.scale_shift_gradient, layer=layer, grid=grid)
 
     @staticmethod
     def update(program, layer, operation):
-        plan, shaped = program.plan, program.plan.shaping
+        plan, (changes, fields) = program.plan, program.update_fields(layer)
         if not plan.clips_norm:
             _KINDS[type(operation)].gradient(program, layer, operation)
         grid = program._columns(operation.n_parameters(0, plan.architecture.sizes[layer + 1], True))
-        changes = int(shaped is not None and shaped.changes_gradient(layer))
-        fields = program.shape_field(("update", layer)) if changes else {}
-        fields |= dict(collected=plan.clips_norm, layer=layer, grid=grid)
-        program.emit(scale_shift.scale_shift_apply, plan.optimizer, changes, **fields)
+        program.emit(kernels.scale_shift_apply, plan.optimizer, changes, grid=grid, **fields)
 
 
 class _LayerNorm(_Normalization):
     @staticmethod
     def forward(program, layer, operation):
         grid = program._rows(program.plan.batch_size)
-        program.emit(layer_norm.layer_norm_forward, layer=layer, grid=grid)
+        program.emit(kernels.layer_norm_forward, layer=layer, grid=grid)
 
     @staticmethod
     def backward(program, layer, operation):
         if program.plan.wants_dx(layer):
             grid = program._rows(program.plan.batch_size)
-            program.emit(layer_norm.layer_norm_backward, layer=layer, grid=grid)
+            program.emit(kernels.layer_norm_backward, layer=layer, grid=grid)
 
 
 class _BatchNorm(_Normalization):
@@ -754,11 +796,11 @@ class _BatchNorm(_Normalization):
     @staticmethod
     def forward(program, layer, operation):
         plan, n = program.plan, program.plan.architecture.sizes[layer]
-        statistics = batch_norm.batch_norm_running
+        statistics = kernels.batch_norm_running
         if plan.batch_statistics:
-            statistics = batch_norm.batch_norm_statistics
+            statistics = kernels.batch_norm_statistics
         program.emit(statistics, layer=layer, grid=program._columns(n))
-        program.emit(batch_norm.batch_norm_forward, layer=layer, grid=program._elements(plan.batch_size, n))
+        program.emit(kernels.batch_norm_forward, layer=layer, grid=program._elements(plan.batch_size, n))
 
     @staticmethod
     def backward(program, layer, operation):
@@ -767,9 +809,9 @@ class _BatchNorm(_Normalization):
         if plan.batch_statistics and (operation.learns or wants_dx):
             _Normalization.gradient(program, layer, operation)
         if wants_dx and plan.batch_statistics:
-            program.emit(batch_norm.batch_norm_backward, layer=layer, grid=grid)
+            program.emit(kernels.batch_norm_backward, layer=layer, grid=grid)
         elif wants_dx:
-            program.emit(batch_norm.batch_norm_backward_running, layer=layer, grid=grid)
+            program.emit(kernels.batch_norm_backward_running, layer=layer, grid=grid)
 
     @staticmethod
     def gradient(program, layer, operation):
@@ -786,13 +828,13 @@ class _Residual(_Kind):
     @staticmethod
     def forward(program, layer, operation):
         grid = program._elements(program.plan.batch_size, program.plan.architecture.sizes[layer + 1])
-        program.emit(residual.residual_forward, layer=layer, grid=grid)
+        program.emit(kernels.residual_forward, layer=layer, grid=grid)
 
     @staticmethod
     def backward(program, layer, operation):
         if program.plan.wants_dx(layer):
             grid = program._elements(program.plan.batch_size, program.plan.architecture.sizes[layer + 1])
-            program.emit(residual.residual_backward, layer=layer, grid=grid)
+            program.emit(kernels.residual_backward, layer=layer, grid=grid)
 
 
 _KINDS = {

@@ -81,8 +81,8 @@ def train(
     verbose : bool or int
         Whether to write a table to standard output, for logs: a line for every epoch, or every so many.
     device : {"cpu", "cuda"}
-        "cuda" trains on an NVIDIA GPU, to the same bits; `threads` then means nothing. It needs numba-cuda,
-        which ``pip install 'fastbp[cuda]'`` brings. Validation and metrics are computed on the CPU.
+        "cuda" trains on an NVIDIA GPU, to the same bits, see Notes; `threads` then means nothing. It needs
+        numba-cuda, which ``pip install 'fastbp[cuda]'`` brings.
     materialise : bool
         Write each step's gradients to memory before the update. The same bits, slower; for comparison.
     sample_weight : array-like (n,), optional
@@ -132,6 +132,14 @@ def train(
     -----
     Ctrl-C ends training after the current step and returns the history so far. With `checkpoints` that step
     is written down, and `resume` goes on from it to the very bits of a training that was not interrupted.
+
+    On a GPU a small network is trained by one block of threads, with its weights in the block's memory, many
+    steps in a launch of at most a quarter of a second. Small is one of Dense layers alone, the hidden ones of
+    one activation, of which all that a step works in (weights, rows of a batch, outputs and gradients of
+    every layer) lies in 46 KiB; without `input_scale`, weights of rows or classes, sampling, schedules other
+    than `ReduceOnPlateau`, settings of single layers or of biases, penalties, largest norms, clipping, noise
+    and `materialise`. Any other training is a dozen launches for each step, which are sent ahead of the
+    device. Ctrl-C ends training after the launches that were sent.
 
     Training a network again goes on from its weights, but is a training of its own: the optimizer's state
     starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.
@@ -244,35 +252,28 @@ class Job:
             schedule=list(self._rates.schedule_settings),
         )  # fmt: skip
 
-    def as_small(self):
-        """What `device_many.train_small` takes, with parameters of its own.
+    def why_not_small(self):
+        """Why it cannot be one of many on a GPU, as a predicate; None where it can."""
+        data, cannot = self.data, "cannot do this: "
+        if data is None or data.held_out or self.metrics or self.callbacks or self._checkpoint:
+            return cannot + "validation, metrics, early stopping, callbacks, checkpoints or resume"
+        if data.samples or data.weights is not None:
+            return cannot + "weights of rows or classes, or sampling"
+        if self._rates.of_all is None:
+            return cannot + "schedules, or settings of single layers or of biases"
+        if self.shaping is not None:
+            return cannot + "penalties, largest norms, clipping or noise"
+        why = self.as_small().why_not()
+        return why and f"cannot train this network: {why}"
 
-        Raises
-        ------
-        ValueError
-            If more is asked for than a block of a GPU's threads does.
-        """
+    def as_small(self):
+        """What `device_many.train_small` takes, with parameters of its own."""
         from .device_many import Small  # needs numba-cuda
 
-        data, more = self.data, []
-        if data is None or data.held_out or self.metrics or self.callbacks or self._checkpoint:
-            more.append("validation, metrics, early stopping, callbacks, checkpoints or resume")
-        elif data.samples or data.weights is not None:
-            more.append("weights of rows or classes, or sampling")
-        if self._rates.of_all is None:
-            more.append("schedules, or settings of single layers or of biases")
-        if self.shaping is not None:
-            more.append("penalties, largest norms, clipping or noise")
-        if more:
-            raise ValueError(f'train_many(device="cuda") cannot do this: {more[0]}')
-        small = Small(
-            self.network.architecture, self.network.parameters.copy(), data.x, data.y, self.optimizer.formula,
-            self._rates.of_all, self.batch_size, self.seed, self.shuffle, self.looks,
+        return Small(
+            self.network.architecture, self.network.parameters.copy(), self.data.x, self.data.y,
+            self.optimizer.formula, self._rates.of_all, self.batch_size, self.seed, self.shuffle, self.looks,
         )  # fmt: skip
-        why = small.why_not()
-        if why:
-            raise ValueError(f'train_many(device="cuda") cannot train this network: {why}')
-        return small
 
     def _make_plan(self, architecture, task, batch_size, threads, **options):
         if self.device == "cpu":
@@ -315,7 +316,7 @@ class Job:
         data.set(plan)
         training = (StreamTraining if self._streams else Training)(
             network, plan, rates, data, self.history, metrics=self.metrics, callbacks=self.callbacks,
-            identity=lambda: self._identity(data), looks=self.looks,
+            identity=lambda: self._identity(data), looks=self.looks, device=self.device,
         )  # fmt: skip
         training._run(self._checkpoint, bar, conductor(plan))
 

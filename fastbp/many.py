@@ -9,7 +9,6 @@ the other.
 import copy
 import inspect
 import os
-import time
 from collections import Counter, deque
 
 import numpy as np
@@ -101,7 +100,9 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     there are only Dense layers, the hidden ones of one activation, and no scaled inputs. Refused are
     validation and all that watches or resumes a training, weights of rows and classes, sampling, schedules,
     settings of single layers or of biases, penalties, largest norms, clipping, noise and LBFGS. Ctrl-C ends
-    after a whole epoch. A network that diverged has the weights that it began with. `threads` has no effect.
+    all after the steps that were launched, a quarter of a second's. A network whose loss diverged has the
+    weights from before those; one of which only the last weights are not finite those that it began with.
+    `threads` has no effect.
 
     Examples
     --------
@@ -120,7 +121,8 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     device = checks.device(device)
     jobs = _jobs(networks, options, device)
     if device == "cuda":
-        errors = _OnDevice(jobs, _as_small(jobs), progress).run()
+        _check_small(jobs)
+        errors = _OnDevice(jobs, progress).run()
     else:
         errors = _Crew(jobs, _useful_threads(jobs, threads), progress).run()
     if errors:
@@ -258,15 +260,12 @@ def _jobs(networks, options, device="cpu"):
     return jobs
 
 
-def _as_small(jobs):
-    """The jobs as a GPU takes many at once; raises where one cannot be, and says which."""
-    small = []
+def _check_small(jobs):
+    """Raise where a job cannot be one of many on a GPU, and say which."""
     for index, job in enumerate(jobs):
-        try:
-            small.append(job.as_small())
-        except ValueError as error:
-            raise _named(error, index) from None
-    return small
+        why = job.why_not_small()
+        if why:
+            raise ValueError(f'network {index}: train_many(device="cuda") {why}')
 
 
 def _useful_threads(jobs, threads):
@@ -385,60 +384,66 @@ class _Crew:
 
 
 class _OnDevice:
-    """All jobs at once on a GPU. To `Interrupts` it is what a plan is."""
+    """All jobs side by side on a GPU. To `Interrupts` it is what a plan is."""
 
-    def __init__(self, jobs, small, progress):
-        self._jobs, self._small, self._stopped, self._seconds = jobs, small, False, []
-        self._bar = Rows(progress, sum(job.epochs * job.n_rows for job in jobs))
+    def __init__(self, jobs, progress):
+        self._jobs, self._stopped = jobs, False
+        self._small = [job.as_small() for job in jobs]
+        self._total = [job.epochs * job.n_rows for job in jobs]
+        self._bar = Rows(progress, sum(self._total))
 
     def stop(self):
-        """Ask for the end after the epochs that were launched."""
+        """Ask for the end after the steps that were launched."""
         self._stopped = True
 
     def run(self):
         """All jobs; returns the errors by the number of their job."""
         from .device_many import train_small  # needs numba-cuda
 
-        self._since = time.perf_counter()
         try:
             with Interrupts(self):
-                trained = train_small(self._small, [job.epochs for job in self._jobs], self._show)
+                trained = train_small(self._small, [job.epochs for job in self._jobs], self._look)
         finally:
             self._bar.close()
         errors = {}
         for index, each in enumerate(zip(self._jobs, self._small, trained, strict=True)):
             try:
-                self._record(*each)
+                _finish(*each)
             except DivergenceError as error:
                 errors[index] = error
         return errors
 
-    def _show(self, done):
-        """So many epochs are done; returns whether that shall be all."""
-        now, new = time.perf_counter(), done - len(self._seconds)
-        self._seconds += [(now - self._since) / new] * new
-        self._since = now
-        ended = sum(done >= job.epochs for job in self._jobs)
-        rows = sum(min(done, job.epochs) * job.n_rows for job in self._jobs)
-        self._bar.show(rows, {"networks": f"{ended}/{len(self._jobs)}"})
+    def _look(self, trained):
+        """After a launch; returns whether that shall be all."""
+        for job, each in zip(self._jobs, trained, strict=True):
+            _record(job, each)
+        rows = [each.rows for each in trained]
+        ended = sum(done == total for done, total in zip(rows, self._total, strict=True))
+        self._bar.show(sum(rows), {"networks": f"{ended}/{len(self._jobs)}"})
         return self._stopped
 
-    def _record(self, job, small, trained):
-        """What became of a network: its history and weights, or the error that says why not."""
-        history, losses, n = job.history, trained.losses.tolist(), job.n_rows
-        good = losses[:-1] if trained.diverged else losses
-        history.loss += good
-        history.seconds += self._seconds[: len(good)]
-        history.samples_per_second += [n / seconds for seconds in history.seconds]
-        history.learning_rate += [job.optimizer.learning_rate] * len(good)
-        history.interrupted = len(losses) < job.epochs and not trained.diverged
-        if trained.diverged:
-            steps = trained.steps, trained.steps
-            raise DivergenceError(f"the loss became {losses[-1]}", len(losses), steps, history)
-        if job.looks and not checks.all_finite(small.parameters):
-            steps = trained.steps - job.data.steps + 1, trained.steps
-            raise DivergenceError("a weight became infinite or NaN", len(losses), steps, history)
+
+def _record(job, trained):
+    """Epochs that are new in the history of a job; none of a launch in which it diverged."""
+    history, n = job.history, trained.known if trained.diverged else len(trained.losses)
+    new = slice(len(history.loss), n)
+    history.loss += trained.losses[new]
+    history.seconds += trained.seconds[new]
+    history.samples_per_second += [job.n_rows / seconds for seconds in trained.seconds[new]]
+    history.learning_rate += [job.optimizer.learning_rate] * (n - new.start)
+
+
+def _finish(job, small, trained):
+    """Weights to the network, or the error that says why not."""
+    if trained.diverged:
         job.network.parameters[:] = small.parameters
+        steps, epoch = (trained.steps, trained.steps), len(trained.losses)
+        raise DivergenceError(f"the loss became {trained.losses[-1]}", epoch, steps, job.history)
+    job.history.interrupted = interrupted = trained.rows < job.epochs * job.n_rows
+    if job.looks and not interrupted and not checks.all_finite(small.parameters):
+        steps, epoch = (trained.steps - job.data.steps + 1, trained.steps), len(trained.losses)
+        raise DivergenceError("a weight became infinite or NaN", epoch, steps, job.history)
+    job.network.parameters[:] = small.parameters
 
 
 class _Turn:

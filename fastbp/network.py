@@ -216,7 +216,7 @@ class Network:
             return self._outputs_on_device("logits", x)
         return self._outputs("logits", x)
 
-    def loss(self, x, y, *, sample_weight=None):
+    def loss(self, x, y, *, sample_weight=None, device="cpu"):
         """Mean loss over rows of data.
 
         Parameters
@@ -227,6 +227,8 @@ class Network:
             softmax_cross_entropy integer classes (n,) or probabilities (n, n_outputs).
         sample_weight : array-like (n,), optional
             How much each row counts, at least 0: the mean is Σ wᵢ lᵢ / Σ wᵢ.
+        device : {"cpu", "cuda"}
+            Where to compute, to the same bits; see `fastbp.train`.
 
         Returns
         -------
@@ -239,7 +241,7 @@ class Network:
             or all 0.
         """
         x, y = self.check_data(x, y, keep_bytes=True, keep_sparse=True)
-        return self._loss(x, y, self._check_weights(sample_weight, y))
+        return self._evaluator([], x, y, self._check_weights(sample_weight, y), device)()["loss"]
 
     def penalty(self):
         """Σ over layers of l1 · Σ |W| + l2 · Σ W², which training adds to the loss; see `Dense`.
@@ -327,7 +329,7 @@ class Network:
                     flat += count * part.astype(np.float64)
         return loss / total, flat / total
 
-    def evaluate(self, x, y, metrics=None, *, sample_weight=None):
+    def evaluate(self, x, y, metrics=None, *, sample_weight=None, device="cpu"):
         """How well the network does on rows of data.
 
         Parameters
@@ -339,6 +341,8 @@ class Network:
             (n, n_outputs), and weights as ``sample_weight=`` if they have a parameter of that name. By
             default accuracy where the targets are classes, signs or zeros and ones: the
             share of rows (of outputs, where each is a yes or no of its own) that are predicted right.
+        device : {"cpu", "cuda"}
+            Where loss and predictions are computed, to the same bits; metrics are NumPy's.
 
         Returns
         -------
@@ -362,7 +366,7 @@ class Network:
         metrics = as_metrics(metrics, self.loss_function.formula)
         x, y = self.check_data(x, y, keep_bytes=True, keep_sparse=True)
         weights = self._check_weights(sample_weight, y)
-        return {"loss": self._loss(x, y, weights), **self._measure(metrics, x, y, weights)}
+        return self._evaluator(metrics, x, y, weights, device)()
 
     def compiled(self, optimizer=None, *, batch_size=1, weighted=False):
         """Functions for your own ``@numba.njit`` code: prediction and, with an optimizer, a step of training.
@@ -545,9 +549,9 @@ class Network:
 
     def _outputs_on_device(self, task, x):
         n_inputs, n_outputs = self.architecture.sizes[0], self.architecture.sizes[-1]
-        rows = validation.inputs(x, n_inputs, self.dtype, row=True)
+        rows = validation.inputs(x, n_inputs, self.dtype, row=True, keep_bytes=True)
         out = np.empty((len(rows), n_outputs), self.dtype)
-        with self._plan(task, min(len(rows), _ROWS_ON_DEVICE), "cuda") as plan:
+        with self._plan(task, min(len(rows), _ROWS_ON_DEVICE), "cuda", **_form(rows)) as plan:
             _run_over(plan, self, rows, None, outputs=out)
         return out[0] if np.ndim(x) == 1 and n_inputs != 1 else out
 
@@ -558,11 +562,23 @@ class Network:
             losses = _run_over(plan, self, x, y, weights=weights)
         return float(losses[0] / len(x))
 
-    def _measure(self, metrics, x, y, weights=None):
-        """Values of metrics, a dict, on rows, targets and weights that were checked."""
-        if not metrics:
-            return {}
-        return measure(metrics, self.loss_function.formula, y, self._outputs("predict", x), weights)
+    def _evaluator(self, metrics, x, y, weights, device):
+        """A function without arguments: loss and metrics, a dict, of the network as it is at the call.
+
+        Rows, targets and weights were checked; on a GPU they lie from now on.
+        """
+        if validation.device(device) == "cuda":
+            x = x.toarray() if type(x) is SparseRows else x
+            run = _on_device(self, "evaluate" if metrics else "loss", x, y, weights)
+        else:
+            run = lambda: (self._loss(x, y, weights), self._outputs("predict", x) if metrics else None)
+
+        def evaluate():
+            loss, predicted = run()
+            found = measure(metrics, self.loss_function.formula, y, predicted, weights) if metrics else {}
+            return {"loss": loss, **found}
+
+        return evaluate
 
     def _plan(self, task, rows, where, **options):
         """A plan, taken out of those kept while in use, so that threads of the caller do not share one.
@@ -686,16 +702,43 @@ class _Borrowed:
                 del plans[next(iter(plans))]
 
 
+def _on_device(network, task, x, y, weights):
+    """A function that takes rows, which are sent once to a GPU, through the network as it is at the call.
+
+    It returns the mean loss and, for the task "evaluate", the predictions (n, n_outputs), else None.
+    """
+    from .device_plan import DevicePlan  # needs numba-cuda
+
+    plan = DevicePlan(network.architecture, task, min(len(x), _ROWS_ON_DEVICE), **_options(x, y, weights))
+    rows, shape = (x, y, weights), (len(x), network.architecture.sizes[-1])
+    plan.set(**_places(*rows))
+
+    def run():
+        outputs = np.empty(shape, network.dtype) if task == "evaluate" else None
+        losses = _run(plan, network, outputs)
+        return float(losses[0] / len(rows[0])), outputs
+
+    return run
+
+
 def _run_over(plan, network, x, y, *, outputs=None, weights=None):
     """Run a plan once over all rows, in their order; returns the float64 sum of losses, (1,)."""
-    losses = np.zeros(1)
     row_losses = np.empty(0 if y is None else len(x), network.dtype)
+    return _run(plan, network, outputs, row_losses=row_losses.ctypes.data, **_places(x, y, weights))
+
+
+def _places(x, y, weights):
+    """What a plan must be told of rows, which are to stay where they are."""
+    targets, weights = (0 if array is None else array.ctypes.data for array in (y, weights))
+    return dict(x=address_of(x), n_rows=len(x), targets=targets, weights=weights)
+
+
+def _run(plan, network, outputs=None, **fields):
+    """The same over the rows that the plan was told of, or that `fields` tell it of."""
+    losses = np.zeros(1)
     plan.set(
-        x=address_of(x), n_rows=len(x), order=0, targets=0 if y is None else y.ctypes.data,
-        row_losses=row_losses.ctypes.data, losses=losses.ctypes.data,
-        outputs=0 if outputs is None else outputs.ctypes.data,
-        weights=0 if weights is None else weights.ctypes.data,
-        epoch=0, first_epoch=0, last_epoch=1, shuffle=0, step=0,
+        order=0, losses=losses.ctypes.data, outputs=0 if outputs is None else outputs.ctypes.data,
+        epoch=0, first_epoch=0, last_epoch=1, shuffle=0, step=0, **fields,
     )  # fmt: skip
     plan.pack(network.parameters)
     plan.run()

@@ -56,6 +56,8 @@ class OnlineTrainer:
 
     Notes
     -----
+    It is for the CPU: a row that comes to a GPU waits longer for its launches than a step takes here.
+
     A stream is a loop, ``for x, y in chunks: trainer.step(x, y)``: a chunk of many rows is one compiled call.
     `fastbp.train` takes streams as well, with validation and all that happens between epochs.
 

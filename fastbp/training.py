@@ -79,12 +79,14 @@ class Training:
         Whether it goes on from a checkpoint.
     """
 
-    def __init__(self, network, plan, rates, data, history, *, metrics, callbacks, identity, looks):
+    def __init__(self, network, plan, rates, data, history, *, metrics, callbacks, identity, looks, device):
         self.network, self.history, self.epochs, self.failed = network, history, data.epochs, False
         self.validates, self.metric_names = data.held_out is not None, [metric.name for metric in metrics]
         self.history.metrics.update({name: [] for name in self.metric_names})
         self._plan, self._rates, self._data, self._n = plan, rates, data, data.n
-        self._held_out, self._metrics = data.held_out, metrics
+        self._held_out = data.held_out
+        if self.validates:
+            self._validate = network._evaluator(metrics, *data.held_out, device)
         self._callbacks, self._identity, self._looks = callbacks, identity, looks
         self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
         self._started, self.resumed, self._begun = [], False, Begun()
@@ -306,9 +308,10 @@ class Training:
         history.samples_per_second.append(self._n / seconds)
         history.learning_rate.append(self.learning_rate)
         if self.validates:
-            history.validation_loss.append(self.network._loss(*self._held_out))
-            for name, value in self.network._measure(self._metrics, *self._held_out).items():
-                history.metrics[name].append(value)
+            found = self._validate()
+            history.validation_loss.append(found["loss"])
+            for name in self.metric_names:
+                history.metrics[name].append(found[name])
         if self._rates.plateau:
             self._rates.adapt(self._plan, history)
         for callback in self._callbacks:

@@ -1,6 +1,7 @@
 """The benchmarks can be found, each row of each table has one, and a measurement is a number."""
 
 import inspect
+import itertools
 import json
 import math
 import sys
@@ -58,6 +59,16 @@ def test_every_schedule_has_a_benchmark():
     assert set(found("bench_update")["time_schedule"].params[0]) == set(SCHEDULES)
 
 
+def test_benchmarks_of_a_gpu_are_skipped_without_one(monkeypatch):
+    module = import_module("benchmarks.bench_cuda")
+    monkeypatch.setattr(module.device, "cuda", None)
+    for name, benchmark in found("bench_cuda").items():
+        for values in itertools.product(*getattr(benchmark, "params", [])):
+            with pytest.raises(NotImplementedError, match="needs numba-cuda"):  # asv's word for a skip
+                benchmark.setup(*values)
+        assert name.endswith("on_a_gpu")
+
+
 def test_every_metric_has_a_benchmark():
     assert set(found("bench_trainer")["time_metric"].params[0]) == set(METRICS)
 
@@ -108,12 +119,12 @@ def test_an_epoch_of_steps_is_timed():
 
 
 def test_a_measurement_advances_the_clock():
-    from benchmarks.bench_team import time_barrier
+    from benchmarks.bench_team import time_start_and_end
     from benchmarks.bench_update import time_update
 
-    before = time_barrier.timer()
-    time_barrier(1)
-    assert time_barrier.timer() > before
+    before = time_start_and_end.timer()
+    time_start_and_end(1)
+    assert time_start_and_end.timer() > before
     before = time_update.timer()
     time_update("momentum", "float32")
     per_parameter = time_update.timer() - before

@@ -11,6 +11,7 @@ Outside training m and v are the running ones, constants:   dx = dy · γ · r.
 
 from fastbp.cuda.device import cuda
 from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.rows import over_rows
 from fastbp.cuda.scale_shift import gamma_beta
 from fastbp.cuda.simt import array
 from fastbp.formulas import normalization as formulas
@@ -75,62 +76,44 @@ def batch_norm_forward(real):
     """y (rows, n) = γ · x̂ + β for the rows of the batch."""
     dtype, parameters = REAL[real], gamma_beta(real)
 
-    def batch_norm_forward(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        kept, n = array(op.kept, 2 * op.n_out, dtype), op.n_out
-        for i in range(row, ctx.batch_rows, rows):
-            x, y = array(op.x + i * op.x_row, n, dtype), array(op.y + i * op.z_row, n, dtype)
-            normalized = array(op.z + i * op.z_row, n, dtype)
-            for j in range(first, n, step):
-                gamma, beta = parameters(op, j)
-                normalized[j] = formulas.normalize(x[j], kept[j], kept[n + j])
-                y[j] = formulas.scale_and_shift(normalized[j], gamma, beta)
+    def batch_norm_forward(op, ctx, i, columns):
+        n, at = op.n_out, i * op.z_row
+        x, kept = array(op.x + i * op.x_row, n, dtype), array(op.kept, 2 * n, dtype)
+        normalized, y = array(op.z + at, n, dtype), array(op.y + at, n, dtype)
+        for j in columns:
+            gamma, beta = parameters(op, j)
+            normalized[j] = formulas.normalize(x[j], kept[j], kept[n + j])
+            y[j] = formulas.scale_and_shift(normalized[j], gamma, beta)
 
-    return batch_norm_forward
+    return over_rows(batch_norm_forward)
 
 
 def batch_norm_backward(real):
     """dx (rows, n) for the rows of the batch, where m and r are of this batch."""
     dtype, parameters = REAL[real], gamma_beta(real)
 
-    def batch_norm_backward(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        kept, sums, n = array(op.kept, 2 * op.n_out, dtype), array(op.dskip, 2 * op.n_out, dtype), op.n_out
-        share = dtype(1) / dtype(ctx.batch_rows)
-        for i in range(row, ctx.batch_rows, rows):
-            dy, dx = array(op.dz + i * op.z_row, n, dtype), array(op.dx + i * op.x_row, n, dtype)
-            normalized = array(op.z + i * op.z_row, n, dtype)
-            for j in range(first, n, step):
-                gamma, _ = parameters(op, j)
-                mean_d, mean_product = gamma * sums[n + j] * share, gamma * sums[j] * share
-                d = dy[j] * gamma
-                dx[j] = formulas.normalize_backward(d, normalized[j], mean_d, mean_product, kept[n + j])
+    def batch_norm_backward(op, ctx, i, columns):
+        n, at, share = op.n_out, i * op.z_row, dtype(1) / dtype(ctx.batch_rows)
+        kept, sums = array(op.kept, 2 * n, dtype), array(op.dskip, 2 * n, dtype)
+        dy, normalized = array(op.dz + at, n, dtype), array(op.z + at, n, dtype)
+        dx = array(op.dx + i * op.x_row, n, dtype)
+        for j in columns:
+            gamma, _ = parameters(op, j)
+            mean_d, mean_product = gamma * sums[n + j] * share, gamma * sums[j] * share
+            d = dy[j] * gamma
+            dx[j] = formulas.normalize_backward(d, normalized[j], mean_d, mean_product, kept[n + j])
 
-    return batch_norm_backward
+    return over_rows(batch_norm_backward)
 
 
 def batch_norm_backward_running(real):
     """dx (rows, n) = dy · γ · r for the rows of the batch, where m and r are constants."""
     dtype, parameters = REAL[real], gamma_beta(real)
 
-    def batch_norm_backward_running(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        kept, n = array(op.kept, 2 * op.n_out, dtype), op.n_out
-        for i in range(row, ctx.batch_rows, rows):
-            dy, dx = array(op.dz + i * op.z_row, n, dtype), array(op.dx + i * op.x_row, n, dtype)
-            for j in range(first, n, step):
-                dx[j] = dy[j] * parameters(op, j)[0] * kept[n + j]
+    def batch_norm_backward_running(op, ctx, i, columns):
+        n, kept = op.n_out, array(op.kept, 2 * op.n_out, dtype)
+        dy, dx = array(op.dz + i * op.z_row, n, dtype), array(op.dx + i * op.x_row, n, dtype)
+        for j in columns:
+            dx[j] = dy[j] * parameters(op, j)[0] * kept[n + j]
 
-    return batch_norm_backward_running
+    return over_rows(batch_norm_backward_running)

@@ -1,17 +1,14 @@
 """Loops over formulas: the backward of activations, and the update of a parameter.
 
 Dense layers apply their activation themselves, and where they can the backward of the one before (`dense`).
-
-A thread takes elements of a row-major pair of (column, row) indices of the grid; neighbours take neighbouring
-columns.
 """
 
 from functools import cache
 
 import numpy as np
 
-from fastbp.cuda.device import cuda
-from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.program import REAL
+from fastbp.cuda.rows import over_rows
 from fastbp.cuda.simt import array, column, part
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -25,20 +22,13 @@ def activation_backward(name, real):
     activation, dtype = ACTIVATIONS[name], REAL[real]
     formula, keeps_y = part(activation.backward), activation.keeps == "y"
 
-    def activation_backward(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        for i in range(row, ctx.batch_rows, rows):
-            at = i * op.z_row
-            dz = array(op.dz + at, op.n_out, dtype)
-            kept = array((op.y if keeps_y else op.z) + at, op.n_out, dtype)
-            for j in range(first, op.n_out, step):
-                dz[j] = dtype(formula(dz[j], kept[j]))
+    def activation_backward(op, ctx, i, columns):
+        n, at = op.n_out, i * op.z_row
+        dz, kept = array(op.dz + at, n, dtype), array((op.y if keeps_y else op.z) + at, n, dtype)
+        for j in columns:
+            dz[j] = dtype(formula(dz[j], kept[j]))
 
-    return activation_backward
+    return over_rows(activation_backward)
 
 
 @cache

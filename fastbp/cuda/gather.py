@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fastbp.cuda.device import cuda
-from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.program import REAL
+from fastbp.cuda.rows import inputs, over_rows
 from fastbp.cuda.simt import array, part
 
 
@@ -18,19 +18,13 @@ def gather(real):
     """x (rows, n_in) of the workspace = the batch's rows of the data."""
     dtype, size = REAL[real], REAL[real](0).itemsize
 
-    def gather(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        for i in range(row, ctx.batch_rows, rows):
-            source = array(ctx.x + data_row(ctx, i) * op.n_in * size, op.n_in, dtype)
-            x = array(op.x + i * op.x_row, op.n_in, dtype)
-            for j in range(first, op.n_in, step):
-                x[j] = source[j]
+    def gather(op, ctx, i, columns):
+        n = op.n_in
+        given, x = array(ctx.x + data_row(ctx, i) * n * size, n, dtype), array(op.x + i * op.x_row, n, dtype)
+        for j in columns:
+            x[j] = given[j]
 
-    return gather
+    return over_rows(gather, inputs)
 
 
 def gather_scaled(data, real):
@@ -41,36 +35,22 @@ def gather_scaled(data, real):
     dtype, source = REAL[real], np.uint8 if data == "bytes" else REAL[real]
     size = source(0).itemsize
 
-    def gather_scaled(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        scale = array(op.numbers, 1, dtype)[0]
-        for i in range(row, ctx.batch_rows, rows):
-            given = array(ctx.x + data_row(ctx, i) * op.n_in * size, op.n_in, source)
-            x = array(op.x + i * op.x_row, op.n_in, dtype)
-            for j in range(first, op.n_in, step):
-                x[j] = dtype(given[j]) * scale
+    def gather_scaled(op, ctx, i, columns):
+        n, scale = op.n_in, array(op.numbers, 1, dtype)[0]
+        given, x = array(ctx.x + data_row(ctx, i) * n * size, n, source), array(op.x + i * op.x_row, n, dtype)
+        for j in columns:
+            x[j] = dtype(given[j]) * scale
 
-    return gather_scaled
+    return over_rows(gather_scaled, inputs)
 
 
 def scale_rows(real):
     """x (rows, n_in) of the workspace, times the number at op.numbers, in place."""
     dtype = REAL[real]
 
-    def scale_rows(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        scale = array(op.numbers, 1, dtype)[0]
-        for i in range(row, ctx.batch_rows, rows):
-            x = array(op.x + i * op.x_row, op.n_in, dtype)
-            for j in range(first, op.n_in, step):
-                x[j] *= scale
+    def scale_rows(op, ctx, i, columns):
+        x, scale = array(op.x + i * op.x_row, op.n_in, dtype), array(op.numbers, 1, dtype)[0]
+        for j in columns:
+            x[j] *= scale
 
-    return scale_rows
+    return over_rows(scale_rows, inputs)

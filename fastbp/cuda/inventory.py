@@ -5,22 +5,7 @@ Products come with every activation and optimizer in the small tile, and with on
 
 from typing import NamedTuple
 
-from fastbp.cuda import (
-    assembly,
-    batch_norm,
-    dense,
-    device,
-    dropout,
-    elementwise,
-    gather,
-    layer_norm,
-    loss,
-    residual,
-    scale_shift,
-    shaping,
-    small,
-    step,
-)
+from fastbp.cuda import assembly, device, kernels, small
 from fastbp.cuda.gemm import TILES, tile_named
 from fastbp.cuda.rows import LANES
 from fastbp.formulas.activations import ACTIVATIONS
@@ -33,29 +18,26 @@ ELEMENTS, COLUMNS, BY_ROWS, ONE = 256, 64, LANES * 8, 1
 # Kernels whose arithmetic is float64 even for float32 networks, as on the CPU: settings of an optimizer, sums
 # of losses and weights, lengths of gradients and columns.
 IN_FLOAT64 = {
-    small.train_small, step.prepare, step.end_of_step, loss.total_weight, loss.weigh_rows,
-    shaping.clip_factor, shaping.noise_of_step, dense.dense_collect, dense.dense_max_norm,
-    scale_shift.scale_shift_collect,
+    kernels.train_small, kernels.prepare, kernels.end_of_step, kernels.total_weight, kernels.weigh_rows,
+    kernels.clip_factor, kernels.noise_of_step, kernels.dense_collect, kernels.dense_max_norm,
+    kernels.scale_shift_collect,
 }  # fmt: skip
 
 _SINGLE = {
-    gather.gather: ELEMENTS, gather.scale_rows: ELEMENTS, shaping.input_noise: ELEMENTS,
-    shaping.clip_factor: ONE, shaping.noise_of_step: ONE, scale_shift.scale_shift_collect: COLUMNS,
-    loss.softmax_link: BY_ROWS, loss.copy_outputs: ELEMENTS, loss.total_weight: ONE,
-    loss.weigh_rows: ELEMENTS, step.end_of_step: ONE, dense.dense_collect: COLUMNS,
-    dense.dense_max_norm: COLUMNS,
-    scale_shift.scale_shift_gradient: COLUMNS, scale_shift.slots_total: COLUMNS,
-    layer_norm.layer_norm_forward: BY_ROWS, layer_norm.layer_norm_backward: BY_ROWS,
-    batch_norm.batch_norm_statistics: COLUMNS, batch_norm.batch_norm_running: COLUMNS,
-    batch_norm.batch_norm_forward: ELEMENTS, batch_norm.batch_norm_backward: ELEMENTS,
-    batch_norm.batch_norm_backward_running: ELEMENTS, dropout.dropout_forward: ELEMENTS,
-    dropout.dropout_backward: ELEMENTS, residual.residual_forward: ELEMENTS,
-    residual.residual_backward: ELEMENTS, residual.residual_skip_backward: ELEMENTS,
+    kernels.gather: ELEMENTS, kernels.scale_rows: ELEMENTS, kernels.input_noise: ELEMENTS,
+    kernels.clip_factor: ONE, kernels.noise_of_step: ONE, kernels.scale_shift_collect: COLUMNS,
+    kernels.softmax_link: BY_ROWS, kernels.copy_outputs: ELEMENTS, kernels.total_weight: ONE,
+    kernels.weigh_rows: ELEMENTS, kernels.end_of_step: ONE, kernels.dense_collect: COLUMNS,
+    kernels.dense_max_norm: COLUMNS,
+    kernels.scale_shift_gradient: COLUMNS, kernels.slots_total: COLUMNS,
+    kernels.layer_norm_forward: BY_ROWS, kernels.layer_norm_backward: BY_ROWS,
+    kernels.batch_norm_statistics: COLUMNS, kernels.batch_norm_running: COLUMNS,
+    kernels.batch_norm_forward: ELEMENTS, kernels.batch_norm_backward: ELEMENTS,
+    kernels.batch_norm_backward_running: ELEMENTS, kernels.dropout_forward: ELEMENTS,
+    kernels.dropout_backward: ELEMENTS, kernels.residual_forward: ELEMENTS,
+    kernels.residual_backward: ELEMENTS, kernels.residual_skip_backward: ELEMENTS,
 }  # fmt: skip
-_WITHOUT_TYPE = {
-    step.begin_step: ONE, step.end_of_batch: ONE, step.shuffle_empty: ELEMENTS, step.shuffle_draw: ELEMENTS,
-    step.shuffle_write: ELEMENTS, step.sample_balanced: ELEMENTS,
-}  # fmt: skip
+_WITHOUT_TYPE = {kernels.begin_step: ONE, kernels.end_of_batch: ONE}
 
 
 class Item(NamedTuple):
@@ -74,38 +56,42 @@ class Item(NamedTuple):
     def is_product(self):
         """Whether it is a matrix product."""
         return self.factory in (
-            dense.dense_forward, dense.dense_backward, dense.dense_gradient, dense.dense_update
+            kernels.dense_forward, kernels.dense_backward, kernels.dense_gradient, kernels.dense_update
         )  # fmt: skip
 
     def assembled(self, *capabilities):
         """(compute capability, PTX, what ptxas makes of it) for each; taken apart if it is a product."""
         texts = device.compile_ptx(self.factory, self.arguments, *capabilities)
+        asked = small.MOST_BYTES if self.factory is kernels.train_small else 0  # at its launch, at most
         for capability, ptx in zip(capabilities, texts, strict=True):
-            yield capability, ptx, assembly.assemble(ptx, capability, disassemble=self.is_product)
+            found = assembly.assemble(ptx, capability, disassemble=self.is_product)
+            yield capability, ptx, found._replace(shared=found.shared + asked)
 
 
 def items(real):
     """All kernels for a type of numbers, as `Item`."""
     found = [Item(factory, (real,), threads) for factory, threads in _SINGLE.items()]
-    found += [Item(factory, (), threads) for factory, threads in _WITHOUT_TYPE.items()]
-    found += [Item(gather.gather_scaled, (data, real), ELEMENTS) for data in ("bytes", "numbers")]
+    found += [Item(factory, (), _WITHOUT_TYPE.get(factory, ELEMENTS)) for factory in kernels.WITHOUT_TYPE]
+    found += [Item(kernels.gather_scaled, (data, real), ELEMENTS) for data in ("bytes", "numbers")]
     for name in ACTIVATIONS:
         if name != "identity":
-            found.append(Item(elementwise.activation_backward, (name, real), ELEMENTS))
-        found += [_product(f, (name,), "small", real) for f in (dense.dense_forward, dense.dense_backward)]
+            found.append(Item(kernels.activation_backward, (name, real), ELEMENTS))
+        found += [
+            _product(f, (name,), "small", real) for f in (kernels.dense_forward, kernels.dense_backward)
+        ]
     for name, row in LOSSES.items():
         if row.rowwise:
-            found += [Item(loss.softmax_loss, (t, real), BY_ROWS) for t in ("classes", "probabilities")]
+            found += [Item(kernels.softmax_loss, (t, real), BY_ROWS) for t in ("classes", "probabilities")]
         else:
-            found.append(Item(loss.elementwise_loss, (name, real), BY_ROWS))
-            found.append(Item(loss.elementwise_link, (name, real), ELEMENTS))
+            found.append(Item(kernels.elementwise_loss, (name, real), BY_ROWS))
+            found.append(Item(kernels.elementwise_link, (name, real), ELEMENTS))
     for name in OPTIMIZERS:
-        found.append(Item(step.prepare, (name, "", real), ONE))
-        found.append(Item(scale_shift.scale_shift_apply, (name, 0, real), COLUMNS))
-        found.append(_product(dense.dense_update, (name, 0), "small", real))
-        found += [Item(dense.dense_apply, (name, shaped, real), ELEMENTS) for shaped in (0, 1)]
-    found.append(Item(scale_shift.scale_shift_apply, ("momentum", 1, real), COLUMNS))
-    found += [Item(step.prepare, ("nesterov", name, real), ONE) for name in SCHEDULES]
+        found.append(Item(kernels.prepare, (name, "", real), ONE))
+        found.append(Item(kernels.scale_shift_apply, (name, 0, real), COLUMNS))
+        found.append(_product(kernels.dense_update, (name, 0), "small", real))
+        found += [Item(kernels.dense_apply, (name, shaped, real), ELEMENTS) for shaped in (0, 1)]
+    found.append(Item(kernels.scale_shift_apply, ("momentum", 1, real), COLUMNS))
+    found += [Item(kernels.prepare, ("nesterov", name, real), ONE) for name in SCHEDULES]
     # One for each way to keep what the backward needs, each kind of loss, each number of states.
     found += [_small(hidden=name, real=real) for name in ("tanh", "gelu")]
     found += [_small(loss=name, real=real) for name in ("huber", "softmax_cross_entropy")]
@@ -114,9 +100,9 @@ def items(real):
         found += [
             _product(factory, arguments, tile, real)
             for factory, arguments in (
-                (dense.dense_forward, ("relu",)), (dense.dense_backward, ("relu",)),
-                (dense.dense_gradient, ()), (dense.dense_update, ("adam", 0)),
-                (dense.dense_update, ("adam", 1)),
+                (kernels.dense_forward, ("relu",)), (kernels.dense_backward, ("relu",)),
+                (kernels.dense_gradient, ()), (kernels.dense_update, ("adam", 0)),
+                (kernels.dense_update, ("adam", 1)),
             )
         ]  # fmt: skip
     return list(dict.fromkeys(found))
@@ -125,7 +111,7 @@ def items(real):
 def _small(*, hidden="tanh", loss="softmax_cross_entropy", optimizer="momentum", real):
     targets = "classes" if LOSSES[loss].rowwise else "probabilities"
     threads = small.THREADS[0] * small.THREADS[1]
-    return Item(small.train_small, (hidden, "identity", loss, targets, optimizer, real), threads)
+    return Item(kernels.train_small, (hidden, "identity", loss, targets, optimizer, real), threads)
 
 
 def _product(factory, arguments, tile, real):

@@ -11,7 +11,7 @@ import numpy as np
 from fastbp.cuda.device import cuda
 from fastbp.cuda.gather import data_row
 from fastbp.cuda.program import REAL, context, operation
-from fastbp.cuda.rows import LANES, ROWS, SHAPE, join_max, join_sum
+from fastbp.cuda.rows import LANES, ROWS, SHAPE, join_max, join_sum, over_rows
 from fastbp.cuda.simt import array, part
 from fastbp.formulas import elementary
 from fastbp.formulas.losses import (
@@ -159,17 +159,13 @@ def elementwise_link(name, real):
     """The prediction: the loss's link of the logits, to ctx.outputs (n, n_out)."""
     dtype, size, link = REAL[real], REAL[real](0).itemsize, part(LOSSES[name].link)
 
-    def elementwise_link(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        for i in range(row, ctx.batch_rows, rows):
-            y = array(op.y + i * op.z_row, op.n_out, dtype)
-            out = array(ctx.outputs + (ctx.start + i) * op.n_out * size, op.n_out, dtype)
-            for j in range(first, op.n_out, step):
-                out[j] = dtype(link(y[j]))
+    def elementwise_link(op, ctx, i, columns):
+        n, place = op.n_out, ctx.start + i
+        y, out = array(op.y + i * op.z_row, n, dtype), array(ctx.outputs + place * n * size, n, dtype)
+        for j in columns:
+            out[j] = dtype(link(y[j]))
 
-    return elementwise_link
+    return over_rows(elementwise_link)
 
 
 def copy_outputs(real):
@@ -180,16 +176,21 @@ def copy_outputs(real):
 def total_weight(real):
     """What a row of weight 1 counts in this batch: rows / Σ weights, at ctx.row_scale; no weight at all: 0.
 
-    One thread adds up all weights in the order of the batch, in float64, as on the CPU.
+    One thread adds up all weights in the order of the batch, in float64, as on the CPU. Where losses go on
+    from batch to batch, all rows are one, and the first batch finds it.
     """
     dtype = REAL[real]
 
     def total_weight(op_address, ctx_address):
         ctx, total = context(ctx_address), 0.0
-        weights = array(ctx.weights, ctx.n_rows, dtype)
-        for i in range(ctx.batch_rows):
+        if ctx.continues != 0 and ctx.start > 0:
+            return
+        weights, rows = array(ctx.weights, ctx.n_rows, dtype), ctx.batch_rows
+        if ctx.continues != 0:
+            rows = ctx.n_rows
+        for i in range(rows):
             total += np.float64(weights[data_row(ctx, i)])
-        array(ctx.row_scale, 1, np.float64)[0] = ctx.batch_rows / total if total > 0.0 else 0.0
+        array(ctx.row_scale, 1, np.float64)[0] = rows / total if total > 0.0 else 0.0
 
     return total_weight
 
@@ -198,20 +199,13 @@ def weigh_rows(real):
     """Multiply the loss of each row, and the row of dz, by what its weight makes of it."""
     dtype = REAL[real]
 
-    def weigh_rows(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        one = array(ctx.row_scale, 1, np.float64)[0]
+    def weigh_rows(op, ctx, i, columns):
         weights, losses = array(ctx.weights, ctx.n_rows, dtype), array(ctx.row_losses, ctx.batch_rows, dtype)
-        for i in range(row, ctx.batch_rows, rows):
-            scale = dtype(np.float64(weights[data_row(ctx, i)]) * one)
-            dz = array(op.dz + i * op.z_row, op.n_out, dtype)
-            if first == 0:
+        one, dz = array(ctx.row_scale, 1, np.float64)[0], array(op.dz + i * op.z_row, op.n_out, dtype)
+        scale = dtype(np.float64(weights[data_row(ctx, i)]) * one)
+        for j in columns:
+            dz[j] *= scale
+            if j == 0:
                 losses[i] *= scale
-            for j in range(first, op.n_out, step):
-                dz[j] *= scale
 
-    return weigh_rows
+    return over_rows(weigh_rows)

@@ -8,8 +8,8 @@ from functools import cache
 
 import numpy as np
 
-from fastbp.cuda.device import cuda
 from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.rows import inputs, over_rows
 from fastbp.cuda.simt import array, part
 from fastbp.formulas import shaping as formulas
 from fastbp.random import GRADIENT_NOISE, INPUT_NOISE, philox
@@ -112,20 +112,14 @@ def input_noise(real):
     """x (rows, n_in) of the workspace += deviation · normal numbers, others in each step."""
     dtype, normal = REAL[real], _normal_number(real)
 
-    def input_noise(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        first, row = cuda.grid(2)
-        step, rows = cuda.gridsize(2)
-        deviation, quarter = array(op.shaping, SHAPE, dtype)[DEVIATION], (op.n_in + 3) // 4
-        for i in range(row, ctx.batch_rows, rows):
-            x = array(op.x + i * op.x_row, op.n_in, dtype)
-            for j in range(first, op.n_in, step):
-                block = i * quarter + j % quarter
-                x[j] += deviation * normal(ctx.seed, INPUT_NOISE, ctx.step, block, j // quarter)
+    def input_noise(op, ctx, i, columns):
+        x, deviation = array(op.x + i * op.x_row, op.n_in, dtype), array(op.shaping, SHAPE, dtype)[DEVIATION]
+        quarter = (op.n_in + 3) // 4
+        for j in columns:
+            block = i * quarter + j % quarter
+            x[j] += deviation * normal(ctx.seed, INPUT_NOISE, ctx.step, block, j // quarter)
 
-    return input_noise
+    return over_rows(input_noise, inputs)
 
 
 def clip_factor(real):

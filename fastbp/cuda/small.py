@@ -36,13 +36,15 @@ def _record(text):
 LAYER = _record("n_in n_out use_bias w x z y dz")
 
 # A network and its training. parameters, state_bytes, settings, option, x, targets, order, heads, following,
-# n_rows, batch_size, chunk_rows, seed, epoch, step, careful, halt, hyper are as in the context (program.py);
-# layers: address of its LAYER records; losses: float64, one for each epoch of this launch; row_losses: where
-# they begin in shared memory, in elements.
+# n_rows, batch_size, chunk_rows, seed, epoch, start, step, careful, halt, hyper are as in the context
+# (program.py); layers: address of its LAYER records; ordered: whether `order` is that of the epoch begun;
+# last_epoch, last_step: where this launch ends, whichever comes first; losses: float64, one for each epoch of
+# this launch; row_losses: where they begin in shared memory, in elements.
 NETWORK = _record(
     """layers n_layers parameters n_parameters state_bytes settings option
     x targets order heads following shuffle
-    n_rows batch_size chunk_rows seed epoch last_epoch step careful halt losses row_losses hyper"""
+    n_rows batch_size chunk_rows seed epoch last_epoch start ordered step last_step careful halt
+    losses row_losses hyper"""
 )
 
 layer_of, network_of = view(LAYER), view(NETWORK)
@@ -173,8 +175,10 @@ def _shuffle():
     return block_part(shuffle)
 
 
-def _epoch_of_steps(hidden, output, loss, targets, optimizer, real):
-    """A function for the steps of an epoch; returns the last one's number, negative if its loss is bad."""
+def _steps_of_epoch(hidden, output, loss, targets, optimizer, real):
+    """A function for the steps of an epoch from a row on: returns the number of the last one, negative if its
+    loss is bad, and the row that is next.
+    """
     dtype, over_outputs = REAL[real], not LOSSES[loss].rowwise
     hidden_forward, output_forward = _forward(hidden, real), _forward(output, real)
     slope, hidden_backward, update = (
@@ -210,9 +214,9 @@ def _epoch_of_steps(hidden, output, loss, targets, optimizer, real):
 
     losses_of_rows = block_part(losses_of_rows)
 
-    def epoch_of_steps(memory, shared, net, epoch, step, first):
+    def steps_of_epoch(memory, shared, net, epoch, step, start, first):
         last, flag = net.n_layers - 1, cuda.shared.array(1, np.int64)
-        for start in range(0, net.n_rows, net.batch_size):
+        while start < net.n_rows and step < net.last_step:
             rows = min(net.batch_size, net.n_rows - start)
             step += 1
             if first == 0:
@@ -238,11 +242,12 @@ def _epoch_of_steps(hidden, output, loss, targets, optimizer, real):
             if first == 0:
                 flag[0] = total_of(memory, net, epoch, rows)
             cuda.syncthreads()
+            start += rows
             if flag[0] != 0:
-                return -step
-        return step
+                return -step, start
+        return step, start
 
-    return block_part(epoch_of_steps)
+    return block_part(steps_of_epoch)
 
 
 def _total(real):
@@ -260,9 +265,11 @@ def _total(real):
 
 
 def train_small(hidden, output, loss, targets, optimizer, real):
-    """Epochs [epoch, last_epoch) of the network of each block, of the records at an address."""
+    """Epochs [epoch, last_epoch), but no more than to last_step, of the network of each block, of the records
+    at an address. Parameters of one that diverged stay as they were before the launch.
+    """
     dtype, n_bytes, number = REAL[real], NETWORK.itemsize, from_dtype(np.dtype(real))
-    run = _epoch_of_steps(hidden, output, loss, targets, optimizer, real)
+    run = _steps_of_epoch(hidden, output, loss, targets, optimizer, real)
     shuffle = _shuffle()
 
     def train_small(networks, _):
@@ -275,17 +282,19 @@ def train_small(hidden, output, loss, targets, optimizer, real):
         parameters = array(net.parameters, net.n_parameters, dtype)
         for e in range(first, net.n_parameters, _IN_A_BLOCK):
             memory[e] = parameters[e]
-        epoch, step = net.epoch, net.step
-        while epoch < net.last_epoch and step >= 0:
-            if net.shuffle != 0:
+        epoch, step, start = net.epoch, net.step, net.start
+        while epoch < net.last_epoch and 0 <= step < net.last_step:
+            if net.shuffle != 0 and (start == 0 or net.ordered == 0):
                 shuffle(net, epoch, first)
-            step = run(memory, shared, net, epoch, step, first)
-            epoch += 1
+            step, start = run(memory, shared, net, epoch, step, start, first)
+            if step < 0 or start == net.n_rows:
+                epoch, start = epoch + 1, 0
         cuda.syncthreads()
-        for e in range(first, net.n_parameters, _IN_A_BLOCK):
-            parameters[e] = memory[e]
+        if step >= 0:
+            for e in range(first, net.n_parameters, _IN_A_BLOCK):
+                parameters[e] = memory[e]
         cuda.syncthreads()
         if first == 0:
-            net.epoch, net.step, net.halt = epoch, abs(step), (1 if step < 0 else 0)
+            net.epoch, net.start, net.step, net.halt = epoch, start, abs(step), (1 if step < 0 else 0)
 
     return train_small

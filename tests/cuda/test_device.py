@@ -1,7 +1,9 @@
 """What is said where there is no device, and that importing asks for none."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +24,12 @@ def network():
         lambda net: net.predict(X, device="cuda"),
         lambda net: net.logits(X, device="cuda"),
         lambda net: net.gradient(X, Y, device="cuda"),
+        lambda net: net.loss(X, Y, device="cuda"),
+        lambda net: net.evaluate(X, Y, device="cuda"),
         lambda net: fastbp.train(net, X, Y, device="cuda"),
+        lambda net: fastbp.train_many([net], X, Y, device="cuda"),
     ],
-    ids=["predict", "logits", "gradient", "train"],
+    ids=["predict", "logits", "gradient", "loss", "evaluate", "train", "train_many"],
 )
 def test_without_numba_cuda_one_sentence_says_what_to_do(ask, monkeypatch):
     monkeypatch.setattr(device, "cuda", None)
@@ -45,6 +50,17 @@ def test_without_a_driver_too(numba_cuda):
 def test_devices_have_names():
     with pytest.raises(ValueError, match="unknown device 'gpu'"):
         network().predict(X, device="gpu")
+
+
+def test_numba_cuda_is_imported_in_one_place():
+    found = set()
+    for file in Path(fastbp.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {file.name for name in names if name.startswith(("numba.cuda", "numba_cuda"))}
+    assert found == {"device.py"}
 
 
 def test_importing_asks_for_no_gpu():

@@ -2,13 +2,14 @@
 
 import ast
 import multiprocessing
+import re
 from pathlib import Path
 
 import pytest
 
 import fastbp
 from fastbp import device_plan, operations
-from fastbp.cuda import assembly, device, inventory
+from fastbp.cuda import assembly, device, inventory, kernels
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -54,6 +55,13 @@ def test_every_kernel_of_the_cpu_is_there():
     assert set(OTHERWISE) <= {name for _, name in kernels}
 
 
+def test_every_kernel_that_a_plan_may_launch_is_there():
+    launched = {value for value in vars(kernels).values() if callable(value)}
+    assert launched == {item.factory for item in inventory.items("float64")}
+    for item in inventory.items("float64"):
+        assert (item.arguments == ()) == (item.factory in kernels.WITHOUT_TYPE), item.name
+
+
 def test_every_row_of_the_tables_is_there():
     named = {argument for item in inventory.items("float32") for argument in item.arguments}
     rowwise = {name for name, row in LOSSES.items() if row.rowwise}
@@ -80,7 +88,7 @@ def test_a_kernel_compiles_without_a_gpu(numba_cuda):
 
 
 def test_products_and_sums_stay_separate(numba_cuda):
-    (ptx,) = device.compile_ptx(inventory.layer_norm.layer_norm_forward, ("float32",), (9, 0))
+    (ptx,) = device.compile_ptx(kernels.layer_norm_forward, ("float32",), (9, 0))
     assert "mul.rn.f32" in ptx
     assert "mul.f32" not in ptx
     assert "add.f32" not in ptx
@@ -91,6 +99,7 @@ def assert_sound(item, ptx, real):
         assert ".f64" not in ptx, item.name
     assert ".local" not in ptx, item.name
     assert "call" not in ptx.replace(".calltargets", ""), item.name
+    assert not re.search(r"\b(atom|red)\.\S*f(16|32|64)\b", ptx), item.name  # sums in no fixed order
     for loose in ("mul.f32", "add.f32", "sub.f32", "mul.f64", "add.f64", "sub.f64", ".approx", ".ftz"):
         assert loose not in ptx, (item.name, loose)
 
@@ -103,6 +112,7 @@ def _check(job):
         for capability, ptx, found in item.assembled(*assembly.CAPABILITIES):
             assert_sound(item, ptx, real)
             assert (found.stack, found.spills) == (0, 0), found[:4]
+            assert found.shared <= 48 * 1024, "what any GPU gives a block unasked"
             assert assembly.occupancy(found, item.threads, capability) > 0
             if item.is_product:
                 name = "FFMA" if real == "float32" else "DFMA"

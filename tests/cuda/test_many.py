@@ -1,4 +1,6 @@
-"""Many small networks in one launch: the bits of each alone."""
+"""Many small networks at once, in launches of many steps: the bits of each alone."""
+
+import signal
 
 import numpy as np
 import pytest
@@ -25,15 +27,17 @@ def assert_same_as_alone(networks, optimizers, rows=9, epochs=2, **options):
     together = [small(net, x, y, opt, **options) for net, opt in zip(networks, optimizers)]
     assert [each.why_not() for each in together] == [None] * len(networks)
     seen = []
+    look = lambda trained: seen.append([each.rows for each in trained])
     for net, each, optimizer, found in zip(
-        networks, together, optimizers, train_small(together, epochs, seen.append)
+        networks, together, optimizers, train_small(together, epochs, look)
     ):
         options = dict(batch_size=each.batch_size, shuffle=each.shuffle)
         history = fastbp.train(net, x, y, epochs=epochs, optimizer=optimizer, **options)
-        assert found.losses.tolist() == history.loss
+        assert found.losses == history.loss
         assert each.parameters.tobytes() == net.parameters.tobytes()
         assert (found.steps, found.diverged) == (epochs * -(-rows // each.batch_size), False)
-    assert seen[-1] == epochs
+    assert seen[-1] == [epochs * rows] * len(networks)
+    return seen
 
 
 def test_networks_of_several_sizes_seeds_and_optimizers(device):
@@ -51,6 +55,15 @@ def test_deep_without_shuffle(device):
 def test_one_layer_without_bias_in_float64(device):
     networks = [fastbp.Network([fastbp.Dense(2, use_bias=False)], inputs=3, dtype="float64", seed=0)]
     assert_same_as_alone(networks, [fastbp.RMSprop()])
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_launches_that_end_within_epochs(shuffle, device, monkeypatch):
+    monkeypatch.setattr(device_many, "FIRST_STEPS", 2)
+    monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
+    networks = [make_network([3, hidden, 2], "tanh", seed=hidden) for hidden in (2, 3)]
+    seen = assert_same_as_alone(networks, [fastbp.SGD(0.1, momentum=0.9)] * 2, shuffle=shuffle)
+    assert seen == [[rows] * 2 for rows in (8, 9, 13, 17, 18)]
 
 
 def test_chunks(device, monkeypatch):
@@ -140,3 +153,51 @@ def test_train_many_refuses_before_any_work(option, why, device):
     with pytest.raises(ValueError, match=f'^network [01]: train_many.device="cuda".*{why}'):
         fastbp.train_many(networks, x, y, device=device, **option)
     assert all(np.array_equal(net.parameters, before) for net, before in zip(networks, start))
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # plain Python in the simulator
+def test_divergence_in_a_later_launch(device, monkeypatch):
+    monkeypatch.setattr(device_many, "FIRST_STEPS", 4)
+    monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
+    on_cpu, net = (make_network([3, 4, 2], "relu", seed=1) for _ in range(2))
+    x, y = draw_inputs(8, 3), draw_targets("mean_squared_error", 8, 2)
+    optimizer = fastbp.SGD(1.5)
+    with pytest.raises(fastbp.DivergenceError, match=r"the loss became (nan|inf)") as caught:
+        fastbp.train_many(
+            [net], x, y, batch_size=4, epochs=9, optimizer=optimizer, shuffle=False, device=device
+        )
+    step, last = caught.value.steps
+    assert step == last > 5  # after the first launch, so of one step
+    trainer = fastbp.OnlineTrainer(on_cpu, optimizer, batch_size=4)
+    losses = [
+        trainer.step(*((x[:4], y[:4]) if done % 2 == 0 else (x[4:], y[4:]))) for done in range(step - 1)
+    ]
+    assert net.parameters.tobytes() == on_cpu.parameters.tobytes()
+    assert caught.value.epoch == (step + 1) // 2
+    assert caught.value.histories[0].loss == pytest.approx(
+        [(a + b) / 2 for a, b in zip(losses[::2], losses[1::2])], rel=1e-6
+    )
+
+
+def test_ctrl_c_ends_after_a_launch(device, monkeypatch):
+    monkeypatch.setattr(device_many, "FIRST_STEPS", 4)
+    monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
+    wait = device_many.device.wait
+
+    def press():
+        wait()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(device_many.device, "wait", press)
+    first, second = (make_network([3, 4, 2], seed=1) for _ in range(2))
+    x, y = draw_inputs(9, 3), draw_targets("mean_squared_error", 9, 2)
+    options = dict(batch_size=4, optimizer="adam", shuffle=False)
+    (history,) = fastbp.train_many([first], x, y, epochs=9, device=device, **options)
+    assert history.interrupted
+    # Four steps: an epoch of three, and one of the next.
+    assert len(history) == len(history.seconds) == 1
+    trainer = fastbp.OnlineTrainer(second, "adam", batch_size=4)
+    trainer.step(x, y)
+    trainer.step(x[:4], y[:4])
+    assert first.parameters.tobytes() == second.parameters.tobytes()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,10 +1,13 @@
 """Networks on a device: the bits of the CPU, which is tested against the reference and against PyTorch."""
 
+import signal
+
 import numpy as np
 import pytest
 
 import fastbp
-from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_plan, plan
+from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_many, device_plan, plan
+from fastbp.cuda import small
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -20,6 +23,26 @@ STACKS = {
     "residual": ([Residual([LayerNorm(), Dense(9, "gelu"), Dense(5, "tanh"), Dropout(0.2)]),
                   Residual([Dense(5, "relu")]), Dense(3)], 5, "mean_squared_error"),
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def way(request, device, monkeypatch):
+    """How a network is trained that one block could train: in steps of many launches, unless a test asks."""
+    wanted = getattr(request, "param", "steps")
+    if wanted == "steps":
+        monkeypatch.setattr(small, "MOST_BYTES", 0)
+    else:
+        monkeypatch.setattr(device_many, "FIRST_STEPS", 2)
+    taken, run = [], device_plan.DevicePlan._run_in_block
+    monkeypatch.setattr(
+        device_plan.DevicePlan, "_run_in_block", lambda *given: taken.append(1) or run(*given)
+    )
+    yield
+    assert bool(taken) == (wanted == "a block")
+
+
+both_ways = pytest.mark.parametrize("way", ["steps", "a block"], indirect=True)
+by_a_block = pytest.mark.parametrize("way", ["a block"], indirect=True)
 
 
 def mostly_slow(names, *quick):
@@ -49,6 +72,7 @@ def assert_same_training(device, make, rows=9, batch_size=4, optimizer=None, epo
     assert on_cpu.loss == on_device.loss
     assert first.parameters.tobytes() == second.parameters.tobytes()
     assert on_cpu.validation_loss == on_device.validation_loss
+    assert on_cpu.metrics == on_device.metrics
     return second
 
 
@@ -141,6 +165,53 @@ def test_trainings(name, device):
     assert_same_training(device, lambda: make_network([3, 4, 2], loss=loss), **TRAININGS[name])
 
 
+BY_A_BLOCK = "a plateau", "no shuffle", "validation"
+
+
+@by_a_block
+@pytest.mark.parametrize("name", mostly_slow(BY_A_BLOCK, "validation"))
+def test_trainings_by_a_block(name, device):
+    assert_same_training(device, lambda: make_network([3, 4, 2]), **TRAININGS[name])
+
+
+@by_a_block
+@pytest.mark.parametrize(
+    ("sizes", "activation", "loss", "optimizer"),
+    [
+        ([3, 5, 2], "tanh", "softmax_cross_entropy", fastbp.Adam(0.1)),
+        ([4, 1], "relu", "binary_cross_entropy", fastbp.SGD(0.1)),
+        ([2, 4, 3, 1], "gelu", "huber", fastbp.RMSprop(momentum=0.5, centered=True)),
+    ],
+)
+def test_networks_that_a_block_trains(sizes, activation, loss, optimizer, device):
+    assert_same_training(
+        device, lambda: make_network(sizes, activation, loss), batch_size=5, optimizer=optimizer
+    )
+
+
+@by_a_block
+def test_streams_by_a_block(device):
+    nets = [make_network([3, 4, 2]) for _ in range(2)]
+    x, y = data(nets[0], 9)
+    for net, where in zip(nets, ("cpu", device)):
+        fastbp.train(net, [(x[:2], y[:2]), (x[2:], y[2:])], epochs=2, batch_size=3, device=where)
+    assert nets[0].parameters.tobytes() == nets[1].parameters.tobytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(materialise=True), dict(clip_norm=1.0), dict(sample_weight=[1, 2, 3]), dict(sampling="balanced"),
+        dict(optimizer=fastbp.SGD(schedule=fastbp.schedules.Cosine())),
+        dict(optimizer=fastbp.SGD(weight_decay=0.1, decay_biases=False)),
+    ], ids=lambda options: next(iter(options))
+)  # fmt: skip
+def test_what_no_block_does_is_done_in_steps(options, device, monkeypatch):
+    monkeypatch.setattr(small, "MOST_BYTES", 1 << 20)
+    loss = "softmax_cross_entropy" if "sampling" in options else "mean_squared_error"
+    assert_same_training(device, lambda: make_network([2, 2], loss=loss), rows=3, epochs=1, **options)
+
+
 SHAPED = {
     "clipped by norm": dict(clip_norm=0.1, gradient_noise=0.01, input_noise=0.2),
     "clipped by value": dict(clip_value=0.01, gradient_noise=0.01),
@@ -165,6 +236,7 @@ def test_shaping_of_what_normalisations_learn(name, device):
     assert_same_training(device, make, epochs=1, **SHAPED[name])
 
 
+@both_ways
 def test_a_checkpoint_within_an_epoch(device, tmp_path):
     make = lambda: make_network([3, 4, 2])
     x, y = data(make(), 11)
@@ -172,9 +244,9 @@ def test_a_checkpoint_within_an_epoch(device, tmp_path):
     whole, net = make(), make()
     history = fastbp.train(whole, x, y, **how)
     fastbp.train(
-        make(), x, y, **how, device=device, checkpoints=fastbp.Checkpoints(tmp_path, steps=4, keep=9)
+        make(), x, y, **how, device=device, checkpoints=fastbp.Checkpoints(tmp_path, steps=2, keep=9)
     )
-    (within,) = tmp_path.glob("*step-00000004*")
+    within = tmp_path / "epoch-00000000.step-00000004.safetensors"
     again = fastbp.train(net, x, y, **how, device=device, resume=within)
     assert net.parameters.tobytes() == whole.parameters.tobytes()
     assert again.loss == history.loss
@@ -198,7 +270,47 @@ def test_several_passes_where_rows_are_many(device, monkeypatch):
     assert net.predict(x).tobytes() == net.predict(x, device=device).tobytes()
 
 
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "huber"])
+def test_loss_and_evaluate(loss, device, monkeypatch):
+    monkeypatch.setattr("fastbp.network._ROWS_ON_DEVICE", 4)  # several passes
+    net = make_network([3, 4, 2], loss=loss)
+    x, y = data(net, 9)
+    for weights in (None, np.arange(9) % 4):
+        found = [
+            (net.loss(x, y, sample_weight=weights, device=where),
+             net.evaluate(x, y, sample_weight=weights, device=where)) for where in ("cpu", device)
+        ]  # fmt: skip
+        assert found[0] == found[1]
+    metrics = ["log_loss", "roc_auc"] if loss == "softmax_cross_entropy" else ["r2", lambda t, p: p.sum()]
+    assert net.evaluate(x, y, metrics) == net.evaluate(x, y, metrics, device=device)
+
+
+def test_evaluate_bytes_and_running_statistics(device):
+    layers = [BatchNorm(), Dense(3, "tanh"), Dropout(0.5), Dense(1)]
+    net = fastbp.Network(layers, inputs=2, input_scale=1 / 255, seed=1)
+    x, y = np.arange(14, dtype=np.uint8).reshape(7, 2), np.arange(7.0)
+    fastbp.train(net, x, y, epochs=1)
+    assert net.evaluate(x, y, ["r2"]) == net.evaluate(x, y, ["r2"], device=device)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_rows_are_sent_once(streams, device, monkeypatch):
+    places, write = [], device_plan.device.Memory.write
+    monkeypatch.setattr(
+        device_plan.device.Memory, "write",
+        lambda memory, at, array: places.append(array.ctypes.data) or write(memory, at, array),
+    )  # fmt: skip
+    net = make_network([3, 4, 2])
+    x, y = (array.astype(np.float32) for array in data(net, 9))
+    held_out = x[5:].copy(), y[5:].copy()
+    rows = ([(x, y)],) if streams else (x, y)
+    fastbp.train(net, *rows, epochs=3, validation=held_out, metrics=["r2"], device=device)
+    each = [places.count(array.ctypes.data) for array in (x, y, *held_out)]
+    assert each == ([3, 3, 1, 1] if streams else [1, 1, 1, 1])
+
+
 @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # plain Python in the simulator
+@both_ways
 def test_divergence_is_told_as_on_the_cpu(device):
     told = []
     for where in ("cpu", device):
@@ -212,6 +324,7 @@ def test_divergence_is_told_as_on_the_cpu(device):
     assert told[0] == told[1]
 
 
+@both_ways
 def test_resumed_to_the_same_bits(device, tmp_path):
     x, y = draw_inputs(9, 3), draw_targets("mean_squared_error", 9, 2)
     options = dict(batch_size=4, optimizer="adam", seed=3)
@@ -222,11 +335,58 @@ def test_resumed_to_the_same_bits(device, tmp_path):
     assert whole.parameters.tobytes() == second.parameters.tobytes()
 
 
+@both_ways
 def test_stopped_by_a_callback_and_by_the_user(device):
     net = make_network([3, 4, 2])
     x, y = data(net, 9)
     history = fastbp.train(net, x, y, epochs=5, device=device, callbacks=[lambda training: training.stop()])
     assert len(history.loss) < 5
+
+
+def test_the_host_is_not_far_ahead_of_the_device(device, monkeypatch):
+    monkeypatch.setattr(device_plan, "STEPS_AHEAD", 1)
+    ahead, most = [], []
+
+    def mark():
+        ahead.append(1)
+        most.append(len(ahead))
+        return ahead.pop
+
+    monkeypatch.setattr(device_plan.device, "mark", mark)
+    net = make_network([2, 3, 1])
+    fastbp.train(net, *data(net, 5), batch_size=1, epochs=1, device=device)
+    assert len(most) == 5
+    assert max(most) == 2
+
+
+@both_ways
+def test_ctrl_c_and_resumed_to_the_same_bits(way, device, tmp_path, monkeypatch):
+    monkeypatch.setattr(device_plan, "STEPS_AHEAD", 1)
+    monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
+    marks = []
+
+    def pressed(function):
+        def press():
+            marks.append(1)
+            if len(marks) == 4:
+                signal.raise_signal(signal.SIGINT)
+            return function()
+
+        return press
+
+    for name in ("mark", "wait"):  # after a step, or a launch of a step
+        monkeypatch.setattr(device_plan.device, name, pressed(getattr(device_plan.device, name)))
+    whole, first, second = (make_network([3, 4, 2]) for _ in range(3))
+    x, y = data(whole, 9)
+    options = dict(epochs=4, batch_size=3, optimizer="adam")
+    fastbp.train(whole, x, y, **options)
+    history = fastbp.train(first, x, y, device=device, checkpoints=fastbp.Checkpoints(tmp_path), **options)
+    assert history.interrupted
+    assert len(history) < 4
+    assert first.parameters.tobytes() != whole.parameters.tobytes()
+    history = fastbp.train(second, x, y, device=device, resume=tmp_path, **options)
+    assert len(history) == 4
+    assert second.parameters.tobytes() == whole.parameters.tobytes()
 
 
 def test_an_activation_of_ones_own(device):
