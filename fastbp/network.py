@@ -9,6 +9,7 @@ from . import validation
 from .balance import row_weights
 from .formulas import activations
 from .initializers import INITIALIZERS
+from .interrupts import run_whole
 from .layers import LAYERS, Dense, place
 from .losses import as_loss
 from .metrics import as_metrics, measure
@@ -576,7 +577,7 @@ class Gradient(NamedTuple):
 
 
 class _Borrowed:
-    """A context manager that lends a plan, and keeps it for the next call."""
+    """A context manager that lends a plan, and keeps it for the next call if this one comes to its end."""
 
     def __init__(self, network, key, options):
         self._network, self._key, self._options = network, key, options
@@ -594,7 +595,9 @@ class _Borrowed:
                 self._plan = Plan(self._network.architecture, task, rows, where, **self._options)
         return self._plan
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, *exception):
+        if kind is not None:  # it may have stopped in the middle of the rows
+            return
         plans = self._network._plans
         with self._network._plans_lock:
             plans[self._key] = self._plan
@@ -602,7 +605,7 @@ class _Borrowed:
                 del plans[next(iter(plans))]
 
 
-def _run_over(plan, network, x, y, *, outputs=None, weights=None):
+def _run_over(plan, network, x, y, *, outputs=None, weights=None, run=run_whole):
     """Run a plan once over all rows, in their order; returns the float64 sum of losses, (1,)."""
     losses = np.zeros(1)
     row_losses = np.empty(0 if y is None else len(x), network.dtype)
@@ -614,7 +617,7 @@ def _run_over(plan, network, x, y, *, outputs=None, weights=None):
         epoch=0, first_epoch=0, last_epoch=1, shuffle=0, step=0,
     )  # fmt: skip
     plan.pack(network.parameters)
-    plan.run()
+    run(plan)
     return losses
 
 
