@@ -280,14 +280,14 @@ class Job:
         ----------
         bar : object with ``show(rows, history)`` and ``close()``
         conductor : callable
-            Given the plan, or None for L-BFGS, it returns what `Interrupts` is: what runs a call, and
-            knows whether training shall end.
+            Given the plan, it returns what `Interrupts` is: what runs a call, and knows whether training
+            shall end.
         make_plan : callable, optional
             Something that is called like `Plan` and may return one that was used before.
         """
         network, data, rates = self.network, self.data or self._make_data(), self._rates
         if self.whole_batch:
-            train_whole_batch(network, self.optimizer, data, self.history, bar, conductor(None))
+            train_whole_batch(network, self.optimizer, data, self.history, bar, conductor, self.looks)
             return
         plan = (make_plan or self._make_plan)(
             network.architecture, "train", data.batch_size, self.history.threads,
