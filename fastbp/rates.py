@@ -85,6 +85,13 @@ class Rates:
             return None
         return [plateau.rates, plateau.best, plateau.bad_epochs, plateau.cooldown]
 
+    def fits(self, state):
+        """Whether `state` returned this for a training of the same settings."""
+        if self.plateau is None or state is None:
+            return self.plateau is None and state is None
+        lists = isinstance(state, list) and len(state) == 4 and isinstance(state[0], list)
+        return lists and len(state[0]) == len(self.plateau.rates)
+
     def restore(self, state):
         """Take back what `state` returned."""
         if self.plateau:

@@ -538,6 +538,13 @@ def rewritten(written, path, change=None, tensors=None):
         (lambda d: d.update(states=3), "is a damaged checkpoint"),
         (lambda d: d.update(identity=7), "is a damaged checkpoint"),
         (lambda d: d.update(settings=["a"]), "is a damaged checkpoint"),
+        (lambda d: d.update(settings=[[0.1]]), "is a damaged checkpoint"),
+        (lambda d: d.update(states=0), "is a damaged checkpoint"),
+        (lambda d: d.update(rates=[[0.1], 1.0, 0, 0]), "is a damaged checkpoint"),
+        (lambda d: d.pop("rates"), "is a damaged checkpoint"),
+        (lambda d: d.pop("stopped"), "is a damaged checkpoint"),
+        (lambda d: d["callbacks"][0].pop("arrays"), "is a damaged checkpoint"),
+        (lambda d: d["callbacks"][0].update(arrays=["weights"]), "is a damaged checkpoint"),
     ],
 )
 def test_damaged_descriptions(written, tmp_path, change, message):
