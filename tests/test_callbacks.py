@@ -224,6 +224,18 @@ def test_rates_of_layers_change_in_proportion():
     assert np.array_equal(alike.parameters, by_hand.parameters)
 
 
+@pytest.mark.parametrize("first", [0.0, 0.05])
+def test_the_rate_is_the_optimizers_where_no_layer_has_it(first):
+    def halve(training):
+        told.append(training.learning_rate)
+        training.learning_rate /= 2
+
+    told, layers = [], {0: {"learning_rate": first}, 1: {"learning_rate": 0.2}}
+    _, history = trained(epochs=3, optimizer=SGD(0.1, layers=layers), callbacks=[halve])
+    np.testing.assert_allclose(told, [0.1, 0.05, 0.025], rtol=1e-15)
+    assert history.learning_rate == told
+
+
 def test_an_error_in_a_callback_comes_out_and_leaves_whole_weights():
     notes = []
 
