@@ -1,7 +1,6 @@
 """Callbacks: what a person wants done between epochs. Nothing here runs within one."""
 
 import csv
-import os
 
 from . import metrics, validation
 
@@ -212,7 +211,7 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path):
-        self.path = os.fspath(path)
+        self.path = validation.path("path", path)
         self._file = None
 
     def next_epoch(self, done):

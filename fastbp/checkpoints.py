@@ -75,7 +75,7 @@ class Checkpoints(Callback):
         self, folder, every=None, seconds=None, *, steps=None, keep=3, monitor=None, mode="auto",
         overwrite=False,
     ):  # fmt: skip
-        self.folder = os.fspath(folder)
+        self.folder = validation.path("folder", folder)
         self.every = None if every is None else validation.positive_integer("every", every)
         self.steps = None if steps is None else validation.positive_integer("steps", steps)
         if seconds is None:

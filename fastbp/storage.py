@@ -63,7 +63,12 @@ def tensors_of(layers):
 
 def write_whole(path, content):
     """Write a file under another name beside it, and rename it when all of it is on the disk."""
-    path = os.path.realpath(os.fsdecode(path))
+    path = os.path.realpath(validation.path("path", path))
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"path must be that of a file; {path} is a folder")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"path must be in a folder that is there; there is no {folder}")
     temporary = f"{path}.{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
@@ -124,7 +129,7 @@ def load(path):
 @contextlib.contextmanager
 def opened(path):
     """A safetensors file, open for reading; errors are sentences that begin with its name."""
-    path = os.fsdecode(path)
+    path = validation.path("path", path)
     with open(path, "rb"):  # says why a file cannot be read better than what follows
         pass
     try:

@@ -10,9 +10,19 @@ import difflib
 import math
 import numbers
 import operator
+import os
 import reprlib
 
 import numpy as np
+
+# What other libraries call things, where what is spelt alike is something else.
+_ELSEWHERE = {
+    "linear": "identity", "logistic": "sigmoid", "swish": "silu", "hard_swish": "hard_silu",
+    "xavier_uniform": "glorot_uniform", "xavier_normal": "glorot_normal", "kaiming_uniform": "he_uniform",
+    "kaiming_normal": "he_normal", "cross_entropy": "softmax_cross_entropy",
+    "crossentropy": "softmax_cross_entropy", "categorical_crossentropy": "softmax_cross_entropy",
+    "gpu": "cuda",
+}  # fmt: skip
 
 _BLOCK = 1 << 16  # elements looked at together: the temporary of np.isfinite stays in cache
 
@@ -51,8 +61,9 @@ def known_name(kind, name, table):
     if name in table:
         return name
     by_initials = {"".join(word[0] for word in known.split("_")): known for known in table}  # mse, bce
-    near = difflib.get_close_matches(name.lower(), table, n=1, cutoff=0.5)
-    suggestion = by_initials.get(name.lower()) or (near[0] if near else None)
+    near = difflib.get_close_matches(name.lower(), table, n=1)
+    elsewhere = _ELSEWHERE.get(name.lower())
+    suggestion = elsewhere if elsewhere in table else by_initials.get(name.lower(), *near[:1])
     if suggestion:
         raise ValueError(f"unknown {kind} {name!r}: did you mean {suggestion!r}?")
     raise ValueError(f"unknown {kind} {name!r}: known are {', '.join(table)}")
@@ -214,6 +225,25 @@ def layer_name(value):
     if not value or "." in value:
         raise ValueError(f"name must be text that is not empty and has no dot; got {value!r}")
     return value
+
+
+def path(name, value):
+    """Check a path: text, bytes or os.PathLike, not empty.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none, or empty.
+    """
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise TypeError(f"{name} must be a path; got {_describe(value)}")
+    if not os.fspath(value):
+        raise ValueError(f"{name} must be a path that is not empty; got {value!r}")
+    return os.fsdecode(value)
 
 
 def real_dtype(value):

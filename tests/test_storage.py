@@ -64,6 +64,22 @@ def test_loaded_network_predicts_and_trains_alike(path):
     assert loaded.parameters.tobytes() == network.parameters.tobytes()
 
 
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        (7, TypeError, "path must be a path; got 7"),
+        ("", ValueError, "path must be a path that is not empty"),
+        (".", IsADirectoryError, "path must be that of a file; .* is a folder"),
+        ("nowhere/net", FileNotFoundError, "path must be in a folder that is there; there is no .*nowhere$"),
+    ],
+)
+def test_where_nothing_can_be_saved(path, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        rich_network().save(path)
+    assert os.listdir(tmp_path) == []
+
+
 def test_same_network_gives_the_same_file(path, tmp_path):
     rich_network().save(path)
     rich_network().save(tmp_path / "again")
