@@ -162,7 +162,9 @@ def train(
 
 def progress_wanted(progress):
     """Check the argument of this name."""
-    return progress if progress == "auto" else checks.boolean("progress", progress)
+    if not isinstance(progress, (bool, np.bool_)) and progress != "auto":
+        raise TypeError(f'progress must be True, False or "auto"; got {progress!r}')
+    return progress
 
 
 class Job:

@@ -1,5 +1,6 @@
 """The network: its parameters, and what can be asked of it."""
 
+import numbers
 import threading
 from typing import NamedTuple
 
@@ -651,6 +652,8 @@ def _describe_layers(layers, inputs, activation, output_activation):
             if names.count(name) > 1:
                 raise ValueError(f"names of layers must differ; {name!r} is used {names.count(name)} times")
         return layers, inputs
+    if inputs is not None and not all(isinstance(layer, numbers.Integral) for layer in layers):
+        raise TypeError(f"layers must be such as fastbp.Dense(32) where inputs= is given; got {layers!r}")
     if inputs is not None:
         raise ValueError("inputs= goes with layers; among sizes the number of inputs is the first")
     if len(layers) < 2:

@@ -623,4 +623,8 @@ def as_optimizer(optimizer):
     """
     if isinstance(optimizer, tuple(BY_NAME.values())):
         return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(
+            f"optimizer must be a name such as 'sgd', or such as fastbp.SGD(0.1); got {optimizer!r}"
+        )
     return BY_NAME[validation.known_name("optimizer", optimizer, BY_NAME)]()

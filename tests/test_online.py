@@ -314,6 +314,7 @@ def test_refuses_classes(y):
     [
         (dict(network=3), TypeError),
         (dict(optimizer="sdg"), ValueError),
+        (dict(optimizer="lbfgs"), ValueError),
         (dict(batch_size=0), ValueError),
         (dict(threads=0), ValueError),
         (dict(update_network=1), TypeError),
@@ -403,6 +404,7 @@ def test_a_loss_that_never_falls_suggests_nothing():
         (dict(lowest=2, highest=1), ValueError),
         (dict(batch_size=0), ValueError),
         (dict(optimizer="sdg"), ValueError),
+        (dict(optimizer="lbfgs"), ValueError),
         (dict(seed=-1), ValueError),
     ],
 )
