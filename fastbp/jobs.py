@@ -206,7 +206,7 @@ class Job:
         self.shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
         if self.whole_batch:
             watched = self.callbacks or self.metrics or resume is not None
-            _check_whole_batch(device, watched, self.shaping or sampling is not None, self._streams)
+            _check_whole_batch(network, device, watched, self.shaping or sampling is not None, self._streams)
         self.device = checks.device(device)
         self.looks = checks.known_name("on_divergence", on_divergence, ("raise", "continue")) == "raise"
         self._checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
@@ -314,7 +314,7 @@ class Job:
         training._run(self._checkpoint, bar, conductor(plan))
 
 
-def _check_whole_batch(device, watched, shaped, stream):
+def _check_whole_batch(network, device, watched, shaped, stream):
     """Raise where SciPy is missing, or what it does not do is asked for."""
     minimizer()  # says so where it is missing
     if device != "cpu":
@@ -327,6 +327,15 @@ def _check_whole_batch(device, watched, shaped, stream):
         )
     if shaped:
         raise ValueError("LBFGS takes no penalties, largest norms, clipping, noise or sampling")
+    kinds = {layer.kind for layer in network.layers}
+    if "BatchNorm" in kinds:
+        raise ValueError(
+            "LBFGS cannot train BatchNorm, whose statistics move while it looks; LayerNorm it can"
+        )
+    if "Dropout" in kinds:
+        raise ValueError(
+            "LBFGS cannot train Dropout, as its line search needs the same loss at the same place each time"
+        )
 
 
 def _check_checkpoints_of_stream(callbacks):

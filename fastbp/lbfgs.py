@@ -44,15 +44,9 @@ def train_whole_batch(network, optimizer, data, history, bar, conductor, looks):
 
     Raises
     ------
-    ValueError
-        If the network has a `BatchNorm` layer.
     DivergenceError
         If the loss is infinite or NaN at the start.
     """
-    if any(layer.kind == "BatchNorm" for layer in network.layers):
-        raise ValueError(
-            "LBFGS cannot train BatchNorm, whose statistics move while it looks; LayerNorm it can"
-        )
     minimize, dtype, n = minimizer(), network.dtype, data.n
     x, y, weights, held_out, epochs = data.x, data.y, data.weights, data.held_out, data.epochs
     decay = _decay(network, optimizer)

@@ -552,7 +552,7 @@ class LBFGS:
 
     In `train` an epoch is one iteration, `epochs` the most there are, and `batch_size` and `shuffle` mean
     nothing. Training ends earlier where a tolerance is met. The history's losses are those after the
-    iterations.
+    iterations. Networks with `BatchNorm` or `Dropout` are refused.
 
     Parameters
     ----------

@@ -162,3 +162,13 @@ def test_what_scipy_does_not_know_is_refused(option):
     net = fastbp.Network([2, 1])
     with pytest.raises(ValueError, match="LBFGS is run by SciPy"):
         fastbp.train(net, [[0, 1], [1, 0]], [1, 0], optimizer="lbfgs", **option)
+
+
+@pytest.mark.parametrize("layer", [fastbp.BatchNorm(), fastbp.Dropout(), fastbp.Residual([fastbp.Dropout()])])
+def test_layers_that_are_refused_before_any_training(layer):
+    x, y = draw_inputs(20, 3), draw_targets("mean_squared_error", 20, 2)
+    first, other = make_network([3, 2]), fastbp.Network([layer, fastbp.Dense(2)], inputs=3)
+    before = first.parameters.copy()
+    with pytest.raises(ValueError, match=r"network 1: LBFGS cannot train (BatchNorm|Dropout)"):
+        fastbp.train_many([first, other], x, y, optimizer="lbfgs")
+    assert np.array_equal(first.parameters, before)
