@@ -509,6 +509,10 @@ class Network:
 
     def __setstate__(self, state):
         described, n_inputs, loss, dtype, self.seed, input_scale, parameters = state
+        for placed in place(described, n_inputs):
+            activation = getattr(placed.layer, "activation", "identity")
+            if activation not in activations.ACTIVATIONS:
+                raise ValueError(f"the network {needs_activation(activation)}")
         self._describe(described, n_inputs, loss, dtype, input_scale)
         self.parameters[:] = parameters
 
@@ -575,6 +579,14 @@ class Gradient(NamedTuple):
     parameters: np.ndarray
     layers: tuple[Layer, ...]
     inputs: np.ndarray
+
+
+def needs_activation(name):
+    """Why a network of another process is not read, in words that follow its name."""
+    return (
+        f"needs the activation {name!r}, which is not known here: if it is one of your own, "
+        f"call fastbp.register_activation({name!r}, …) before loading"
+    )
 
 
 class _Borrowed:

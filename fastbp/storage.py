@@ -19,7 +19,7 @@ from . import validation
 from .formulas.activations import ACTIVATIONS
 from .layers import LAYERS, Residual, place
 from .losses import Loss
-from .network import Network
+from .network import Network, needs_activation
 
 # Goes up when a file changes so that older versions of fastbp would misread it.
 FORMAT_VERSION = 1
@@ -217,10 +217,7 @@ def _layer(found):
         found["layers"] = [_layer(dict(each)) for each in found["layers"]]
     activation = found.get("activation")
     if isinstance(activation, str) and activation not in ACTIVATIONS:
-        raise Unfit(
-            f"needs the activation {activation!r}, which is not known here: if it is one of your own, "
-            f"call fastbp.register_activation({activation!r}, …) before loading"
-        )
+        raise Unfit(needs_activation(activation))
     return kind(**found)
 
 

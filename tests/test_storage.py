@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -264,10 +265,16 @@ def test_a_users_activation_loads_once_it_is_registered(path):
         fastbp.register_activation("bent_line", forward, backward)
         network = fastbp.Network([2, 3, 1], activation="bent_line", seed=0)
         network.save(path)
+        pickled = pickle.dumps(network)
         del ACTIVATIONS["bent_line"]
+        with pytest.raises(
+            ValueError, match="the network needs the activation 'bent_line', which is not known"
+        ):
+            pickle.loads(pickled)
         with pytest.raises(ValueError, match="register_activation"):
             fastbp.load(path)
         fastbp.register_activation("bent_line", forward, backward)
         assert fastbp.load(path).parameters.tobytes() == network.parameters.tobytes()
+        assert pickle.loads(pickled).parameters.tobytes() == network.parameters.tobytes()
     finally:
         ACTIVATIONS.pop("bent_line", None)
