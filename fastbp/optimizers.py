@@ -36,6 +36,7 @@ class Optimizer:
     schedule: Schedule | ReduceOnPlateau | None = None
 
     def __post_init__(self):
+        validation.as_plain(self)
         validation.real_number("learning_rate", self.learning_rate, above=0)
         validation.real_number("weight_decay", self.weight_decay, at_least=0)
         validation.boolean("decay_biases", self.decay_biases)

@@ -5,6 +5,7 @@ sentence that names what was expected and what came. What passes is returned in 
 take, so nothing reaches a kernel unchecked and nothing is converted twice.
 """
 
+import dataclasses
 import decimal
 import difflib
 import math
@@ -12,6 +13,7 @@ import numbers
 import operator
 import os
 import reprlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -181,6 +183,23 @@ def real_number(name, value, *, at_least=None, above=None, at_most=None, below=N
     if not inside:
         raise ValueError(f"{wanted()}; got {_describe(value)}")
     return number
+
+
+def as_plain(settings):
+    """Make NumPy's numbers among a dataclass's fields Python's, and lists and arrays tuples.
+
+    Equal settings are written alike then, which is what a checkpoint compares, and can be hashed.
+    """
+    for field in dataclasses.fields(settings):
+        object.__setattr__(settings, field.name, _plain(getattr(settings, field.name)))
+
+
+def _plain(value):
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
 
 
 def boolean(name, value):
