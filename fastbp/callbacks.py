@@ -178,7 +178,8 @@ class EarlyStopping(Callback):
         training.history.best_epoch = self._best_epoch
         waited = training.epoch - (self._best_epoch or 0)
         if waited >= self.patience:
-            training.stop(f"{self._best.monitor} was not better in {waited} epochs")
+            epochs = "1 epoch" if waited == 1 else f"{waited} epochs"
+            training.stop(f"{self._best.monitor} was not better in {epochs}")
 
     def end(self, training):
         """Give the best weights back."""

@@ -138,7 +138,7 @@ def _add_train(commands):
     add(
         "--threads",
         metavar="N",
-        type=_integer,
+        type=_threads,
         default=argparse.SUPPRESS,
         help="by default as many as the work is worth; the result does not depend on it",
     )
@@ -196,6 +196,7 @@ def _parsed(kind, text):
 
 
 _integer = _checked(lambda text: validation.positive_integer("the value", _parsed(int, text)))
+_threads = _checked(lambda text: validation.threads(_parsed(int, text)))
 _seed = _checked(lambda text: validation.seed(_parsed(int, text)))
 _activation = _checked(lambda text: validation.known_name("activation", text, ACTIVATIONS))
 

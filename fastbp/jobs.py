@@ -230,9 +230,8 @@ class Job:
         self._rates = None if self.whole_batch else Rates(self.optimizer, network, data.epochs, data.steps)
         work = network.architecture.multiply_adds(self.batch_size)
         steps = None if self._streams else data.epochs * data.steps
-        if threads is None:
-            threads = automatic_threads(work, steps)
-        self.history = History(threads=checks.positive_integer("threads", threads))
+        threads = automatic_threads(work, steps) if threads is None else checks.threads(threads)
+        self.history = History(threads=threads)
 
     def as_small(self):
         """What `device_many.train_small` takes, with parameters of its own.

@@ -116,7 +116,7 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     networks = _as_networks(networks)
     options = _for_each(x, y, options, len(networks))
     progress = progress_wanted(progress)
-    threads = available_cores() if threads is None else checks.positive_integer("threads", threads)
+    threads = available_cores() if threads is None else checks.threads(threads)
     device = checks.device(device)
     jobs = _jobs(networks, options, device)
     if device == "cuda":

@@ -85,7 +85,7 @@ class OnlineTrainer:
         if isinstance(self._optimizer, LBFGS):
             raise ValueError("LBFGS needs all rows at once, so it cannot train online")
         self._batch_size = validation.positive_integer("batch_size", batch_size)
-        self._threads = validation.positive_integer("threads", threads)
+        self._threads = validation.threads(threads)
         self._updates = validation.boolean("update_network", update_network)
         validation.known_name("on_divergence", on_divergence, ("raise", "continue"))
         self._looks = on_divergence == "raise"

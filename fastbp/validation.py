@@ -129,6 +129,11 @@ def positive_integer(name, value):
     return integer(name, value, at_least=1, at_most=2**31 - 1)
 
 
+def threads(value):
+    """Check a number of threads, from 1 to 1024, more than any processor has cores; see `integer`."""
+    return integer("threads", value, at_least=1, at_most=1024)
+
+
 def seed(value):
     """Check a seed, an integer from 0 to 2**64 - 1; see `integer`."""
     return integer("seed", value, at_least=0, at_most=2**64 - 1)

@@ -219,7 +219,7 @@ BAD_ARGUMENTS = [
     ("train digits --seed -1", "--seed: seed must be an integer at least 0"),
     (
         "train digits --threads 0",
-        "--threads: the value must be an integer at least 1 and at most 2147483647; got 0",
+        "--threads: threads must be an integer at least 1 and at most 1024; got 0",
     ),
     (
         "train digits --test-fraction 1",

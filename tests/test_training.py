@@ -422,6 +422,11 @@ BAD_SETTINGS = [
     (dict(epochs=2.0), TypeError, "epochs must be .* got 2.0"),
     (dict(batch_size=0), ValueError, "batch_size must be .* got 0"),
     (dict(batch_size=2.5), TypeError, "batch_size must be .* got 2.5"),
+    (
+        dict(threads=10**9),
+        ValueError,
+        "threads must be an integer at least 1 and at most 1024; got 1000000000",
+    ),
     (dict(optimizer="sdg"), ValueError, "unknown optimizer 'sdg': did you mean 'sgd'"),
     (dict(optimizer=None), TypeError, "optimizer must be a name"),
     (dict(optimizer=SGD), TypeError, r"optimizer must be a name .*or such as fastbp.SGD\(0.1\); got <class"),
