@@ -269,7 +269,8 @@ class OnlineTrainer:
         a = np.asarray(x)
         one = a.ndim < 2 and a.size == self._n_in and (self._n_in > 1 or np.size(y) in (1, self._n_out))
         if one:
-            x, y = a.reshape(1, -1), np.asarray(y)[None]
+            y = np.asarray(y)
+            x, y = a.reshape(1, -1), y if y.ndim == 2 else y[None]
         return self.network.check_data(x, y)
 
     def _step_rows(self, x, y, weights=None):

@@ -76,6 +76,7 @@ def test_rows_and_pieces_may_alternate():
     [
         ([1, 2, 3], 1), (np.array([1, 2, 3]), np.float32(1)), ([[1, 2, 3]], [1]), ([[1, 2, 3]], [[1]]),
         (np.array([1.0, 2, 3]), 1.0), (np.array([1.0, 2, 3]), np.array([1.0])), (np.array([1.0, 2, 3]), [1]),
+        ([1, 2, 3], [[1]]),
     ],
 )  # fmt: skip
 def test_forms_of_a_row(row, target):
