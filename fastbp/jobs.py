@@ -357,4 +357,10 @@ def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):
     every = every and checks.integer("verbose", every, at_least=1)
     table = [Table(every)] if every else []
     first = [] if early_stopping is None else [early_stopping]
-    return [*first, *as_callbacks(callbacks), *table, *([] if checkpoints is None else [checkpoints])]
+    found = [*first, *as_callbacks(callbacks), *table, *([] if checkpoints is None else [checkpoints])]
+    for callback in found:
+        if sum(callback is other for other in found) > 1:
+            raise ValueError(
+                f"each callback must be an object of its own; a {type(callback).__name__} is there twice"
+            )
+    return found

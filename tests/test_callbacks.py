@@ -330,3 +330,15 @@ def test_any_number_of_calls_give_the_same_bits():
         net, history = trained(epochs=9, callbacks=[Noted([], each)], verbose=verbose, progress=False)
         results.append((net.parameters.tobytes(), tuple(history.loss)))
     assert len(set(results)) == 1
+
+
+def test_a_callback_is_given_once(tmp_path):
+    logger = CSVLogger(tmp_path / "history.csv")
+    with pytest.raises(
+        ValueError, match="each callback must be an object of its own; a CSVLogger is there twice"
+    ):
+        trained(callbacks=[logger, print, logger])
+    stopping = EarlyStopping()
+    with pytest.raises(ValueError, match="a EarlyStopping is there twice"):
+        trained(early_stopping=stopping, callbacks=[stopping])
+    assert not (tmp_path / "history.csv").exists()
