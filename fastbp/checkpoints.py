@@ -320,9 +320,8 @@ class Checkpoint:
                     f"{self._path} cannot be resumed: the schedule was laid out for another number of "
                     "epochs; begin with total= in the schedule to be free to change it"
                 )
-            name = what.replace("_", " ")
-            told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
-            raise ValueError(f"{self._path} cannot be resumed: the {name} {told}")
+            told = _NOT_TOLD.get(what, f"{what.replace('_', ' ')} was {theirs}; got {ours.get(what)}")
+            raise ValueError(f"{self._path} cannot be resumed: the {told}")
         plan = training._plan
         if (
             self._rows >= (training._n or 1)  # of a stream nobody knows how many, and none are left over
@@ -358,4 +357,10 @@ class Checkpoint:
                 callback.restore(state)
 
 
-_DIGESTS = ("data", "validation rows")
+# Of what is a digest, or says little to a reader, only that it is another.
+_NOT_TOLD = {
+    "data": "data are others",
+    "validation rows": "validation rows are others",
+    "weights": "weights of rows or classes are others",
+    "regularisation": "penalties, largest norms, clipping or noise are others",
+}
