@@ -1,7 +1,6 @@
 """Callbacks: what a person wants done between epochs. Nothing here runs within one."""
 
 import csv
-import os
 
 from . import metrics, validation
 
@@ -204,7 +203,8 @@ class EarlyStopping(Callback):
         training.history.best_epoch = self._best_epoch
         waited = training.epoch - (self._best_epoch or 0)
         if waited >= self.patience:
-            training.stop(f"{self._best.monitor} was not better in {waited} epochs")
+            epochs = "1 epoch" if waited == 1 else f"{waited} epochs"
+            training.stop(f"{self._best.monitor} was not better in {epochs}")
 
     def end(self, training):
         """Give the best weights back."""
@@ -237,7 +237,7 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path):
-        self.path = os.fspath(path)
+        self.path = validation.path("path", path)
         self._file = None
 
     def next_epoch(self, done):

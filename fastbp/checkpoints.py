@@ -75,7 +75,7 @@ class Checkpoints(Callback):
         self, folder, every=None, seconds=None, *, steps=None, keep=3, monitor=None, mode="auto",
         overwrite=False,
     ):  # fmt: skip
-        self.folder = os.fspath(folder)
+        self.folder = validation.path("folder", folder)
         self.every = None if every is None else validation.positive_integer("every", every)
         self.steps = None if steps is None else validation.positive_integer("steps", steps)
         if seconds is None:
@@ -305,8 +305,7 @@ class Checkpoint:
     """A checkpoint that was read."""
 
     def __init__(self, path, parameters, described, tensors):
-        self._path, self._parameters, self._tensors = path, parameters, tensors
-        self._described, self._identity = described, dict(described["identity"])
+        self._path, self._parameters, self._identity = path, parameters, dict(described["identity"])
         self.seed = validation.seed(self._identity["seed"])
         n_states = validation.integer("states", described["states"], at_least=0)
         names = [f"training.state.{index}" for index in range(n_states)]
@@ -329,11 +328,20 @@ class Checkpoint:
         lengths = {len(column) for column in columns.values()} or {0}
         if lengths != {self.epoch} or (self.epoch and "loss" not in columns):
             raise ValueError("the history has not as many values as there were epochs")
-        self._columns, self._callbacks = columns, described["callbacks"]
+        self._columns, self._rates = columns, described["rates"]
+        self._ended = described["stopped"], described["best_epoch"]
+        self._callbacks = [
+            (
+                entry["type"],
+                dict(entry["state"])
+                | {key: tensors[f"training.callback.{index}.{key}"] for key in entry["arrays"]},
+            )
+            for index, entry in enumerate(described["callbacks"])
+        ]
 
-    def check(self, ours, n_rows):
-        """Raise ValueError where a training of this identity and so many rows (None: nobody knows) is not the
-        one that was written down.
+    def check(self, ours, n_rows, rates, n_states):
+        """Raise ValueError where a training of this identity, so many rows (None: nobody knows), these rates
+        and so many states of the optimizer is not the one that was written down.
         """
         for what, theirs in self._identity.items():
             if ours.get(what) == theirs:
@@ -343,10 +351,13 @@ class Checkpoint:
                     f"{self._path} cannot be resumed: the schedule was laid out for another number of "
                     "epochs; begin with total= in the schedule to be free to change it"
                 )
-            name = what.replace("_", " ")
-            told = "are others" if what in _DIGESTS else f"was {theirs}; got {ours.get(what)}"
-            raise ValueError(f"{self._path} cannot be resumed: the {name} {told}")
-        if self._rows >= (n_rows or 1):  # of a stream nobody knows how many, and none are left over
+            told = _NOT_TOLD.get(what, f"{what.replace('_', ' ')} was {theirs}; got {ours.get(what)}")
+            raise ValueError(f"{self._path} cannot be resumed: the {told}")
+        if (
+            self._rows >= (n_rows or 1)  # of a stream nobody knows how many, and none are left over
+            or len(self._states) != n_states
+            or not rates.fits(self._rates, self._settings)
+        ):
             raise ValueError(f"{self._path} is a damaged checkpoint")
 
     def restore_history(self, training):
@@ -356,7 +367,7 @@ class Checkpoint:
             getattr(history, name)[:] = columns.pop(name, [])
         for name in history.metrics:
             history.metrics[name][:] = columns.get(name, [])
-        history.stopped, history.best_epoch = self._described["stopped"], self._described["best_epoch"]
+        history.stopped, history.best_epoch = self._ended
 
     def restore(self, training):
         """Weights, states, counts, and what callbacks kept, by their types."""
@@ -364,17 +375,21 @@ class Checkpoint:
         training.network.parameters[:] = self._parameters
         plan.set_states(self._states)
         plan.settings[:] = self._settings
-        training._rates.restore(self._described["rates"])
+        training._rates.restore(self._rates)
         plan.set(epoch=self.epoch, step=self._step, begin=self._rows)
         training._begun = training._begun._replace(**self._begun)
-        kept = list(enumerate(self._callbacks))
+        kept = list(self._callbacks)
         for callback in training._callbacks:
-            same = [entry for entry in kept if entry[1]["type"] == type(callback).__name__]
-            if same:
-                kept.remove(same[0])
-                index, entry = same[0]
-                arrays = {key: self._tensors[f"training.callback.{index}.{key}"] for key in entry["arrays"]}
-                callback.restore(entry["state"] | arrays)
+            kinds = [kind for kind, _ in kept]
+            if type(callback).__name__ in kinds:
+                _, state = kept.pop(kinds.index(type(callback).__name__))
+                callback.restore(state)
 
 
-_DIGESTS = ("data", "validation rows")
+# Of what is a digest, or says little to a reader, only that it is another.
+_NOT_TOLD = {
+    "data": "data are others",
+    "validation rows": "validation rows are others",
+    "weights": "weights of rows or classes are others",
+    "regularisation": "penalties, largest norms, clipping or noise are others",
+}

@@ -26,6 +26,9 @@ MOST_CLASSES = 20
 # Moves targets of classification from 1 towards even odds. Halves the errors on held-out digits.
 LABEL_SMOOTHING = 0.1
 
+# Numbers are standardised, and the squares of larger ones overflow.
+LARGEST = 1e150
+
 # Default learning rates. The slope of a squared error has no bound, so the steps for numbers are shorter.
 RATE_OF_CLASSES, RATE_OF_NUMBERS = 0.05, 0.005
 
@@ -135,7 +138,7 @@ def _add_train(commands):
     add(
         "--threads",
         metavar="N",
-        type=_integer,
+        type=_threads,
         default=argparse.SUPPRESS,
         help="by default as many as the work is worth; the result does not depend on it",
     )
@@ -193,6 +196,7 @@ def _parsed(kind, text):
 
 
 _integer = _checked(lambda text: validation.positive_integer("the value", _parsed(int, text)))
+_threads = _checked(lambda text: validation.threads(_parsed(int, text)))
 _seed = _checked(lambda text: validation.seed(_parsed(int, text)))
 _activation = _checked(lambda text: validation.known_name("activation", text, ACTIVATIONS))
 
@@ -230,6 +234,8 @@ def _table(options):
     path = Path(options.data)
     if not path.exists():
         raise ValueError(f"there is no file {str(path)!r}; give a CSV file, or 'digits'")
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder; give a CSV file, or 'digits'")
     names, rows, lines = _read_csv(path)
     if "target" not in options:
         raise ValueError(f"--target must name the column to predict; {path} has {', '.join(names)}")
@@ -264,11 +270,11 @@ def _unknown_column(path, name, names):
 def _read_csv(path):
     """(names of the columns, rows of text, the line of each row)."""
     with open(path, encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        reader = csv.reader(file, delimiter=max(",;\t", key=first.count), skipinitialspace=True)
         rows, lines = [], []
         try:
+            first = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), skipinitialspace=True)
             names = [name.strip() for name in next(reader, [])]
             for row in reader:
                 if row:
@@ -315,6 +321,10 @@ def _as_numbers(path, name, cells, lines):
             )
         if not np.isfinite(number):
             raise ValueError(f"{path}, line {line}: {name!r} must be finite, got {cell!r}")
+        if abs(number) > LARGEST:
+            raise ValueError(
+                f"{path}, line {line}: {name!r} must be at most {LARGEST:g} in size, got {cell!r}"
+            )
         numbers[i] = number
     return numbers
 
@@ -412,7 +422,7 @@ def _train(task, output, options):
     try:
         network.save(output)
     except OSError as error:
-        print(f"fastbp: {output} cannot be written: {error.strerror}", file=sys.stderr)
+        print(f"fastbp: {output} cannot be written: {error.strerror or error}", file=sys.stderr)
         return 1
     print(f"saved to           {output}")
     return 0

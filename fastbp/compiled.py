@@ -64,6 +64,10 @@ def _predict_into(network):
 
     @njit(nogil=True)
     def predict_into(x, y):
+        if x.ndim != 1:  # known when it is compiled, and what follows is left out then
+            raise ValueError("predict_into takes x (n_inputs,) and y (n_outputs,)")
+        if y.ndim != 1:
+            raise ValueError("predict_into takes x (n_inputs,) and y (n_outputs,)")
         if x.size != n_in or y.size != n_out:
             raise ValueError("predict_into takes x (n_inputs,) and y (n_outputs,)")
         row, made = array(row_at, n_in, real), array(made_at, n_out, real)
@@ -105,6 +109,8 @@ def _step(network, optimizer, batch_size, weighted):
 
     @register_jitable
     def take(x, y):
+        if x.ndim != 2:
+            raise ValueError("step takes x (n, n_inputs), n from 1 to batch_size, and as many targets")
         n = len(x)
         if n == 0 or n > batch_size or x.size != n * n_in or len(y) != n:
             raise ValueError("step takes x (n, n_inputs), n from 1 to batch_size, and as many targets")
@@ -112,7 +118,7 @@ def _step(network, optimizer, batch_size, weighted):
         for i in range(n):
             for k in range(n_in):
                 rows[i * n_in + k] = x[i, k]
-                finite &= x[i, k] - x[i, k] == 0
+                finite &= rows[i * n_in + k] - rows[i * n_in + k] == 0  # a float64 may be none in float32
         if not finite:
             raise ValueError("x must be finite")
         take_targets(n, y)
@@ -137,9 +143,9 @@ def _step(network, optimizer, batch_size, weighted):
             raise ValueError("step takes as many weights as rows")
         counts = array(counts_at, len(x), real)
         for i in range(len(x)):
-            if not 0 <= weights[i] < np.inf:
-                raise ValueError("weights must be finite and at least 0")
             counts[i] = weights[i]
+            if not 0 <= counts[i] < np.inf:
+                raise ValueError("weights must be finite and at least 0")
         return take_step(len(x))
 
     kept = plan, rows, targets, losses, row_losses, counts, network
@@ -159,6 +165,8 @@ def _taker_of_targets(kind, targets_at, n_out, real):
 
     @register_jitable
     def take_classes(n, y):
+        if y.ndim != 1:
+            raise ValueError("y must be classes (n,)")
         targets = array(targets_at, n, np.int64)
         for i in range(n):
             if not allowed(y[i]):
@@ -168,14 +176,16 @@ def _taker_of_targets(kind, targets_at, n_out, real):
 
     @register_jitable
     def take_numbers(n, y):
+        if y.ndim != 2:
+            raise ValueError("y must be targets (n, n_outputs)")
         targets = array(targets_at, n * n_out, real)
         if y.size != n * n_out:
             raise ValueError("y must be targets (n, n_outputs)")
         for i in range(n):
             for j in range(n_out):
-                if not allowed(y[i, j]):
-                    raise ValueError("y must be numbers that the loss takes")
                 targets[i * n_out + j] = y[i, j]
+                if not allowed(targets[i * n_out + j]):
+                    raise ValueError("y must be numbers that the loss takes")
 
     return take_classes if kind == "classes" else take_numbers
 

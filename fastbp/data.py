@@ -1,6 +1,7 @@
 """The rows of a training, where all of them are there; those of a stream are in stream.py."""
 
 import copy
+import numbers
 
 import numpy as np
 
@@ -120,6 +121,11 @@ def _hold_out(network, x, y, weights, validation, seed):
         return x, y, weights, None
     if isinstance(validation, (tuple, list)):
         return x, y, weights, given_rows(network, validation)
+    if not isinstance(validation, numbers.Real):
+        raise TypeError(
+            "validation must be a share of the rows, such as 0.1, or (x, y) or (x, y, sample_weight); "
+            f"got a {type(validation).__name__}"
+        )
     fraction = checks.real_number("validation", validation, above=0, below=1)
     first_x, first_y, *second = split(x, y, fraction, seed)
     if weights is None:

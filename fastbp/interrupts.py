@@ -54,6 +54,17 @@ class Interrupts:
             self._waits = False
 
 
+def run_whole(plan):
+    """One call to its end; Ctrl-C gives up what a team does, and raises KeyboardInterrupt when it has."""
+    if plan.threads == 1:
+        plan.run()
+        return
+    with Interrupts(plan) as interrupts:
+        run_in_team(plan, interrupts, lambda steps: None)
+    if interrupts.asked:
+        raise KeyboardInterrupt
+
+
 def run_in_team(plan, interrupts, show, reasons=()):
     """One call in threads of its own, while this one shows how many steps are done.
 

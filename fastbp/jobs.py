@@ -6,6 +6,7 @@ from . import validation as checks
 from .callbacks import EarlyStopping, as_callbacks
 from .checkpoints import Checkpoints, read_checkpoint
 from .data import Data
+from .formulas.optimizers import OPTIMIZERS
 from .history import History
 from .interrupts import Interrupts
 from .lbfgs import minimizer, train_whole_batch
@@ -172,7 +173,9 @@ def train(
 
 def progress_wanted(progress):
     """Check the argument of this name."""
-    return progress if progress == "auto" else checks.boolean("progress", progress)
+    if not isinstance(progress, (bool, np.bool_)) and progress != "auto":
+        raise TypeError(f'progress must be True, False or "auto"; got {progress!r}')
+    return progress
 
 
 class Job:
@@ -214,7 +217,7 @@ class Job:
         self.shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
         if self.whole_batch:
             watched = self.callbacks or self.metrics or resume is not None
-            _check_whole_batch(device, watched, self.shaping or sampling is not None, self._streams)
+            _check_whole_batch(network, device, watched, self.shaping or sampling is not None, self._streams)
         self.device = checks.device(device)
         self.looks = checks.known_name("on_divergence", on_divergence, ("raise", "continue")) == "raise"
         self._checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
@@ -237,12 +240,12 @@ class Job:
         self.epochs, self.n_rows, self.batch_size = data.epochs, data.n, data.batch_size
         self._rates = None if self.whole_batch else Rates(self.optimizer, network, data.epochs, data.steps)
         if checkpoint:
-            checkpoint.check(self._identity(data), data.n)
+            n_states = OPTIMIZERS[self.optimizer.formula].states
+            checkpoint.check(self._identity(data), data.n, self._rates, n_states)
         work = network.architecture.multiply_adds(self.batch_size)
         steps = None if self._streams else data.epochs * data.steps
-        if threads is None:
-            threads = automatic_threads(work, steps)
-        self.history = History(threads=checks.positive_integer("threads", threads))
+        threads = automatic_threads(work, steps) if threads is None else checks.threads(threads)
+        self.history = History(threads=threads)
 
     def _identity(self, data):
         """What must be the same where a training is resumed, by name: a dict of JSON values."""
@@ -293,14 +296,14 @@ class Job:
         ----------
         bar : object with ``show(rows, history)`` and ``close()``
         conductor : callable
-            Given the plan, or None for L-BFGS, it returns what `Interrupts` is: what runs a call, and
-            knows whether training shall end.
+            Given the plan, it returns what `Interrupts` is: what runs a call, and knows whether training
+            shall end.
         make_plan : callable, optional
             Something that is called like `Plan` and may return one that was used before.
         """
         network, data, rates = self.network, self.data or self._make_data(), self._rates
         if self.whole_batch:
-            train_whole_batch(network, self.optimizer, data, self.history, bar, conductor(None))
+            train_whole_batch(network, self.optimizer, data, self.history, bar, conductor, self.looks)
             return
         plan = (make_plan or self._make_plan)(
             network.architecture, "train", data.batch_size, self.history.threads,
@@ -321,7 +324,7 @@ class Job:
         training._run(self._checkpoint, bar, conductor(plan))
 
 
-def _check_whole_batch(device, watched, shaped, stream):
+def _check_whole_batch(network, device, watched, shaped, stream):
     """Raise where SciPy is missing, or what it does not do is asked for."""
     minimizer()  # says so where it is missing
     if device != "cpu":
@@ -334,6 +337,15 @@ def _check_whole_batch(device, watched, shaped, stream):
         )
     if shaped:
         raise ValueError("LBFGS takes no penalties, largest norms, clipping, noise or sampling")
+    kinds = {layer.kind for layer in network.layers}
+    if "BatchNorm" in kinds:
+        raise ValueError(
+            "LBFGS cannot train BatchNorm, whose statistics move while it looks; LayerNorm it can"
+        )
+    if "Dropout" in kinds:
+        raise ValueError(
+            "LBFGS cannot train Dropout, as its line search needs the same loss at the same place each time"
+        )
 
 
 def _check_checkpoints_of_stream(callbacks):
@@ -356,4 +368,10 @@ def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):
     every = every and checks.integer("verbose", every, at_least=1)
     table = [Table(every)] if every else []
     first = [] if early_stopping is None else [early_stopping]
-    return [*first, *as_callbacks(callbacks), *table, *([] if checkpoints is None else [checkpoints])]
+    found = [*first, *as_callbacks(callbacks), *table, *([] if checkpoints is None else [checkpoints])]
+    for callback in found:
+        if sum(callback is other for other in found) > 1:
+            raise ValueError(
+                f"each callback must be an object of its own; a {type(callback).__name__} is there twice"
+            )
+    return found

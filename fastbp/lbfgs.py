@@ -1,10 +1,12 @@
 """Training with L-BFGS: SciPy decides where to go, compiled code says what loss and gradient are there."""
 
+import math
 import time
 
 import numpy as np
 
 from .network import _options, _run_over
+from .training import SECONDS_INLINE, DivergenceError, guess_seconds
 
 
 def minimizer():
@@ -22,7 +24,7 @@ def minimizer():
     return minimize
 
 
-def train_whole_batch(network, optimizer, data, history, bar, conductor):
+def train_whole_batch(network, optimizer, data, history, bar, conductor, looks):
     """Iterations of L-BFGS on all rows: changes the network's parameters, fills the history.
 
     Parameters
@@ -34,29 +36,37 @@ def train_whole_batch(network, optimizer, data, history, bar, conductor):
     history : History
         Its `threads` says how many to use. One value for each iteration; the loss is that after it.
     bar : object with ``show(rows, history)``
-    conductor : object with ``asked``
-        Whether somebody asked to end; Ctrl-C in the thread that runs this one ends it too.
+    conductor : callable
+        Given the plan, it returns what `Interrupts` is: what runs a call, and knows whether to end.
+    looks : bool
+        Whether a loss that is infinite or NaN at the start is an error; from a finite one on, SciPy's line
+        search steps back from such places.
 
     Raises
     ------
-    ValueError
-        If the network has a `BatchNorm` layer.
+    DivergenceError
+        If the loss is infinite or NaN at the start.
     """
-    if any(layer.kind == "BatchNorm" for layer in network.layers):
-        raise ValueError(
-            "LBFGS cannot train BatchNorm, whose statistics move while it looks; LayerNorm it can"
-        )
     minimize, dtype, n = minimizer(), network.dtype, data.n
     x, y, weights, held_out, epochs = data.x, data.y, data.weights, data.held_out, data.epochs
     decay = _decay(network, optimizer)
     gradient, best = np.empty_like(network.parameters), network.parameters.copy()
-    started = time.perf_counter()
+    short = guess_seconds(network.architecture, n, n) < SECONDS_INLINE
+    started, begun = time.perf_counter(), False
+
+    def run(plan):
+        if not interrupts.asked:
+            interrupts.run(short, lambda steps: None)
+        if interrupts.asked:
+            raise _Ended
 
     def loss_and_gradient(vector):
-        if conductor.asked:
-            raise KeyboardInterrupt
+        nonlocal begun
         network.parameters[:] = vector
-        loss = float(_run_over(plan, network, x, y, weights=weights)[0] / n)
+        loss = float(_run_over(plan, network, x, y, weights=weights, run=run)[0] / n)
+        if looks and not begun and not math.isfinite(loss):
+            raise DivergenceError(f"the loss is {loss} at the start", 1, (1, 1), history)
+        begun = True
         plan.unpack(gradient)
         total = loss + 0.5 * float(decay @ (vector * vector))
         return total, gradient.astype(np.float64) + decay * vector
@@ -79,17 +89,24 @@ def train_whole_batch(network, optimizer, data, history, bar, conductor):
         gtol=optimizer.gradient_tolerance, ftol=optimizer.loss_tolerance,
     )  # fmt: skip
     try:
-        with network._plan("gradient", n, history.threads, **_options(x, y, weights)) as plan:
+        with (
+            network._plan("gradient", n, history.threads, **_options(x, y, weights)) as plan,
+            conductor(plan) as interrupts,
+        ):
             minimize(
                 loss_and_gradient, network.parameters.astype(np.float64), jac=True, method="L-BFGS-B",
                 callback=after_iteration, options=options,
             )  # fmt: skip
-    except KeyboardInterrupt:
+    except _Ended:
         history.interrupted = True
     finally:
         network.parameters[:] = best.astype(dtype)
         bar.close()
     return history
+
+
+class _Ended(BaseException):
+    """Somebody asked to end; no `Exception`, which SciPy might take for its own."""
 
 
 def _decay(network, optimizer):

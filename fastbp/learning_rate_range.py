@@ -6,7 +6,7 @@ import numpy as np
 
 from . import random, validation
 from .online import OnlineTrainer
-from .optimizers import as_optimizer
+from .optimizers import LBFGS, as_optimizer
 from .sparse import dense_rows
 
 # The loss is smoothed as a running mean with this share of the old; a test ends where it is so many times
@@ -100,8 +100,11 @@ def find_learning_rate(
     steps = validation.integer("steps", steps, at_least=10)
     lowest = validation.real_number("lowest", lowest, above=0)
     highest = validation.real_number("highest", highest, above=lowest)
+    optimizer = as_optimizer(optimizer)
+    if isinstance(optimizer, LBFGS):
+        raise ValueError("LBFGS has no learning rate to look for; give another optimizer")
     trainer = OnlineTrainer(
-        network, replace(as_optimizer(optimizer), schedule=None), batch_size=batch_size, update_network=False,
+        network, replace(optimizer, schedule=None), batch_size=batch_size, update_network=False,
         on_divergence="continue",
     )  # fmt: skip
     seed = network.seed if seed is None else validation.seed(seed)

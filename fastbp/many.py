@@ -117,7 +117,7 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     networks = _as_networks(networks)
     options = _for_each(x, y, options, len(networks))
     progress = progress_wanted(progress)
-    threads = available_cores() if threads is None else checks.positive_integer("threads", threads)
+    threads = available_cores() if threads is None else checks.threads(threads)
     device = checks.device(device)
     jobs = _jobs(networks, options, device)
     if device == "cuda":
@@ -336,11 +336,21 @@ class _Crew:
 
     def wait(self, seconds=None):
         """As `Team.wait`. A call that was beginning has not heard that it shall stop: it is told again."""
-        while not self._team.wait(POLL_SECONDS if seconds is None else seconds):
+        interrupt = None
+        while True:
+            try:
+                if self._team.wait(POLL_SECONDS if seconds is None else seconds):
+                    break
+            except KeyboardInterrupt as error:
+                if seconds is not None:
+                    raise
+                interrupt = error
             if self.stopped:
                 self.stop()
             if seconds is not None:
                 return False
+        if interrupt is not None:
+            raise interrupt
         return True
 
     def stop(self):

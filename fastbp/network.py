@@ -1,5 +1,6 @@
 """The network: its parameters, and what can be asked of it."""
 
+import numbers
 import threading
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from . import validation
 from .balance import row_weights
 from .formulas import activations
 from .initializers import INITIALIZERS
+from .interrupts import run_whole
 from .layers import LAYERS, Dense, place
 from .losses import as_loss
 from .metrics import as_metrics, measure
@@ -607,6 +609,10 @@ class Network:
 
     def __setstate__(self, state):
         described, n_inputs, loss, dtype, self.seed, input_scale, parameters = state
+        for placed in place(described, n_inputs):
+            activation = getattr(placed.layer, "activation", "identity")
+            if activation not in activations.ACTIVATIONS:
+                raise ValueError(f"the network {needs_activation(activation)}")
         self._describe(described, n_inputs, loss, dtype, input_scale)
         self.parameters[:] = parameters
 
@@ -675,8 +681,16 @@ class Gradient(NamedTuple):
     inputs: np.ndarray | None
 
 
+def needs_activation(name):
+    """Why a network of another process is not read, in words that follow its name."""
+    return (
+        f"needs the activation {name!r}, which is not known here: if it is one of your own, "
+        f"call fastbp.register_activation({name!r}, …) before loading"
+    )
+
+
 class _Borrowed:
-    """A context manager that lends a plan, and keeps it for the next call."""
+    """A context manager that lends a plan, and keeps it for the next call if this one comes to its end."""
 
     def __init__(self, network, key, options):
         self._network, self._key, self._options = network, key, options
@@ -694,7 +708,9 @@ class _Borrowed:
                 self._plan = Plan(self._network.architecture, task, rows, where, **self._options)
         return self._plan
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, *exception):
+        if kind is not None:  # it may have stopped in the middle of the rows
+            return
         plans = self._network._plans
         with self._network._plans_lock:
             plans[self._key] = self._plan
@@ -721,10 +737,10 @@ def _on_device(network, task, x, y, weights):
     return run
 
 
-def _run_over(plan, network, x, y, *, outputs=None, weights=None):
+def _run_over(plan, network, x, y, *, outputs=None, weights=None, run=run_whole):
     """Run a plan once over all rows, in their order; returns the float64 sum of losses, (1,)."""
     row_losses = np.empty(0 if y is None else len(x), network.dtype)
-    return _run(plan, network, outputs, row_losses=row_losses.ctypes.data, **_places(x, y, weights))
+    return _run(plan, network, outputs, run, row_losses=row_losses.ctypes.data, **_places(x, y, weights))
 
 
 def _places(x, y, weights):
@@ -733,7 +749,7 @@ def _places(x, y, weights):
     return dict(x=address_of(x), n_rows=len(x), targets=targets, weights=weights)
 
 
-def _run(plan, network, outputs=None, **fields):
+def _run(plan, network, outputs=None, run=run_whole, **fields):
     """The same over the rows that the plan was told of, or that `fields` tell it of."""
     losses = np.zeros(1)
     plan.set(
@@ -741,7 +757,7 @@ def _run(plan, network, outputs=None, **fields):
         epoch=0, first_epoch=0, last_epoch=1, shuffle=0, step=0, **fields,
     )  # fmt: skip
     plan.pack(network.parameters)
-    plan.run()
+    run(plan)
     return losses
 
 
@@ -778,6 +794,8 @@ def _describe_layers(layers, inputs, activation, output_activation):
             if names.count(name) > 1:
                 raise ValueError(f"names of layers must differ; {name!r} is used {names.count(name)} times")
         return layers, inputs
+    if inputs is not None and not all(isinstance(layer, numbers.Integral) for layer in layers):
+        raise TypeError(f"layers must be such as fastbp.Dense(32) where inputs= is given; got {layers!r}")
     if inputs is not None:
         raise ValueError("inputs= goes with layers; among sizes the number of inputs is the first")
     if len(layers) < 2:

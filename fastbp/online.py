@@ -88,7 +88,7 @@ class OnlineTrainer:
         if isinstance(self._optimizer, LBFGS):
             raise ValueError("LBFGS needs all rows at once, so it cannot train online")
         self._batch_size = validation.positive_integer("batch_size", batch_size)
-        self._threads = validation.positive_integer("threads", threads)
+        self._threads = validation.threads(threads)
         self._updates = validation.boolean("update_network", update_network)
         validation.known_name("on_divergence", on_divergence, ("raise", "continue"))
         self._looks = on_divergence == "raise"
@@ -273,7 +273,8 @@ class OnlineTrainer:
         a = x if is_sparse(x) else np.asarray(x)
         one = a.ndim < 2 and a.size == self._n_in and (self._n_in > 1 or np.size(y) in (1, self._n_out))
         if one:
-            x, y = a.reshape(1, -1), np.asarray(y)[None]
+            y = np.asarray(y)
+            x, y = a.reshape(1, -1), y if y.ndim == 2 else y[None]
         return self.network.check_data(x, y)
 
     def _step_rows(self, x, y, weights=None):

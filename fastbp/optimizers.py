@@ -42,6 +42,7 @@ class Optimizer:
     schedule: Schedule | ReduceOnPlateau | None = None
 
     def __post_init__(self):
+        validation.as_plain(self)
         validation.real_number("learning_rate", self.learning_rate, above=0)
         validation.real_number("weight_decay", self.weight_decay, at_least=0)
         validation.boolean("decay_biases", self.decay_biases)
@@ -586,7 +587,7 @@ class LBFGS:
 
     In `train` an epoch is one iteration, `epochs` the most there are, and `batch_size` and `shuffle` mean
     nothing. Training ends earlier where a tolerance is met. The history's losses are those after the
-    iterations.
+    iterations. Networks with `BatchNorm` or `Dropout` are refused.
 
     Parameters
     ----------
@@ -658,4 +659,8 @@ def as_optimizer(optimizer):
     """
     if isinstance(optimizer, tuple(BY_NAME.values())):
         return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(
+            f"optimizer must be a name such as 'sgd', or such as fastbp.SGD(0.1); got {optimizer!r}"
+        )
     return BY_NAME[validation.known_name("optimizer", optimizer, BY_NAME)]()

@@ -459,11 +459,11 @@ class Plan:
         self._emit_forward(program)
         if self.task in ("train", "gradient"):
             self._emit_backward(program, inputs)
-        # A long step may be given up in phase 1, unless statistics have already followed its rows.
+        # Long work may be given up in phase 1, unless statistics have already followed its rows.
         architecture = self.architecture
         long = architecture.multiply_adds(self.batch_size) > WORK_TO_GIVE_UP
         apart = not any(operation.needs_all_rows for operation in architecture.operations)
-        gives_up = self.task == "train" and long and apart
+        gives_up = long and apart
         program.end_section(by_rows=True, gives_up=gives_up)
         program.wait()
         if gives_up:

@@ -18,10 +18,10 @@ def _figure(rows, height):
 
 
 def plot_history(history):
-    """The figure of a `fastbp.History`: loss, metrics if there are any, learning rate; see its `plot`."""
+    """The figure of a `fastbp.History`: loss; metrics and learning rate if there are any; see its `plot`."""
     if not len(history):
         raise ValueError("there is no whole epoch to plot")
-    rows = 2 + bool(history.metrics)
+    rows = 1 + bool(history.metrics) + bool(history.learning_rate)  # L-BFGS has none
     figure, axes = _figure(rows, 2.4 + 1.8 * (rows - 1))
     marker = "o" if len(history) == 1 else None
 
@@ -39,10 +39,11 @@ def plot_history(history):
     if history.metrics:
         axes[1].set_ylabel("validation")
         axes[1].legend()
-    draw(axes[-1], history.learning_rate, "learning rate")
-    if not _logarithmic_where_wide(axes[-1], history.learning_rate):
-        axes[-1].set_ylim(bottom=0)
-    axes[-1].set_ylabel("learning rate")
+    if history.learning_rate:
+        draw(axes[-1], history.learning_rate, "learning rate")
+        if not _logarithmic_where_wide(axes[-1], history.learning_rate):
+            axes[-1].set_ylim(bottom=0)
+        axes[-1].set_ylabel("learning rate")
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     if history.best_epoch:

@@ -1,5 +1,8 @@
 """Learning rates while training runs: what an optimizer and its schedule ask of a plan."""
 
+import numpy as np
+
+from .cpu.elementwise import ROOM
 from .formulas.schedules import SCHEDULES, warm_up
 from .schedules import ReduceOnPlateau
 
@@ -27,9 +30,11 @@ class Rates:
     def __init__(self, optimizer, network, epochs, steps_per_epoch):
         self._rows, groups = optimizer.settings_of([layer.name for layer in network.layers])
         self.options, self.schedule_settings, self.plateau = dict(groups=groups), (), None
-        self._own = optimizer.learning_rate
+        self._own = own = optimizer.learning_rate
         rates = [row[0] for row in self._rows]
-        self._shown = rates.index(self._own) if self._own in rates else 0
+        # The optimizer's own rate is told by a row that has it; where each layer has another, in proportion.
+        self._shown = rates.index(own) if own in rates else int(np.argmax(rates))
+        self._share = own / rates[self._shown] if rates[self._shown] else 1.0
         schedule = optimizer.schedule
         if isinstance(schedule, ReduceOnPlateau):
             self.plateau = schedule.follow(rates)
@@ -62,7 +67,7 @@ class Rates:
         """The learning rate of the last step of an epoch, counted from 1, after so many steps in all; before
         the first, what it is.
         """
-        rate = float(plan.settings[self._shown, 0])
+        rate = float(plan.settings[self._shown, 0]) * self._share
         if not self.schedule_settings:
             return rate
         per_step, warmup, start, *settings = self.schedule_settings
@@ -84,6 +89,15 @@ class Rates:
         if plateau is None:
             return None
         return [plateau.rates, plateau.best, plateau.bad_epochs, plateau.cooldown]
+
+    def fits(self, state, settings):
+        """Whether `state` returned this, and a plan had these `settings`, in a training of the same."""
+        if settings.shape != (len(self._rows), ROOM):
+            return False
+        if self.plateau is None or state is None:
+            return self.plateau is None and state is None
+        lists = isinstance(state, list) and len(state) == 4 and isinstance(state[0], list)
+        return lists and len(state[0]) == len(self.plateau.rates)
 
     def restore(self, state):
         """Take back what `state` returned."""

@@ -52,6 +52,7 @@ class Schedule:
     formula = "constant"
 
     def __post_init__(self):
+        validation.as_plain(self)
         validation.known_name("per", self.per, _PER)
         validation.integer("warmup", self.warmup, at_least=0)
         validation.real_number("warmup_start", self.warmup_start, above=0, at_most=1)
@@ -535,6 +536,7 @@ class ReduceOnPlateau:
     mode: str = "min"
 
     def __post_init__(self):
+        validation.as_plain(self)
         validation.real_number("factor", self.factor, above=0, below=1)
         validation.integer("patience", self.patience, at_least=0)
         validation.real_number("threshold", self.threshold, at_least=0)

@@ -19,7 +19,7 @@ from . import validation
 from .formulas.activations import ACTIVATIONS
 from .layers import LAYERS, Residual, place
 from .losses import Loss
-from .network import Network
+from .network import Network, needs_activation
 
 # Goes up when a file changes so that older versions of fastbp would misread it.
 FORMAT_VERSION = 1
@@ -63,7 +63,12 @@ def tensors_of(layers):
 
 def write_whole(path, content):
     """Write a file under another name beside it, and rename it when all of it is on the disk."""
-    path = os.path.realpath(os.fsdecode(path))
+    path = os.path.realpath(validation.path("path", path))
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"path must be that of a file; {path} is a folder")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"path must be in a folder that is there; there is no {folder}")
     temporary = f"{path}.{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
@@ -124,7 +129,7 @@ def load(path):
 @contextlib.contextmanager
 def opened(path):
     """A safetensors file, open for reading; errors are sentences that begin with its name."""
-    path = os.fsdecode(path)
+    path = validation.path("path", path)
     with open(path, "rb"):  # says why a file cannot be read better than what follows
         pass
     try:
@@ -212,10 +217,7 @@ def _layer(found):
         found["layers"] = [_layer(dict(each)) for each in found["layers"]]
     activation = found.get("activation")
     if isinstance(activation, str) and activation not in ACTIVATIONS:
-        raise Unfit(
-            f"needs the activation {activation!r}, which is not known here: if it is one of your own, "
-            f"call fastbp.register_activation({activation!r}, …) before loading"
-        )
+        raise Unfit(needs_activation(activation))
     return kind(**found)
 
 

@@ -14,6 +14,7 @@ import socket
 import struct
 import time
 
+from . import validation
 from .callbacks import Callback
 
 
@@ -36,7 +37,7 @@ class TensorBoardLogger(Callback):
     """
 
     def __init__(self, folder):
-        self.folder = os.fspath(folder)
+        self.folder = validation.path("folder", folder)
         self._file = None
 
     def next_epoch(self, done):

@@ -5,16 +5,28 @@ sentence that names what was expected and what came. What passes is returned in 
 take, so nothing reaches a kernel unchecked and nothing is converted twice.
 """
 
+import dataclasses
 import decimal
 import difflib
 import math
 import numbers
 import operator
+import os
 import reprlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from .sparse import SparseRows, is_sparse, sparse_rows
+
+# What other libraries call things, where what is spelt alike is something else.
+_ELSEWHERE = {
+    "linear": "identity", "logistic": "sigmoid", "swish": "silu", "hard_swish": "hard_silu",
+    "xavier_uniform": "glorot_uniform", "xavier_normal": "glorot_normal", "kaiming_uniform": "he_uniform",
+    "kaiming_normal": "he_normal", "cross_entropy": "softmax_cross_entropy",
+    "crossentropy": "softmax_cross_entropy", "categorical_crossentropy": "softmax_cross_entropy",
+    "gpu": "cuda",
+}  # fmt: skip
 
 _BLOCK = 1 << 16  # elements looked at together: the temporary of np.isfinite stays in cache
 
@@ -53,8 +65,9 @@ def known_name(kind, name, table):
     if name in table:
         return name
     by_initials = {"".join(word[0] for word in known.split("_")): known for known in table}  # mse, bce
-    near = difflib.get_close_matches(name.lower(), table, n=1, cutoff=0.5)
-    suggestion = by_initials.get(name.lower()) or (near[0] if near else None)
+    near = difflib.get_close_matches(name.lower(), table, n=1)
+    elsewhere = _ELSEWHERE.get(name.lower())
+    suggestion = elsewhere if elsewhere in table else by_initials.get(name.lower(), *near[:1])
     if suggestion:
         raise ValueError(f"unknown {kind} {name!r}: did you mean {suggestion!r}?")
     raise ValueError(f"unknown {kind} {name!r}: known are {', '.join(table)}")
@@ -118,6 +131,11 @@ def positive_integer(name, value):
     return integer(name, value, at_least=1, at_most=2**31 - 1)
 
 
+def threads(value):
+    """Check a number of threads, from 1 to 1024, more than any processor has cores; see `integer`."""
+    return integer("threads", value, at_least=1, at_most=1024)
+
+
 def seed(value):
     """Check a seed, an integer from 0 to 2**64 - 1; see `integer`."""
     return integer("seed", value, at_least=0, at_most=2**64 - 1)
@@ -174,6 +192,23 @@ def real_number(name, value, *, at_least=None, above=None, at_most=None, below=N
     return number
 
 
+def as_plain(settings):
+    """Make NumPy's numbers among a dataclass's fields Python's, and lists and arrays tuples.
+
+    Equal settings are written alike then, which is what a checkpoint compares, and can be hashed.
+    """
+    for field in dataclasses.fields(settings):
+        object.__setattr__(settings, field.name, _plain(getattr(settings, field.name)))
+
+
+def _plain(value):
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
+
+
 def boolean(name, value):
     """Check a truth value: True or False, Python's or NumPy's, and nothing else.
 
@@ -216,6 +251,25 @@ def layer_name(value):
     if not value or "." in value:
         raise ValueError(f"name must be text that is not empty and has no dot; got {value!r}")
     return value
+
+
+def path(name, value):
+    """Check a path: text, bytes or os.PathLike, not empty.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none, or empty.
+    """
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise TypeError(f"{name} must be a path; got {_describe(value)}")
+    if not os.fspath(value):
+        raise ValueError(f"{name} must be a path that is not empty; got {value!r}")
+    return os.fsdecode(value)
 
 
 def real_dtype(value):

@@ -1,5 +1,8 @@
 """Small networks and data for the tests, and what the reference makes of them."""
 
+import contextlib
+import signal
+
 import numpy as np
 
 import fastbp
@@ -199,3 +202,13 @@ def make_layered(name, dtype="float64"):
     net.parameters[:] += 0.1 * np.random.default_rng(2).uniform(-1, 1, net.parameters.size)
     x, y = draw_inputs(rows, inputs), draw_targets(loss, rows, net.layers[-1].n_out)
     return net, x.astype(dtype), y.astype(dtype) if y.ndim == 2 else y, batch_size
+
+
+@contextlib.contextmanager
+def pythons_own_handler():
+    """A shell that starts the tests in the background has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -242,7 +242,9 @@ def test_resume_knows_weights_and_sampling(tmp_path):
         made.append((net.parameters.tobytes(), history.loss))
     assert made[0] == made[1]
     for other in (dict(sample_weight=None), dict(sampling=None), dict(gradient_noise=0.0)):
-        with pytest.raises(ValueError, match=r"weights|sampling|regularisation"):
+        with pytest.raises(
+            ValueError, match=r"the (weights of rows|sampling was|penalties, .* or noise are)"
+        ):
             fastbp.train(net, x, y, epochs=9, resume=tmp_path, **(options | other))
 
 

@@ -224,6 +224,18 @@ def test_rates_of_layers_change_in_proportion():
     assert np.array_equal(alike.parameters, by_hand.parameters)
 
 
+@pytest.mark.parametrize("first", [0.0, 0.05])
+def test_the_rate_is_the_optimizers_where_no_layer_has_it(first):
+    def halve(training):
+        told.append(training.learning_rate)
+        training.learning_rate /= 2
+
+    told, layers = [], {0: {"learning_rate": first}, 1: {"learning_rate": 0.2}}
+    _, history = trained(epochs=3, optimizer=SGD(0.1, layers=layers), callbacks=[halve])
+    np.testing.assert_allclose(told, [0.1, 0.05, 0.025], rtol=1e-15)
+    assert history.learning_rate == told
+
+
 def test_an_error_in_a_callback_comes_out_and_leaves_whole_weights():
     notes = []
 
@@ -318,3 +330,15 @@ def test_any_number_of_calls_give_the_same_bits():
         net, history = trained(epochs=9, callbacks=[Noted([], each)], verbose=verbose, progress=False)
         results.append((net.parameters.tobytes(), tuple(history.loss)))
     assert len(set(results)) == 1
+
+
+def test_a_callback_is_given_once(tmp_path):
+    logger = CSVLogger(tmp_path / "history.csv")
+    with pytest.raises(
+        ValueError, match="each callback must be an object of its own; a CSVLogger is there twice"
+    ):
+        trained(callbacks=[logger, print, logger])
+    stopping = EarlyStopping()
+    with pytest.raises(ValueError, match="a EarlyStopping is there twice"):
+        trained(early_stopping=stopping, callbacks=[stopping])
+    assert not (tmp_path / "history.csv").exists()

@@ -1,6 +1,5 @@
 """Checkpoints: a training that was cut off goes on to the very bits; what does not fit is refused."""
 
-import contextlib
 import json
 import os
 import signal
@@ -22,7 +21,7 @@ from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.optimizers import BY_NAME
 from fastbp.plan import Plan
 from fastbp.progress import Bar
-from tests.samples import draw_inputs, draw_targets, make_network
+from tests.samples import draw_inputs, draw_targets, make_network, pythons_own_handler
 
 X, Y = draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2)
 HELD = draw_inputs(10, 3, seed=5), draw_targets("mean_squared_error", 10, 2, seed=5)
@@ -274,16 +273,6 @@ def test_a_checkpoint_waits_for_the_end_of_a_long_step(threads, tmp_path, monkey
     monkeypatch.setattr(Plan, "start", lambda plan: calls.append(1) or start(plan))
     assert same(trained(**how, checkpoints=Checkpoints(tmp_path, seconds=1, keep=10)), whole)
     assert len(calls) == len([name for name in files(tmp_path) if name.startswith("epoch-")]) == 3
-
-
-@contextlib.contextmanager
-def pythons_own_handler():
-    """A shell that starts the tests in the background has Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -549,6 +538,13 @@ def rewritten(written, path, change=None, tensors=None):
         (lambda d: d.update(states=3), "is a damaged checkpoint"),
         (lambda d: d.update(identity=7), "is a damaged checkpoint"),
         (lambda d: d.update(settings=["a"]), "is a damaged checkpoint"),
+        (lambda d: d.update(settings=[[0.1]]), "is a damaged checkpoint"),
+        (lambda d: d.update(states=0), "is a damaged checkpoint"),
+        (lambda d: d.update(rates=[[0.1], 1.0, 0, 0]), "is a damaged checkpoint"),
+        (lambda d: d.pop("rates"), "is a damaged checkpoint"),
+        (lambda d: d.pop("stopped"), "is a damaged checkpoint"),
+        (lambda d: d["callbacks"][0].pop("arrays"), "is a damaged checkpoint"),
+        (lambda d: d["callbacks"][0].update(arrays=["weights"]), "is a damaged checkpoint"),
     ],
 )
 def test_damaged_descriptions(written, tmp_path, change, message):

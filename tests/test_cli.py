@@ -219,7 +219,7 @@ BAD_ARGUMENTS = [
     ("train digits --seed -1", "--seed: seed must be an integer at least 0"),
     (
         "train digits --threads 0",
-        "--threads: the value must be an integer at least 1 and at most 2147483647; got 0",
+        "--threads: threads must be an integer at least 1 and at most 1024; got 0",
     ),
     (
         "train digits --test-fraction 1",
@@ -252,6 +252,8 @@ BAD_TABLES = [
     ("a,t\n1,2\nnan,3\n", "line 3: 'a' must be finite, got 'nan'"),
     ("a,t\n1,2\n1,\n", "line 3: the target 't' is empty"),
     ("a,t\n1,2\n1,inf\n", "line 3: 't' must be finite, got 'inf'"),
+    ("a,t\n1,2\n-2e200,1\n", "line 3: 'a' must be at most 1e+150 in size, got '-2e200'"),
+    ("a,t\n1,0.5\n2,3e200\n", "line 3: 't' must be at most 1e+150 in size, got '3e200'"),
     ("a,t\n1,2\n2,2\n", "must have at least 2 classes; all rows have '2'"),
     ("a,t\n1,x\n2,y\n3,z\n", "has 3 classes in 3 rows"),
     ("t\n1\n2\n", "has no column to predict 't' from"),
@@ -285,10 +287,14 @@ def test_bad_choices_of_columns(capsys):
 
 def test_binary_file_and_folder(capsys, tmp_path):
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x01" * 10)
-    for name in ("b.csv", str(tmp_path)):
+    for name, sentence in (
+        ("b.csv", "b.csv is not text in UTF-8"),
+        (str(tmp_path), "is a folder; give a CSV"),
+    ):
         code, _, err = run(capsys, "train", name, "--target", "t")
         assert code == 2
         assert err.count("\n") == 1
+        assert sentence in err
 
 
 def test_version_and_help(capsys):

@@ -74,9 +74,9 @@ def test_steps_give_the_bits_of_training(loss):
 @pytest.mark.parametrize(
     ("loss", "good", "bad"),
     [
-        ("mean_squared_error", 0.5, [np.nan, np.inf]),
+        ("mean_squared_error", 0.5, [np.nan, np.inf, 1e39]),
         ("binary_cross_entropy", 1.0, [-0.1, 1.5, np.nan]),
-        ("poisson", 3.0, [-1.0, np.inf]),
+        ("poisson", 3.0, [-1.0, np.inf, 1e39]),
         ("hinge", -1.0, [0.0, 2.0]),
         ("softmax_cross_entropy", 1, [-1, 2, 2**40]),
         ("softmax_cross_entropy", 1.0, [0.5, np.nan, -1.0]),
@@ -100,6 +100,26 @@ def test_a_wrong_target_reaches_no_kernel(loss, good, bad):
     assert np.array_equal(net.parameters, before)
     assert np.isfinite(step(x, y))
     assert not np.array_equal(net.parameters, before)
+
+
+def test_inputs_that_overflow_are_refused():
+    net = fastbp.Network([2, 2], seed=0)
+    before = net.parameters.copy()
+    with pytest.raises(ValueError, match="x must be finite"):
+        net.compiled("sgd").step(np.array([[1.0, 1e39]]), np.ones((1, 2)))
+    assert np.array_equal(net.parameters, before)
+
+
+def test_arrays_of_other_dimensions_are_refused_in_a_sentence():
+    functions = fastbp.Network([2, 2], seed=0).compiled("sgd", batch_size=4)
+    row, rows = np.ones(2, np.float32), np.ones((3, 2), np.float32)
+    for x, y in ((rows, row), (row, rows)):
+        with pytest.raises(ValueError, match="predict_into takes x"):
+            functions.predict_into(x, y)
+    with pytest.raises(ValueError, match="step takes x"):
+        functions.step(row, rows)
+    with pytest.raises(ValueError, match="y must be targets"):
+        functions.step(rows, np.ones(3, np.float32))
 
 
 def test_a_weighted_step_multiplies():

@@ -53,6 +53,7 @@ def test_plot(tmp_path):
     ]  # fmt: skip
     figure.savefig(tmp_path / "history.png")
     assert [ax.get_ylabel() for ax in history(epochs=1).plot().axes] == ["loss", "learning rate"]
+    assert [ax.get_ylabel() for ax in History(loss=[2.0, 1.0]).plot().axes] == ["loss"]  # as of L-BFGS
     with pytest.raises(ValueError, match="no whole epoch"):
         History().plot()
 

@@ -21,10 +21,10 @@ FLOORS = [
         "balance",
     },
     {"operations"},
-    {"plan", "device_plan", "device_many"},
+    {"plan", "device_plan", "device_many", "interrupts"},
     {"network"},
     {
-        "storage", "gradient_check", "history", "interrupts", "plots", "callbacks", "progress", "tensorboard",
+        "storage", "gradient_check", "history", "plots", "callbacks", "progress", "tensorboard",
         "checkpoints", "compiled", "lbfgs", "rates", "shaping", "data", "training", "stream", "jobs", "many",
         "online", "learning_rate_range", "warmup",
     },

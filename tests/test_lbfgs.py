@@ -1,12 +1,14 @@
 """L-BFGS: where it ends, what it tells, what it needs."""
 
+import signal
 import sys
 
 import numpy as np
 import pytest
 
 import fastbp
-from tests.samples import draw_inputs, draw_targets, make_network
+from fastbp.plan import Plan
+from tests.samples import draw_inputs, draw_targets, make_network, pythons_own_handler
 
 pytest.importorskip("scipy")
 
@@ -87,16 +89,50 @@ def test_interrupt_returns_the_last_iteration(monkeypatch):
     def interrupted(*arguments, **options):
         calls.append(1)
         if len(calls) == 12:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return run(*arguments, **options)
 
     monkeypatch.setattr(lbfgs, "_run_over", interrupted)
     x, y = draw_inputs(30, 4), draw_targets("mean_squared_error", 30, 3)
     net = make_network([4, 6, 3], dtype="float64")
-    history = fastbp.train(net, x, y, epochs=100, optimizer=fastbp.LBFGS())
+    with pythons_own_handler():
+        history = fastbp.train(net, x, y, epochs=100, optimizer=fastbp.LBFGS())
     assert history.interrupted
     assert 1 <= len(history) < 12
     assert history.loss[-1] == pytest.approx(net.loss(x, y), rel=1e-12)
+
+
+def test_an_interrupt_ends_an_evaluation(monkeypatch):
+    monkeypatch.setattr("fastbp.lbfgs.SECONDS_INLINE", 0.0)
+    start, interrupted, halted = Plan.start, [], []
+
+    def start_and_interrupt(plan):
+        team = start(plan)
+        if len(interrupted) == 3:
+            signal.raise_signal(signal.SIGINT)
+            team.wait()
+            halted.append(plan.contexts["begin"][0] == 0 and plan.contexts["epoch"][0] == 0)
+        interrupted.append(1)
+        return team
+
+    monkeypatch.setattr(Plan, "start", start_and_interrupt)
+    x, y = draw_inputs(20_000, 64), draw_targets("mean_squared_error", 20_000, 3)
+    net = make_network([64, 64, 3], dtype="float64")
+    with pythons_own_handler():
+        history = fastbp.train(net, x, y, epochs=100, optimizer=fastbp.LBFGS())
+    assert history.interrupted
+    assert halted == [True]
+    assert history.loss[-1] == pytest.approx(net.loss(x, y), rel=1e-12)
+
+
+def test_a_loss_that_is_infinite_at_the_start_is_an_error():
+    x, y = 1e3 * draw_inputs(20, 3), np.ones((20, 1))
+    net = make_network([3, 1], loss="poisson", dtype="float64")
+    before = net.parameters.copy()
+    with pytest.raises(fastbp.DivergenceError, match=r"epoch 1 .*the loss is inf at the start"):
+        fastbp.train(net, x, y, optimizer="lbfgs")
+    assert np.array_equal(net.parameters, before)
+    assert len(fastbp.train(net, x, y, optimizer="lbfgs", on_divergence="continue")) == 0
 
 
 def test_without_scipy_a_sentence_says_what_to_install(monkeypatch):
@@ -126,3 +162,13 @@ def test_what_scipy_does_not_know_is_refused(option):
     net = fastbp.Network([2, 1])
     with pytest.raises(ValueError, match="LBFGS is run by SciPy"):
         fastbp.train(net, [[0, 1], [1, 0]], [1, 0], optimizer="lbfgs", **option)
+
+
+@pytest.mark.parametrize("layer", [fastbp.BatchNorm(), fastbp.Dropout(), fastbp.Residual([fastbp.Dropout()])])
+def test_layers_that_are_refused_before_any_training(layer):
+    x, y = draw_inputs(20, 3), draw_targets("mean_squared_error", 20, 2)
+    first, other = make_network([3, 2]), fastbp.Network([layer, fastbp.Dense(2)], inputs=3)
+    before = first.parameters.copy()
+    with pytest.raises(ValueError, match=r"network 1: LBFGS cannot train (BatchNorm|Dropout)"):
+        fastbp.train_many([first, other], x, y, optimizer="lbfgs")
+    assert np.array_equal(first.parameters, before)

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import signal
 import threading
 import types
 
@@ -11,11 +12,20 @@ import pytest
 
 import fastbp
 from fastbp import Dense, Loss, Network, validation
+from fastbp.cpu.team import Team
 from fastbp.formulas import activations
 from fastbp.initializers import INITIALIZERS
 from fastbp.network import FEW_ROWS
 from tests import reference
-from tests.samples import Frame, draw_inputs, draw_targets, make_network, read_only, reference_layers
+from tests.samples import (
+    Frame,
+    draw_inputs,
+    draw_targets,
+    make_network,
+    pythons_own_handler,
+    read_only,
+    reference_layers,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -108,6 +118,8 @@ BAD_NETWORKS = [
     (dict(layers=[Dense(2)], inputs=0), ValueError, "inputs must be .* got 0"),
     (dict(layers=[Dense(2)], inputs="3"), TypeError, "inputs must be .* got '3'"),
     (dict(layers=[3, 2], inputs=3), ValueError, "inputs= goes with layers"),
+    (dict(layers=[Dense], inputs=3), TypeError, "layers must be such as .* where inputs= is given"),
+    (dict(layers=["relu"], inputs=3), TypeError, "layers must be such as .* where inputs= is given"),
     (dict(layers=[Dense(2, name="a"), Dense(2, name="a")], inputs=3), ValueError, "'a' is used 2 times"),
     (dict(layers=[3, 2, 2], activation="rleu"), ValueError, "unknown activation 'rleu': did you mean 'relu'"),
     (
@@ -587,3 +599,29 @@ def test_functions_want_a_network(not_a_network):
         fastbp.train(not_a_network, GOOD_X, GOOD_Y)
     with pytest.raises(TypeError, match="network must be a "):
         fastbp.check_gradients(not_a_network, GOOD_X, GOOD_Y)
+
+
+# Interrupting
+
+
+@pytest.mark.parametrize("ask", ["predict", "loss", "gradient"])
+def test_an_interrupt_waits_for_the_threads(ask, monkeypatch):
+    """They read x and write to arrays of the call, which are gone when it has returned."""
+    monkeypatch.setattr("fastbp.network.automatic_threads", lambda *arguments, **options: 2)
+    net, x = make_network([64, 512, 3], dtype="float64"), draw_inputs(20_000, 64)
+    rows = (x,) if ask == "predict" else (x, draw_targets("mean_squared_error", 20_000, 3))
+    before, start, threads = getattr(net, ask)(*rows), Team.start, []
+
+    def start_and_interrupt(team):
+        start(team)
+        threads.extend(team._threads)
+        signal.raise_signal(signal.SIGINT)
+        return team
+
+    monkeypatch.setattr(Team, "start", start_and_interrupt)
+    with pythons_own_handler(), pytest.raises(KeyboardInterrupt):
+        getattr(net, ask)(*rows)
+    assert len(threads) == 2
+    assert not any(thread.is_alive() for thread in threads)
+    monkeypatch.setattr(Team, "start", start)
+    np.testing.assert_equal(getattr(net, ask)(*rows), before)

@@ -76,6 +76,7 @@ def test_rows_and_pieces_may_alternate():
     [
         ([1, 2, 3], 1), (np.array([1, 2, 3]), np.float32(1)), ([[1, 2, 3]], [1]), ([[1, 2, 3]], [[1]]),
         (np.array([1.0, 2, 3]), 1.0), (np.array([1.0, 2, 3]), np.array([1.0])), (np.array([1.0, 2, 3]), [1]),
+        ([1, 2, 3], [[1]]),
     ],
 )  # fmt: skip
 def test_forms_of_a_row(row, target):
@@ -314,6 +315,7 @@ def test_refuses_classes(y):
     [
         (dict(network=3), TypeError),
         (dict(optimizer="sdg"), ValueError),
+        (dict(optimizer="lbfgs"), ValueError),
         (dict(batch_size=0), ValueError),
         (dict(threads=0), ValueError),
         (dict(update_network=1), TypeError),
@@ -403,6 +405,7 @@ def test_a_loss_that_never_falls_suggests_nothing():
         (dict(lowest=2, highest=1), ValueError),
         (dict(batch_size=0), ValueError),
         (dict(optimizer="sdg"), ValueError),
+        (dict(optimizer="lbfgs"), ValueError),
         (dict(seed=-1), ValueError),
     ],
 )

@@ -264,3 +264,15 @@ def test_no_schedule_and_no_layers_make_the_shortest_program():
     lengths = [len(plan._programs[0][0]) for plan in (plain, grouped, scheduled)]
     assert lengths == [lengths[0], lengths[0] + 1, lengths[0] + 1]
     assert not plain._programs[0][0]["bias_settings"].any()
+
+
+def test_settings_that_are_equal_are_written_alike():
+    layers = {0: {"learning_rate": 0.5}}
+    milestones = fastbp.schedules.MultiStep((2, 4), gamma=0.5)
+    plain = fastbp.Adam(0.25, betas=(0.9, 0.99), layers=layers, schedule=milestones)
+    milestones = fastbp.schedules.MultiStep(np.array([2, 4]), gamma=np.float64(0.5))
+    layers = {0: {"learning_rate": np.float64(0.5)}}
+    other = fastbp.Adam(np.float32(0.25), betas=[0.9, np.float64(0.99)], layers=layers, schedule=milestones)
+    assert repr(other) == repr(plain)
+    assert other == plain
+    assert hash(other) == hash(plain)

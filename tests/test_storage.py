@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -62,6 +63,22 @@ def test_loaded_network_predicts_and_trains_alike(path):
     for each in (network, loaded):
         fastbp.train(each, x, y, epochs=2)
     assert loaded.parameters.tobytes() == network.parameters.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        (7, TypeError, "path must be a path; got 7"),
+        ("", ValueError, "path must be a path that is not empty"),
+        (".", IsADirectoryError, "path must be that of a file; .* is a folder"),
+        ("nowhere/net", FileNotFoundError, "path must be in a folder that is there; there is no .*nowhere$"),
+    ],
+)
+def test_where_nothing_can_be_saved(path, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        rich_network().save(path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_same_network_gives_the_same_file(path, tmp_path):
@@ -248,10 +265,16 @@ def test_a_users_activation_loads_once_it_is_registered(path):
         fastbp.register_activation("bent_line", forward, backward)
         network = fastbp.Network([2, 3, 1], activation="bent_line", seed=0)
         network.save(path)
+        pickled = pickle.dumps(network)
         del ACTIVATIONS["bent_line"]
+        with pytest.raises(
+            ValueError, match="the network needs the activation 'bent_line', which is not known"
+        ):
+            pickle.loads(pickled)
         with pytest.raises(ValueError, match="register_activation"):
             fastbp.load(path)
         fastbp.register_activation("bent_line", forward, backward)
         assert fastbp.load(path).parameters.tobytes() == network.parameters.tobytes()
+        assert pickle.loads(pickled).parameters.tobytes() == network.parameters.tobytes()
     finally:
         ACTIVATIONS.pop("bent_line", None)

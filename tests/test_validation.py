@@ -1,5 +1,7 @@
 import decimal
 import fractions
+import os
+import pathlib
 import types
 
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 import scipy.sparse
 
 from fastbp import sparse, validation
+from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
+from fastbp.initializers import INITIALIZERS
 from tests.samples import Frame, read_only
 
 F4, F8 = np.dtype("float32"), np.dtype("float64")
@@ -327,6 +331,32 @@ KNOWN = {"relu": 1, "leaky_relu": 2, "mean_squared_error": 3, "tanh": 4}
 def test_known_name_suggests(name, nearest):
     with pytest.raises(ValueError, match=f"unknown loss '{name}': did you mean '{nearest}'"):
         validation.known_name("loss", name, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "table"),
+    [
+        ("linear", "identity", ACTIVATIONS), ("swish", "silu", ACTIVATIONS),
+        ("logistic", "sigmoid", ACTIVATIONS), ("xavier_uniform", "glorot_uniform", INITIALIZERS),
+        ("kaiming_normal", "he_normal", INITIALIZERS), ("cross_entropy", "softmax_cross_entropy", LOSSES),
+        ("gpu", "cuda", ("cpu", "cuda")),
+    ],
+)  # fmt: skip
+def test_known_name_knows_what_others_call_it(name, ours, table):
+    with pytest.raises(ValueError, match=f"did you mean '{ours}'"):
+        validation.known_name("name", name, table)
+
+
+def test_what_is_not_alike_is_not_suggested():
+    with pytest.raises(ValueError, match="unknown activation 'softmax': known are identity, "):
+        validation.known_name("activation", "softmax", ACTIVATIONS)
+
+
+@pytest.mark.parametrize(("value", "error"), [(7, TypeError), (None, TypeError), ("", ValueError)])
+def test_path(value, error):
+    with pytest.raises(error, match=r"^folder must be a path"):
+        validation.path("folder", value)
+    assert validation.path("folder", pathlib.Path("a") / "b") == os.path.join("a", "b")
 
 
 def test_known_name():

@@ -70,7 +70,8 @@ def bound(address, first, second):
 class Team:
     """Threads that each call a compiled function once, with the address of their own context.
 
-    ``Team(run, contexts).start()`` returns at once; ``wait(seconds)`` says whether all are done.
+    ``Team(run, contexts).start()`` returns at once; ``wait(seconds)`` says whether all are done. They write
+    to memory of the caller's: a wait without limit raises what interrupts it (Ctrl-C) when all have ended.
     """
 
     def __init__(self, run, contexts):
@@ -100,8 +101,17 @@ class Team:
 
     def wait(self, seconds=None):
         """Wait for the threads, at most so many seconds (None: no limit); True when all have ended."""
-        if not self._all_done.wait(seconds):
-            return False
+        interrupt = None
+        while not self._all_done.is_set():
+            try:
+                if not self._all_done.wait(seconds):
+                    return False
+            except BaseException as error:
+                if seconds is not None:
+                    raise
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
         for thread in self._threads:
             thread.join()
         if self._failure:

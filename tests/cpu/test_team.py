@@ -1,5 +1,6 @@
 """The barrier, under more threads than cores too, and the team."""
 
+import signal
 import threading
 import time
 
@@ -12,6 +13,7 @@ from fastbp.cpu.cache import address
 from fastbp.cpu.program import CONTEXT, KERNEL, SHARED, context
 from fastbp.cpu.simd import array, atomic_load, atomic_store
 from fastbp.cpu.team import Team, function, wait_for_all
+from tests.samples import pythons_own_handler
 
 ROUNDS = 2000
 
@@ -115,3 +117,27 @@ def test_barrier_is_an_operation():
     contexts = contexts_of(1, shared=shared)
     function(address(team.barrier))(np.zeros(200, np.int64).ctypes.data, int(contexts["address"][0]))
     assert shared.view(np.int64)[0] == 1
+
+
+def test_a_wait_without_limit_lasts_whatever_interrupts_it():
+    shared, done = np.zeros(SHARED.itemsize, np.uint8), np.zeros(1, np.int64)
+    contexts = contexts_of(1, shared=shared, outputs=done)
+    run = function(address(wait_for_a_flag, own=wait_for_a_flag))
+    workers, interrupts = Team(run, contexts["address"].tolist()).start(), []
+
+    main = threading.get_ident()
+
+    def interrupt_twice():
+        for _ in range(2):
+            time.sleep(0.02)
+            interrupts.append(1)
+            signal.pthread_kill(main, signal.SIGINT)
+        time.sleep(0.02)
+        shared.view(np.int64)[0] = 1
+
+    interrupter = threading.Thread(target=interrupt_twice)
+    with pythons_own_handler():
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            workers.wait()
+    assert (len(interrupts), done[0]) == (2, 1)
