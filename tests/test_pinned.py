@@ -11,11 +11,11 @@ LOSSES = [
     "0x1.667d5cc0bfa06p-2",
     "0x1.40d3d264e88a3p-2",
     "0x1.19bf678838bbep-2",
-    "0x1.f3d00dbbd3cc5p-3",
+    "0x1.f3d00dbbd3cc6p-3",
     "0x1.c84ff386b61b1p-3",
     "0x1.ad7bb089a6941p-3",
     "0x1.9c6e449a72266p-3",
-    "0x1.8fd264aec92d1p-3",
+    "0x1.8fd264aec92d2p-3",
     "0x1.858cd5f7f3779p-3",
 ]
 PARAMETERS = [
@@ -23,8 +23,8 @@ PARAMETERS = [
     "-0x1.17c4f0537e4cdp-3",
     "-0x1.58edb4aee253fp-1",
     "-0x1.24caa8413d4c9p-3",
-    "-0x1.35e9e987090e6p-4",
-    "0x1.3fe3ac08c2858p-4",
+    "-0x1.35e9e987090e7p-4",
+    "0x1.3fe3ac08c2856p-4",
 ]
 
 
