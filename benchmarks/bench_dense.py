@@ -3,7 +3,7 @@
 The layer that is measured is the second of two of equal size, so that it has a gradient of its inputs.
 """
 
-from fastbp.cpu import dense, elementwise, gather, gemm, loss, scale_shift, shaping, step, team
+from fastbp.cpu import dense, elementwise, gather, gemm, loss, scale_shift, shaping, step, team, tiny
 from fastbp.plan import Shaping
 
 from . import bench_layers
@@ -43,7 +43,9 @@ PLANS = {
 ELSEWHERE = {
     dense.dense_total: "time_total",  # a plan of few parameters and many rows
     gemm.matrix_product: "bench_gemm",
-    gemm.tiny_product: "bench_step",  # of 2-1-1
+    tiny.tiny_forward: "bench_step",  # of 2-1-1
+    tiny.tiny_backward: "bench_step",
+    tiny.tiny_update: "bench_step",
     shaping.shape_gradient: "time_shaping",  # the update calls it
     elementwise.activation_forward: "bench_elementwise",
     elementwise.activation_backward: "bench_elementwise",

@@ -9,7 +9,7 @@ in ``layers.py``.
 from dataclasses import dataclass
 
 from . import layers, random
-from .cpu import batch_norm, dense, dropout, layer_norm, residual, scale_shift, shaping
+from .cpu import batch_norm, dense, dropout, layer_norm, residual, scale_shift, shaping, tiny
 from .formulas.dropout import dropout_threshold
 
 
@@ -116,7 +116,7 @@ class Dense(Operation):
         elif layer == program.plan.in_order:
             kernel = dense.dense_forward_in_order
         else:
-            kernel = dense.dense_forward
+            kernel = tiny.tiny_forward if program.plan.is_tiny(layer) else dense.dense_forward
         program.emit(kernel, layer=layer)
 
     def backward(self, program, layer):
@@ -124,7 +124,8 @@ class Dense(Operation):
         if program.plan.chunked:
             program.emit(dense.dense_gradient, layer=layer, **program.plan.all_columns(layer))
         if program.plan.wants_dx(layer):
-            program.emit(dense.dense_backward, layer=layer)
+            kernel = tiny.tiny_backward if program.plan.is_tiny(layer) else dense.dense_backward
+            program.emit(kernel, layer=layer)
 
     def gradient(self, program, layer):
         """A thread's tiles of dW and db."""
@@ -140,11 +141,13 @@ class Dense(Operation):
 
     def update(self, program, layer, from_slots, bias_settings, **shape):
         """A thread's tiles of W and b."""
-        update, optimizer = dense.dense_apply if from_slots else dense.dense_update, program.plan.optimizer
-        part = program.own_part(layer)
+        plan, part = program.plan, program.own_part(layer)
+        update = dense.dense_apply if from_slots else dense.dense_update
+        if plan.is_tiny(layer) and plan.threads == 1 and not (from_slots or bias_settings or shape):
+            update = tiny.tiny_update
         if shape:
-            shape["shaping"] = program.plan.address(shaping.shape_gradient)
-        program.emit(update, optimizer, layer=layer, part=part, bias_settings=bias_settings, **shape)
+            shape["shaping"] = plan.address(shaping.shape_gradient)
+        program.emit(update, plan.optimizer, layer=layer, part=part, bias_settings=bias_settings, **shape)
 
 
 @dataclass(frozen=True)

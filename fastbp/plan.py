@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastbp.cpu import dense, elementwise, gather, gemm, loss, shaping, step, team
+from fastbp.cpu import dense, elementwise, gather, gemm, loss, shaping, step, team, tiny
 from fastbp.cpu.cache import address
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import AT_ONCE, CONTEXT, HALT, OPERATION, SECTION, SHARED, STEPS, STOP
@@ -435,7 +435,8 @@ class Plan:
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
         ctx["thread"], ctx["threads"], ctx["shared"] = np.arange(threads), threads, self.shared.ctypes.data
         one = self._keep(np.ones(1, architecture.dtype))
-        ctx["zeros"], ctx["one"] = zeros.ctypes.data, one.ctypes.data
+        ctx["product"], ctx["zeros"] = address(gemm.matrix_product, architecture.real), zeros.ctypes.data
+        ctx["one"] = one.ctypes.data
         ctx["write_order"] = address(step.write_order) if self.task == "train" else 0
         factors = [self._keep(aligned_zeros(64)) for _ in range(threads)]
         ctx["row_scale"] = [each.ctypes.data for each in factors]
@@ -643,7 +644,7 @@ class Plan:
         n_in, n_out = architecture.sizes[layer : layer + 2]
         known = _NOTHING_KNOWN | dict(
             n_in=n_in, n_out=n_out, x_columns=self.columns(n_in), columns=self.columns(n_out),
-            use_bias=architecture.biases[layer], product=self._product(layer),
+            use_bias=architecture.biases[layer],
             x=workspace[layer][1], dx=workspace[layer][2], x_row=self.row_bytes(layer),
             z=workspace[layer + 1][0], y=workspace[layer + 1][1], dz=workspace[layer + 1][2],
             z_row=self.row_bytes(layer + 1),
@@ -673,12 +674,6 @@ class Plan:
             w=known["w"] + packed, slots=known["slots"] + packed, packed_x=packed_x, packed_dz=packed_dz,
             first_row=0, last_row=known["n_in"], first_column=0, last_column=last - first,
         )  # fmt: skip
-
-    def _product(self, layer):
-        """The kernel of a layer's matrix products."""
-        n_in, n_out = self.architecture.sizes[layer : layer + 2]
-        tiny = gemm.is_tiny(n_in, n_out, self.batch_size, self.architecture.real)
-        return self.address(gemm.tiny_product if tiny else gemm.matrix_product)
 
     def _noise_of(self, layer):
         """Blocks of random words that the layers before take: one for four rows of a column, b included."""
@@ -757,6 +752,12 @@ class Plan:
         if any(w != b for w, b in self._groups) or not all(self.architecture.biases):
             return self.whole_vectors(n)
         return this_machine().columns(n, self.architecture.real)
+
+    def is_tiny(self, layer):
+        """Whether a dense layer is one of those of ``cpu/tiny.py``."""
+        n_in, n_out = self.architecture.sizes[layer : layer + 2]
+        columns = self.columns(n_in), self.columns(n_out)
+        return tiny.is_tiny(n_in, *columns, self.batch_size, self.architecture.real)
 
     def whole_vectors(self, n):
         """Elements that n take in whole machine vectors."""

@@ -86,7 +86,8 @@ def requests(real):
     yield request("predict few rows", "predict", unpacked=True)
     for name, shape, threads, materialise in itertools.product(OPTIMIZERS, SHAPES, (1, 2), (False, True)):
         yield request(name, "train", optimizer=name, shape=shape, threads=threads, materialise=materialise)
-    yield request("a few units", "train", shape=((2, 1, 1), 4))
+    for name in OPTIMIZERS:
+        yield request(f"{name} of a few units", "train", optimizer=name, shape=((2, 1, 1), 4))
     for name, loss in LOSSES.items():
         for targets in ("classes", "probabilities") if loss.targets == "classes" else ("classes",):
             yield request(name, "loss", loss=name, targets=targets)

@@ -71,6 +71,7 @@ def test_every_kernel_and_every_row_is_asked_for(asked_for):
         "optimizer_prepare": set(OPTIMIZERS),
         "dense_update": set(OPTIMIZERS),
         "dense_apply": set(OPTIMIZERS),
+        "tiny_update": set(OPTIMIZERS),
         "scale_shift_update": set(OPTIMIZERS),
         "scale_shift_apply": set(OPTIMIZERS),
     }

@@ -53,7 +53,7 @@ def _times_packed_w(real):
         op.b, op.b_panel, op.b_step = op.w, (op.n_in + 1) * size, 0
         op.c0 = 0
         op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
-        call(op.product, op.address, ctx.address)
+        call(ctx.product, op.address, ctx.address)
 
     return times_packed_w
 
@@ -72,7 +72,7 @@ def dense_forward_unpacked(real):
         op.b, op.b_panel, op.b_step = ctx.host + op.host, size, op.host_row
         op.c0 = op.b + op.n_in * op.b_step if op.use_bias != 0 else ctx.zeros
         op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
-        call(op.product, op.address, ctx.address)
+        call(ctx.product, op.address, ctx.address)
 
     return kernel(dense_forward_unpacked)
 
@@ -87,7 +87,7 @@ def dense_backward(real):
         op.b, op.b_panel, op.b_step = op.wt, op.columns * size, 0
         op.c0 = ctx.zeros
         op.c, op.c_row = op.dx + ctx.slot * op.x_row, op.x_row
-        call(op.product, op.address, ctx.address)
+        call(ctx.product, op.address, ctx.address)
 
     return kernel(dense_backward)
 
@@ -159,7 +159,7 @@ def _gradient(real):
         op.c, op.c_row = dw, width * size
         written = _with_bias(op, row, rows)
         op.one = ctx.one if written > rows else 0
-        call(op.product, op.address, ctx.address)
+        call(ctx.product, op.address, ctx.address)
         return written
 
     return pack_dz, pack_x, gradient

@@ -22,9 +22,6 @@ from fastbp.cpu.simd import part, tile
 # Steps of k that a panel of B stays in the first-level cache for, while rows of A pass by.
 K_BLOCK = 256
 
-# Multiply-adds for each column of a `tiny_product`.
-TINY = 16
-
 # Rows of W whose gradient is computed, shaped, applied and transposed while it is in the first-level cache.
 ROW_BLOCK = 96
 
@@ -56,32 +53,6 @@ def matrix_product(real):
             done += k
 
     return kernel(matrix_product)
-
-
-def tiny_product(real):
-    """The same for `is_tiny`: a tile for each row, and nothing to choose."""
-    width, size = this_machine().least_lanes(real), REAL[real](0).itemsize
-    one_row = tile(real, ((width, width, 1),))
-
-    def tiny_product(op, ctx):
-        k, b, b_step = op.k, op.b, op.b_step if op.b_step != 0 else width * size
-        c0 = op.c0 if op.c0 != 0 else b + k * b_step
-        a, a_row, a_step, c, c_row, one = op.a, op.a_row, op.a_step, op.c, op.c_row, op.one
-        for _ in range(op.m):
-            one_row(1, width, a, 0, 0, a, a_step, b, b_step, c0, 0, c, 0, k)
-            a += a_row
-            c += c_row
-        if one != 0:
-            one_row(1, width, one, 0, 0, one, 0, b, b_step, c0, 0, c, 0, k)
-
-    return kernel(tiny_product)
-
-
-def is_tiny(n_in, n_out, rows, real):
-    """Whether all products of a dense layer are so small that the way to the tiles would take longer than
-    they do: of the narrowest panel, and few multiply-adds.
-    """
-    return max(n_in, n_out) <= this_machine().least_lanes(real) and (max(n_in, n_out) + 1) * rows <= TINY
 
 
 @cache

@@ -43,8 +43,7 @@ def _record(text):
 #   kept                     what a normalisation keeps for its backward: 1 / deviation of each row, or mean
 #                            and 1 / deviation of each column
 #   skip, dskip, skip_row    what a residual layer adds to its input x, the gradient of that, and its rows
-#   product, m, n, k, a, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row
-#                            a matrix product and the kernel for it, see gemm.py
+#   m, n, k, a, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
 OPERATION = _record(
     """kernel address
     n_in n_out x_columns columns use_bias
@@ -54,14 +53,14 @@ OPERATION = _record(
     settings bias_settings schedule scheduled momentum
     shaping shape noise squares collected piece row rows column width written
     use_scale statistics numbers purpose kept skip dskip skip_row
-    product m n k a a_row a_step one b b_panel b_step c0 c c_row"""
+    m n k a a_row a_step one b b_panel b_step c0 c c_row"""
 )
 
 # What a thread knows while it runs.
 #
 #   address, program, sections, n_sections           where this record and the thread's program lie
 #   thread, threads, shared, ticket                  who this is; SHARED; arrivals due at the next barrier
-#   write_order                                      the kernel of an epoch's order
+#   product, write_order                             the kernels of the matrix product and of an epoch's order
 #   zeros, one, scratch                              zeros; a 1; this thread's own memory
 #   host                                             the flat parameter (or gradient) vector of the host
 #   x, targets, order, n_rows                        the data (order 0: as it comes), float64 losses by epoch
@@ -89,7 +88,7 @@ OPERATION = _record(
 CONTEXT = _record(
     """address program sections n_sections
     thread threads shared ticket
-    write_order zeros one scratch host
+    product write_order zeros one scratch host
     x targets order n_rows row_losses losses outputs weights row_scale clip
     batch_size block_rows whole chunk_rows
     epoch first_epoch last_epoch begin rest shuffle seed by_class class_starts classes

@@ -22,6 +22,7 @@ from fastbp.cpu import (
     shaping,
     step,
     team,
+    tiny,
 )
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
@@ -49,7 +50,6 @@ KERNELS = {
     gather.require_finite: [()],
     gather.check_rows: [()],
     gemm.matrix_product: [()],
-    gemm.tiny_product: [()],
     dense.dense_forward: [()],
     dense.dense_forward_unpacked: [()],
     dense.dense_forward_in_order: [()],
@@ -62,6 +62,9 @@ KERNELS = {
     dense.dense_total: [()],
     dense.dense_collect: [()],
     dense.dense_max_norm: [()],
+    tiny.tiny_forward: [()],
+    tiny.tiny_backward: [()],
+    tiny.tiny_update: [(name,) for name in OPTIMIZERS],
     shaping.input_noise: [()],
     shaping.shape_gradient: [()],
     shaping.clip_factor: [()],
@@ -98,11 +101,11 @@ KERNELS = {
     loss.weigh_rows: [()],
 }
 # Of these the optimizers that differ only in a formula are compiled by `-m slow`.
-SLOW = {dense.dense_apply, scale_shift.scale_shift_update, scale_shift.scale_shift_apply}
+SLOW = {dense.dense_apply, tiny.tiny_update, scale_shift.scale_shift_update, scale_shift.scale_shift_apply}
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
     gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.wants_to_stop,
-    step.run_batch, team.wait_for_all, team.function, team.bound, step.share_of_blocks, gemm.is_tiny,
+    step.run_batch, team.wait_for_all, team.function, team.bound, step.share_of_blocks, tiny.is_tiny,
     shaping.add_penalty, shaping.add_squares, shaping.add_scaled, shaping.bound_elements,
     shaping.clear_totals, shaping.noise_of_step, shaping.normal_numbers, shaping.shorten,
     scale_shift.vector_bytes,
@@ -112,7 +115,7 @@ PARTS = {
 def test_every_kernel_is_in_the_list():
     modules = (
         batch_norm, dense, dropout, elementwise, gather, gemm, layer_norm, loss, residual, scale_shift,
-        shaping, step, team,
+        shaping, step, team, tiny,
     )  # fmt: skip
     found = {
         function

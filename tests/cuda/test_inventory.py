@@ -19,7 +19,8 @@ PACKAGE = Path(fastbp.__file__).parent
 # Kernels of the CPU that have no namesake, and why.
 OTHERWISE = {
     "barrier": "launches follow each other", "matrix_product": "gemm.product, inside the kernels of dense",
-    "tiny_product": "gemm.product as well", "write_order": "shuffle_empty, _draw and _write",
+    "tiny_forward": "dense_forward", "tiny_backward": "dense_backward", "tiny_update": "dense_update",
+    "write_order": "shuffle_empty, _draw and _write",
     "activation_forward": "in dense_forward", "scale_shift_update": "scale_shift_apply, from one slot",
     "dense_total": "slots_total", "scale_shift_total": "slots_total", "shape_gradient": "shaping.shape_one",
     "optimizer_prepare": "step.prepare", "scheduled_settings": "step.prepare",
