@@ -5,8 +5,7 @@ import signal
 import threading
 
 from .cpu.program import AFTER_STEP
-
-POLL_SECONDS = 0.05
+from .cpu.team import POLL_SECONDS
 
 
 class Interrupts:

@@ -20,7 +20,7 @@ from .cpu.program import AFTER_STEP
 from .cpu.team import Team
 from .data import Data
 from .formulas import activations
-from .interrupts import POLL_SECONDS, Interrupts, run_in_team
+from .interrupts import Interrupts, run_in_team
 from .jobs import Job, progress_wanted, train
 from .network import Network
 from .plan import Plan, available_cores, one_thread
@@ -336,22 +336,14 @@ class _Crew:
 
     def wait(self, seconds=None):
         """As `Team.wait`. A call that was beginning has not heard that it shall stop: it is told again."""
-        interrupt = None
-        while True:
-            try:
-                if self._team.wait(POLL_SECONDS if seconds is None else seconds):
-                    break
-            except KeyboardInterrupt as error:
-                if seconds is not None:
-                    raise
-                interrupt = error
-            if self.stopped:
-                self.stop()
-            if seconds is not None:
-                return False
-        if interrupt is not None:
-            raise interrupt
-        return True
+        ended = self._team.wait(seconds, self._tell_again)
+        if not ended:
+            self._tell_again()
+        return ended
+
+    def _tell_again(self):
+        if self.stopped:
+            self.stop()
 
     def stop(self):
         """Ask every job to end after its step, and begin no other."""

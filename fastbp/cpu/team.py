@@ -15,6 +15,9 @@ from fastbp.cpu.simd import atomic_add, atomic_load, part, relax, yield_to_other
 # step in which every thread has a core, and soon enough where threads outnumber cores.
 SPINS = 1000
 
+# Seconds after which somebody who waits for a team looks around.
+POLL_SECONDS = 0.05
+
 
 @part
 def wait_for_all(ctx):
@@ -99,13 +102,18 @@ class Team:
             thread.start()
         return self
 
-    def wait(self, seconds=None):
-        """Wait for the threads, at most so many seconds (None: no limit); True when all have ended."""
+    def wait(self, seconds=None, meanwhile=None):
+        """Wait for the threads, at most so many seconds (None: no limit); True when all have ended.
+
+        meanwhile : function without arguments, called now and then in a wait without limit.
+        """
         interrupt = None
         while not self._all_done.is_set():
             try:
-                if not self._all_done.wait(seconds):
-                    return False
+                if not self._all_done.wait(POLL_SECONDS if seconds is None and meanwhile else seconds):
+                    if seconds is not None:
+                        return False
+                    meanwhile()
             except BaseException as error:
                 if seconds is not None:
                     raise
