@@ -1,7 +1,13 @@
 """Dense layers of a few units and rows, where the way to tiles and panels takes longer than they do.
 
-The same as ``dense.py`` does, to the same bits: all of W is one panel of the narrowest vectors, so each
-product is a loop over rows with nothing to choose.
+The same as ``dense.py`` does, to the same bits:
+
+    forward    z  = x · W + b
+    backward   dx = dz · Wᵀ          dW = xᵀ · dz          db = Σ_rows dz = 1ᵀ · dz
+    update     W, b ← optimizer(W, dW), optimizer(b, db)
+
+All of W is one panel of the narrowest vectors, b behind it as one row more, so each product is a loop over
+rows with nothing to choose.
 """
 
 from functools import cache

@@ -65,3 +65,23 @@ def test_what_is_tiny(sizes, batch_size, is_tiny):
     assert kernels(plan) & updates == {address(wanted, "momentum", "float32")}
     assert (address(tiny.tiny_forward, "float32") in kernels(plan)) == is_tiny
     assert (address(tiny.tiny_backward, "float32") in kernels(plan)) == is_tiny
+
+
+def test_gradients_are_those_of_central_differences():
+    """Of a step as well: it goes against the differences of the loss."""
+    draw = np.random.default_rng(5)
+    x, y = draw.normal(size=(2, 2)), draw.normal(size=(2, 1))
+    net = fastbp.Network([2, 2, 1], activation="tanh", dtype="float64", seed=1)
+    plan = Plan(net.architecture, "gradient", 2)
+    assert {address(each, "float64") for each in (tiny.tiny_forward, tiny.tiny_backward)} <= kernels(plan)
+    assert fastbp.check_gradients(net, x, y)
+    before, differences = net.parameters.copy(), np.empty_like(net.parameters)
+    for k, value in enumerate(before):
+        losses = []
+        for moved in (value + 1e-6, value - 1e-6):
+            net.parameters[k] = moved
+            losses.append(net.loss(x, y))
+        net.parameters[k] = value
+        differences[k] = (losses[0] - losses[1]) / 2e-6
+    fastbp.train(net, x, y, epochs=1, batch_size=2, optimizer=fastbp.SGD(0.1), progress=False)
+    np.testing.assert_allclose(net.parameters, before - 0.1 * differences, rtol=1e-8)
