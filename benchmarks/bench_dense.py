@@ -4,7 +4,7 @@ The layer that is measured is the second of two of equal size, so that it has a 
 """
 
 from fastbp.cpu import dense, elementwise, gather, gemm, loss, scale_shift, shaping, step, team, tiny
-from fastbp.plan import Shaping
+from fastbp.shaping import Shaping
 
 from . import bench_layers
 from .operations import kernels, operation_seconds, running

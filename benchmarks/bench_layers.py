@@ -5,7 +5,7 @@ The layer stands behind the first of two dense ones of equal size.
 
 import fastbp
 from fastbp.cpu import batch_norm, dropout, layer_norm, residual, scale_shift
-from fastbp.plan import Shaping
+from fastbp.shaping import Shaping
 
 from .operations import operation_seconds, running
 from .timing import REALS, measured

@@ -4,7 +4,7 @@ import numpy as np
 
 from fastbp.cpu import cache, step, team
 from fastbp.cpu.program import OPERATION, SECTION
-from fastbp.plan import available_cores
+from fastbp.division import available_cores
 
 from .operations import running
 from .timing import least, measured

@@ -133,7 +133,7 @@ class Alone:
     """
 
     def __init__(self, plan, kernel, times=1):
-        program, sections = plan._programs[0]
+        program, sections = plan.programs[0]
         places = [i for i, each in enumerate(program) if f".{kernel}(" in named(each)]
         by_rows = next(by_rows for first, last, by_rows, _ in sections.tolist() if first <= places[-1] < last)
         self._operations, self._context = program[[places[-1]] * times], plan.contexts[:1].copy()
@@ -171,7 +171,7 @@ def operation_seconds(plan, seconds=0.05, steps=10):
     The step is walked as `fastbp.cpu.step.run_batch` does, but each operation is called by itself; what
     calling takes is measured on the way and taken off. An operation by rows counts for all blocks.
     """
-    program, sections = plan._programs[0]
+    program, sections = plan.programs[0]
     context, call = plan.contexts[0], team.function(cache.address(step.run_section))
     here, clock = int(context["address"]), time.perf_counter
     single = np.array([*((i, i + 1, 0, 0) for i in range(len(program))), (0, 0, 0, 0)], SECTION)

@@ -11,9 +11,9 @@ import numpy as np
 
 from fastbp.cuda import device, small
 from fastbp.cuda.elementwise import ROOM
+from fastbp.division import CHUNK_ROWS, sums_in_chunks
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.optimizers import OPTIMIZERS
-from fastbp.plan import CHUNK_ROWS, sums_in_chunks
 
 # A launch lasts about this long: rarely enough to cost nothing, often enough to show progress and to hear
 # Ctrl-C. The first one tells how long a step takes.

@@ -18,11 +18,11 @@ from fastbp.cuda.elementwise import ROOM
 from fastbp.cuda.gemm import tile_for, tile_named
 from fastbp.cuda.program import CONTEXT, OPERATION
 from fastbp.cuda.rows import LANES, ROWS
+from fastbp.division import CHUNK_ROWS, sums_in_chunks
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.formulas.schedules import SCHEDULES
-from fastbp.plan import CHUNK_ROWS, sums_in_chunks
 
 # Steps that the host is ahead of the device at most, twice: soon enough for progress and Ctrl-C.
 STEPS_AHEAD = 128
@@ -35,13 +35,13 @@ class DevicePlan:
 
     Parameters
     ----------
-    architecture : plan.Architecture
+    architecture : Architecture
     task : {"train", "gradient", "loss", "evaluate", "predict", "logits"}
         "evaluate" gives losses and predictions in one pass.
     batch_size : int
         Rows of a full batch; the most rows that one pass may have.
     optimizer, groups, schedule, targets, materialise, inputs, weighted, shaping, batch_statistics, data
-        As for `plan.Plan`.
+        As for `choices.Choices`.
     """
 
     threads = 1

@@ -6,6 +6,7 @@ from . import validation as checks
 from .callbacks import EarlyStopping, as_callbacks
 from .checkpoints import Checkpoints, read_checkpoint
 from .data import Data
+from .division import automatic_threads
 from .formulas.optimizers import OPTIMIZERS
 from .history import History
 from .interrupts import Interrupts
@@ -13,7 +14,7 @@ from .lbfgs import minimizer, train_whole_batch
 from .metrics import as_metrics
 from .network import Network
 from .optimizers import LBFGS, as_optimizer
-from .plan import Plan, automatic_threads
+from .plan import Plan
 from .progress import Bar, Table
 from .rates import Rates
 from .shaping import shaping_of

@@ -19,11 +19,12 @@ from .checkpoints import Checkpoints
 from .cpu.program import AFTER_STEP
 from .cpu.team import Team
 from .data import Data
+from .division import available_cores, one_thread
 from .formulas import activations
 from .interrupts import Interrupts, run_in_team
 from .jobs import Job, progress_wanted, train
 from .network import Network
-from .plan import Plan, available_cores, one_thread
+from .plan import Plan
 from .progress import Rows
 from .training import DivergenceError
 

@@ -7,15 +7,18 @@ from typing import NamedTuple
 import numpy as np
 
 from . import validation
+from .architecture import Architecture
 from .balance import row_weights
+from .division import automatic_threads
 from .formulas import activations
 from .initializers import INITIALIZERS
 from .interrupts import run_whole
 from .layers import LAYERS, Dense, place
+from .layout import aligned_zeros
 from .losses import as_loss
 from .metrics import as_metrics, measure
 from .operations import operation_of
-from .plan import Architecture, Plan, aligned_zeros, automatic_threads
+from .plan import Plan
 from .random import fresh_seed
 from .sparse import SparseRows, address_of
 

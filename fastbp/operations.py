@@ -1,8 +1,9 @@
 """What each kind of layer contributes to a plan: its parameters, its memory, and its rows of the program.
 
-A plan asks the operation of every layer in turn; nothing else in it knows which kinds there are. ``program``
-is the program of one thread while it is written (`plan.Program`), ``program.plan`` the plan; ``layer`` is the
-operation's place in the network. To add a kind: a file of kernels in ``cpu/``, a class here, a description
+A plan asks the operation of every layer in turn; nothing else in it knows which kinds there are. ``choices``
+is what was asked for (`choices.Choices`), ``layout`` where everything lies (`layout.Layout`), ``program`` the
+program of one thread while it is written (`program.Program`); ``layer`` is the operation's place in the
+network. To add a kind: a file of kernels in ``cpu/``, a class here, a description
 in ``layers.py``.
 """
 
@@ -32,7 +33,7 @@ class Operation:
     needs_all_rows = False
     first = None
 
-    def passes(self, plan):
+    def passes(self, choices):
         """Whether, in this plan, the output is the input: then the two share their memory."""
         return False
 
@@ -40,7 +41,7 @@ class Operation:
         """Elements in the host's flat vector."""
         return 0
 
-    def arena_elements(self, plan, layer):
+    def arena_elements(self, choices, layer):
         """Elements that the packed parameters take."""
         return 0
 
@@ -48,7 +49,7 @@ class Operation:
         """Float64 settings that its kernels read."""
         return ()
 
-    def fields(self, plan, layer, workspace):
+    def fields(self, layout, layer, workspace):
         """Fields of its records, beside those that all layers have."""
         return {}
 
@@ -93,38 +94,38 @@ class Dense(Operation):
         """Elements of W and b."""
         return n_in * n_out + (n_out if bias else 0)
 
-    def arena_elements(self, plan, layer):
+    def arena_elements(self, choices, layer):
         """W and b in panels; nothing where W is read from the host."""
-        n_in, n_out = plan.architecture.sizes[layer : layer + 2]
-        return 0 if plan.unpacked else (n_in + 1) * plan.columns(n_out)
+        n_in, n_out = choices.architecture.sizes[layer : layer + 2]
+        return 0 if choices.unpacked else (n_in + 1) * choices.columns(n_out)
 
     def pack(self, program, layer):
         """W, b and the transpose of W."""
-        for part in program.plan.parts(layer):
-            if not program.plan.unpacked:
+        for part in program.choices.parts(layer):
+            if not program.choices.unpacked:
                 program.emit(dense.dense_pack, layer=layer, part=part)
 
     def unpack(self, program, layer, **fields):
         """W and b."""
-        for part in program.plan.parts(layer) if not fields else (None,):
+        for part in program.choices.parts(layer) if not fields else (None,):
             program.emit(dense.dense_unpack, layer=layer, part=part, **fields)
 
     def forward(self, program, layer):
         """The product, from the rows where they lie if that can be."""
-        if program.plan.unpacked:
+        if program.choices.unpacked:
             kernel = dense.dense_forward_unpacked
-        elif layer == program.plan.in_order:
+        elif layer == program.choices.in_order:
             kernel = dense.dense_forward_in_order
         else:
-            kernel = tiny.tiny_forward if program.plan.is_tiny(layer) else dense.dense_forward
+            kernel = tiny.tiny_forward if program.choices.is_tiny(layer) else dense.dense_forward
         program.emit(kernel, layer=layer)
 
     def backward(self, program, layer):
         """The products for dW of a chunk and for dx."""
-        if program.plan.chunked:
-            program.emit(dense.dense_gradient, layer=layer, **program.plan.all_columns(layer))
-        if program.plan.wants_dx(layer):
-            kernel = tiny.tiny_backward if program.plan.is_tiny(layer) else dense.dense_backward
+        if program.choices.chunked:
+            program.emit(dense.dense_gradient, layer=layer, **program.all_columns(layer))
+        if program.choices.wants_dx[layer]:
+            kernel = tiny.tiny_backward if program.choices.is_tiny(layer) else dense.dense_backward
             program.emit(kernel, layer=layer)
 
     def gradient(self, program, layer):
@@ -141,13 +142,13 @@ class Dense(Operation):
 
     def update(self, program, layer, from_slots, bias_settings, **shape):
         """A thread's tiles of W and b."""
-        plan, part = program.plan, program.own_part(layer)
+        choices, part = program.choices, program.own_part(layer)
         update = dense.dense_apply if from_slots else dense.dense_update
-        if plan.is_tiny(layer) and plan.threads == 1 and not (from_slots or bias_settings or shape):
+        if choices.is_tiny(layer) and choices.threads == 1 and not (from_slots or bias_settings or shape):
             update = tiny.tiny_update
         if shape:
-            shape["shaping"] = plan.address(shaping.shape_gradient)
-        program.emit(update, plan.optimizer, layer=layer, part=part, bias_settings=bias_settings, **shape)
+            shape["shaping"] = program.address(shaping.shape_gradient)
+        program.emit(update, choices.optimizer, layer=layer, part=part, bias_settings=bias_settings, **shape)
 
 
 @dataclass(frozen=True)
@@ -158,15 +159,15 @@ class Dropout(Operation):
 
     keeps = True
 
-    def passes(self, plan):
+    def passes(self, choices):
         """Nothing is dropped but in training."""
-        return plan.task != "train" or self.rate == 0
+        return choices.task != "train" or self.rate == 0
 
     def numbers(self):
         """The threshold of a random word, and the scale of what is kept."""
         return dropout_threshold(self.rate), 1 / (1 - self.rate)
 
-    def fields(self, plan, layer, workspace):
+    def fields(self, layout, layer, workspace):
         """Draws of its own for every layer."""
         return dict(purpose=random.purpose_of(random.DROPOUT, layer))
 
@@ -176,7 +177,7 @@ class Dropout(Operation):
 
     def backward(self, program, layer):
         """Multiply."""
-        if program.plan.wants_dx(layer):
+        if program.choices.wants_dx[layer]:
             program.emit(dropout.dropout_backward, layer=layer)
 
 
@@ -200,21 +201,21 @@ class _Normalization(Operation):
         """Elements of what is learnt."""
         return (self.scale + self.shift) * n_out
 
-    def arena_elements(self, plan, layer):
+    def arena_elements(self, choices, layer):
         """Whole vectors, for what is not learnt too."""
-        return self.vectors * plan.whole_vectors(plan.architecture.sizes[layer + 1])
+        return self.vectors * choices.whole_vectors(choices.architecture.sizes[layer + 1])
 
     def numbers(self):
         """What is added to the variance."""
         return (self.epsilon,)
 
-    def fields(self, plan, layer, workspace):
+    def fields(self, layout, layer, workspace):
         """What is there of γ and β."""
         return dict(use_scale=self.scale, use_bias=self.shift)
 
     def pack(self, program, layer):
         """γ and β; where the dense layers read the host, in front of every use."""
-        if not program.plan.unpacked:
+        if not program.choices.unpacked:
             program.emit(scale_shift.scale_shift_pack, layer=layer)
 
     def unpack(self, program, layer, **fields):
@@ -237,8 +238,8 @@ class _Normalization(Operation):
         """A thread's columns of γ and β."""
         update = scale_shift.scale_shift_apply if from_slots else scale_shift.scale_shift_update
         if shape:
-            shape["shaping"] = program.plan.address(scale_shift.scale_shift_shape)
-        program.emit(update, program.plan.optimizer, layer=layer, bias_settings=bias_settings, **shape)
+            shape["shaping"] = program.address(scale_shift.scale_shift_shape)
+        program.emit(update, program.choices.optimizer, layer=layer, bias_settings=bias_settings, **shape)
 
 
 @dataclass(frozen=True)
@@ -247,21 +248,21 @@ class LayerNorm(_Normalization):
 
     keeps_rows = True
 
-    def fields(self, plan, layer, workspace):
+    def fields(self, layout, layer, workspace):
         """Where 1 / deviation of every row is kept."""
-        return super().fields(plan, layer, workspace) | dict(kept=workspace[layer + 1][3])
+        return super().fields(layout, layer, workspace) | dict(kept=workspace[layer + 1][3])
 
     def forward(self, program, layer):
         """Normalise, scale and shift."""
-        if program.plan.unpacked:
+        if program.choices.unpacked:
             program.emit(scale_shift.scale_shift_pack, layer=layer)
         program.emit(layer_norm.layer_norm_forward, layer=layer)
 
     def backward(self, program, layer):
         """The sums of a chunk, and dx."""
-        if program.plan.chunked and self.learns:
-            program.emit(scale_shift.scale_shift_gradient, layer=layer, **program.plan.all_columns(layer))
-        if program.plan.wants_dx(layer):
+        if program.choices.chunked and self.learns:
+            program.emit(scale_shift.scale_shift_gradient, layer=layer, **program.all_columns(layer))
+        if program.choices.wants_dx[layer]:
             program.emit(layer_norm.layer_norm_backward, layer=layer)
 
 
@@ -283,39 +284,39 @@ class BatchNorm(_Normalization):
         """What is added to the variance; how fast the running statistics follow."""
         return self.epsilon, self.momentum
 
-    def fields(self, plan, layer, workspace):
+    def fields(self, layout, layer, workspace):
         """Where mean and 1 / deviation of every column are kept."""
-        kept = plan.kept_columns(layer)
-        return super().fields(plan, layer, workspace) | dict(statistics=True, kept=kept)
+        kept = layout.kept_columns(layer)
+        return super().fields(layout, layer, workspace) | dict(statistics=True, kept=kept)
 
     def pack(self, program, layer):
         """γ, β and the running statistics; where these are used, what follows from them."""
         super().pack(program, layer)
-        if not (program.plan.unpacked or program.plan.batch_statistics):
+        if not (program.choices.unpacked or program.choices.batch_statistics):
             program.emit(batch_norm.batch_norm_running, layer=layer)
 
     def forward(self, program, layer):
         """The batch's statistics, between barriers; then normalise, scale and shift."""
-        if program.plan.batch_statistics:
+        if program.choices.batch_statistics:
             program.emit_for_all_rows(batch_norm.batch_norm_statistics, layer=layer)
-        elif program.plan.unpacked:
+        elif program.choices.unpacked:
             program.emit(scale_shift.scale_shift_pack, layer=layer)
             program.emit(batch_norm.batch_norm_running, layer=layer)
         program.emit(batch_norm.batch_norm_forward, layer=layer)
 
     def backward(self, program, layer):
         """The sums over all rows, between barriers; then dx."""
-        wants_dx = program.plan.wants_dx(layer)
-        if program.plan.batch_statistics and (self.learns or wants_dx):
+        wants_dx = program.choices.wants_dx[layer]
+        if program.choices.batch_statistics and (self.learns or wants_dx):
             program.emit_for_all_rows(scale_shift.scale_shift_gradient, layer=layer)
-        if wants_dx and program.plan.batch_statistics:
+        if wants_dx and program.choices.batch_statistics:
             program.emit(batch_norm.batch_norm_backward, layer=layer)
         elif wants_dx:
             program.emit(batch_norm.batch_norm_backward_running, layer=layer)
 
     def gradient(self, program, layer):
         """A thread's columns of dγ and dβ, if the backward has not left them there."""
-        if not program.plan.batch_statistics:
+        if not program.choices.batch_statistics:
             super().gradient(program, layer)
 
     def update(self, program, layer, from_slots, bias_settings, **shape):
@@ -329,10 +330,10 @@ class Residual(Operation):
 
     first: int = 0
 
-    def fields(self, plan, layer, workspace):
+    def fields(self, layout, layer, workspace):
         """Where the block's input lies, and its gradient."""
         _, skip, dskip, _ = workspace[self.first]
-        return dict(skip=skip, dskip=dskip, skip_row=plan.row_bytes(self.first))
+        return dict(skip=skip, dskip=dskip, skip_row=layout.row_bytes(self.first))
 
     def forward(self, program, layer):
         """Add."""
@@ -340,7 +341,7 @@ class Residual(Operation):
 
     def backward(self, program, layer):
         """Hand dy to the block."""
-        if program.plan.wants_dx(layer):
+        if program.choices.wants_dx[layer]:
             program.emit(residual.residual_backward, layer=layer)
 
     def rejoin(self, program, layer):

@@ -4,7 +4,38 @@ import math
 from dataclasses import dataclass
 
 from . import validation
-from .plan import Shaping
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """What is done to gradients and weights beside the optimizer's step; nothing by default.
+
+    penalties : (l1, l2) of each layer. max_norms : how long a column of each layer's W may be, or 0.
+    clip_value : how large an element of the gradient may be, or 0. clip_norm : how long the whole gradient
+    may be then, or 0. gradient_noise, input_noise : standard deviations. gradient_noise_decay : the γ by
+    which the first of them falls from step to step (`formulas.shaping.noise_deviation`), or 0.
+    """
+
+    penalties: tuple[tuple[float, float], ...]
+    max_norms: tuple[float, ...]
+    clip_value: float = 0.0
+    clip_norm: float = 0.0
+    gradient_noise: float = 0.0
+    input_noise: float = 0.0
+    gradient_noise_decay: float = 0.0
+
+    def is_needed(self):
+        """Whether there is anything to do."""
+        return self != Shaping(((0.0, 0.0),) * len(self.penalties), (0.0,) * len(self.max_norms))
+
+    def changes_gradient(self, layer):
+        """Whether there is anything to do between a layer's gradient and its update."""
+        always = self.clip_value or self.clip_norm or self.gradient_noise
+        return bool(always or any(self.penalties[layer]))
+
+    def whole_columns(self, layer):
+        """Whether columns of a layer's W must not be shared by threads."""
+        return bool(self.clip_norm or self.max_norms[layer])
 
 
 @dataclass(frozen=True)

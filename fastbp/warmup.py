@@ -14,13 +14,16 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from .architecture import Architecture
 from .cpu import cache, notice
+from .division import CHUNK_ROWS
 from .formulas.activations import ACTIVATIONS
 from .formulas.losses import LOSSES
 from .formulas.optimizers import OPTIMIZERS
 from .formulas.schedules import SCHEDULES
 from .operations import BatchNorm, Dense, Dropout, LayerNorm, Residual
-from .plan import CHUNK_ROWS, Architecture, Plan, Shaping
+from .plan import Plan
+from .shaping import Shaping
 
 REALS = ("float32", "float64")
 EVALUATIONS = ("gradient", "loss", "predict", "logits")  # what a network is asked for beside training

@@ -11,7 +11,7 @@ import sys
 
 import fastbp
 from fastbp.cpu.machine import this_machine
-from fastbp.plan import sums_in_chunks
+from fastbp.division import sums_in_chunks
 from tests.samples import LAYERED, draw_inputs, draw_targets, make_layered, make_network
 
 # name: sizes, activation, loss, rows, batch size, whether gradients are summed in chunks

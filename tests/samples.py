@@ -6,6 +6,7 @@ import signal
 import numpy as np
 
 import fastbp
+from fastbp.architecture import Architecture
 from fastbp.formulas.losses import LOSSES
 from tests import reference
 
@@ -45,6 +46,12 @@ def make_network(sizes, activation="tanh", loss="mean_squared_error", *, seed=1,
     if activation == "exponential":
         net.parameters[:] *= 0.1
     return net
+
+
+def make_architecture(sizes=(64, 32, 10), activation="relu", loss="softmax_cross_entropy", real="float32"):
+    """What a plan needs to know of a network of dense layers."""
+    layers = len(sizes) - 1
+    return Architecture(tuple(sizes), (activation,) * layers, (True,) * layers, loss, 0.0, real)
 
 
 def reference_layers(net):

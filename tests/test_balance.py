@@ -6,7 +6,7 @@ import pytest
 import fastbp
 from fastbp import random
 from fastbp.balance import rows_by_class
-from fastbp.plan import sums_in_chunks
+from fastbp.division import sums_in_chunks
 from tests import reference
 from tests.samples import difference, draw_inputs, draw_targets, flat, make_network, reference_layers
 from tests.test_gradients import slopes

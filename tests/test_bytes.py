@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp.plan import sums_in_chunks
+from fastbp.division import sums_in_chunks
 from tests.samples import draw_targets
 
 SOFTMAX = "softmax_cross_entropy"

@@ -122,9 +122,9 @@ def test_states_come_back_as_they_went():
     plan = Plan(net.architecture, "train", 8, optimizer="adam")
     plan.pack(net.parameters)
     assert not plan.states().any()
-    before = plan._arena.copy()
+    before = plan.layout.arena.copy()
     plan.set_states(plan.states())
-    assert np.array_equal(plan._arena, before), "transposes of the weights stay"
+    assert np.array_equal(plan.layout.arena, before), "transposes of the weights stay"
     states = np.random.default_rng(0).normal(size=(2, net.parameters.size)).astype(np.float32)
     plan.set_states(states)
     assert np.array_equal(plan.states(), states)
@@ -262,7 +262,7 @@ def test_long_epochs_are_kept_by_the_time(tmp_path, monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_checkpoint_waits_for_the_end_of_a_long_step(threads, tmp_path, monkeypatch):
     """Only Ctrl-C gives it up; else it would be begun, and given up, for ever."""
-    monkeypatch.setattr("fastbp.plan.WORK_TO_GIVE_UP", 0)
+    monkeypatch.setattr("fastbp.division.WORK_TO_GIVE_UP", 0)
     how = dict(x=LONG[0], y=LONG[1], batch_size=None, epochs=3, threads=threads)
     whole = trained(**how)
     monkeypatch.setattr("fastbp.interrupts.POLL_SECONDS", 1e-5)

@@ -21,6 +21,10 @@ FLOORS = [
         "balance",
     },
     {"operations"},
+    {"architecture", "division"},
+    {"choices"},
+    {"layout"},
+    {"program"},
     {"plan", "device_plan", "device_many", "interrupts"},
     {"network"},
     {

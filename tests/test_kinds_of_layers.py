@@ -8,7 +8,8 @@ import pytest
 
 import fastbp
 from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual
-from fastbp.plan import Plan, splits_columns, sums_in_chunks
+from fastbp.division import splits_columns, sums_in_chunks
+from fastbp.plan import Plan
 from tests import reference
 from tests.samples import (
     LAYERED,
@@ -114,7 +115,7 @@ def test_float32():
 
 
 def test_old_content_of_memory_does_not_matter(monkeypatch):
-    from fastbp import plan as plan_module
+    from fastbp import layout
 
     def everything():
         found = []
@@ -130,12 +131,12 @@ def test_old_content_of_memory_does_not_matter(monkeypatch):
         return found
 
     def poisoned(n_bytes):
-        memory = plan_module.aligned_zeros(n_bytes + 256)
+        memory = layout.aligned_zeros(n_bytes + 256)
         memory.view(np.uint8)[:] = 0xFF
         return memory
 
     clean = everything()
-    monkeypatch.setattr(plan_module, "clean_workspace", poisoned)
+    monkeypatch.setattr(layout, "clean_workspace", poisoned)
     for got, expected in zip(everything(), clean):
         assert np.array_equal(got, expected)
         assert np.isfinite(expected).all()
@@ -221,7 +222,7 @@ def test_a_network_without_these_layers_has_the_same_program():
     net = fastbp.Network([64, 32, 10], seed=0)
     with_dropout = fastbp.Network([Dense(32, "relu"), Dropout(0.0), Dense(10)], inputs=64, seed=0)
     programs = [
-        [int(each["kernel"]) for each in Plan(one.architecture, "train", 32, optimizer="sgd")._programs[0][0]]
+        [int(each["kernel"]) for each in Plan(one.architecture, "train", 32, optimizer="sgd").programs[0][0]]
         for one in (net, with_dropout)
     ]
     assert programs[0] == programs[1]

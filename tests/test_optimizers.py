@@ -261,9 +261,9 @@ def test_no_schedule_and_no_layers_make_the_shortest_program():
     plain = Plan(architecture, "train", 5, optimizer="sgd")
     grouped = Plan(architecture, "train", 5, optimizer="sgd", groups=((0, 1), (0, 1), (0, 0)))
     scheduled = Plan(architecture, "train", 5, optimizer="sgd", schedule="cosine")
-    lengths = [len(plan._programs[0][0]) for plan in (plain, grouped, scheduled)]
+    lengths = [len(plan.programs[0][0]) for plan in (plain, grouped, scheduled)]
     assert lengths == [lengths[0], lengths[0] + 1, lengths[0] + 1]
-    assert not plain._programs[0][0]["bias_settings"].any()
+    assert not plain.programs[0][0]["bias_settings"].any()
 
 
 def test_settings_that_are_equal_are_written_alike():

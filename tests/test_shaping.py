@@ -5,8 +5,8 @@ import pytest
 
 import fastbp
 from fastbp.cpu import shaping
+from fastbp.division import sums_in_chunks
 from fastbp.formulas import shaping as formulas
-from fastbp.plan import sums_in_chunks
 from tests import reference
 from tests.cpu.kernels import Guarded, run
 from tests.samples import (

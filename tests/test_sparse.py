@@ -10,7 +10,8 @@ import scipy.sparse
 import fastbp
 from fastbp import network, sparse, validation
 from fastbp.data import Data
-from fastbp.plan import Plan, splits_columns, sums_in_chunks
+from fastbp.division import splits_columns, sums_in_chunks
+from fastbp.plan import Plan
 from tests.samples import draw_targets
 
 SOFTMAX, F4, F8 = "softmax_cross_entropy", np.dtype("float32"), np.dtype("float64")

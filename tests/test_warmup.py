@@ -12,8 +12,9 @@ import pytest
 from numba import int64
 
 import fastbp
-import fastbp.plan
+import fastbp.program
 from fastbp import cli, cpu, warmup
+from fastbp.architecture import Architecture
 from fastbp.cpu import cache, notice
 from fastbp.cpu.program import kernel
 from fastbp.cpu.simd import array
@@ -23,6 +24,7 @@ from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.formulas.schedules import SCHEDULES
 from fastbp.layers import Dense
 from fastbp.optimizers import SGD, Adam
+from fastbp.plan import Plan
 
 
 @pytest.fixture
@@ -35,6 +37,7 @@ def asked_for(monkeypatch):
         return 1
 
     monkeypatch.setattr(fastbp.plan, "address", address)
+    monkeypatch.setattr(fastbp.program, "address", address)
     return asked
 
 
@@ -53,7 +56,7 @@ def factories():
 def warm(asked_for):
     for real in warmup.REALS:
         for _, arguments, options in warmup.requests(real):
-            fastbp.plan.Plan(*arguments, **options)
+            Plan(*arguments, **options)
     return asked_for
 
 
@@ -89,8 +92,14 @@ def test_every_kernel_and_every_row_is_asked_for(asked_for):
 def test_shapes_are_those_that_plans_treat_differently(asked_for):
     ways = set()
     for _, arguments, options in warmup.requests("float32"):
-        plan = fastbp.plan.Plan(*arguments, **options)
-        ways.add("by columns" if plan._split else "in chunks" if plan.chunked else any(plan._packed))
+        plan = Plan(*arguments, **options)
+        ways.add(
+            "by columns"
+            if plan.choices.split
+            else "in chunks"
+            if plan.choices.chunked
+            else any(plan.choices.packed)
+        )
     assert ways == {"by columns", "in chunks", True, False}
 
 
@@ -103,14 +112,14 @@ def test_no_other_plan_asks_for_more(asked_for):
         n = len(sizes) - 1
         for loss in ("softmax_cross_entropy", "huber"):
             activations = ("tanh",) * (n - 1) + ("identity",)
-            one = fastbp.plan.Architecture(sizes, activations, (True, False, True)[:n], loss, 0.0, real)
+            one = Architecture(sizes, activations, (True, False, True)[:n], loss, 0.0, real)
             for materialise in (False, True):
                 options = dict(optimizer="adam", materialise=materialise)
-                fastbp.plan.Plan(one, "train", batch, threads, **options)
+                Plan(one, "train", batch, threads, **options)
             for task in ("gradient", "loss", "predict", "logits"):
-                fastbp.plan.Plan(one, task, batch, threads)
-        fastbp.plan.Plan(one, "gradient", batch, threads, inputs=True)
-        fastbp.plan.Plan(one, "logits", min(batch, 8), unpacked=True)
+                Plan(one, task, batch, threads)
+        Plan(one, "gradient", batch, threads, inputs=True)
+        Plan(one, "logits", min(batch, 8), unpacked=True)
     assert asked_for
     assert asked_for <= known
 

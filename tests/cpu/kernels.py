@@ -8,7 +8,7 @@ from fastbp.cpu.cache import address
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import CONTEXT, OPERATION
 from fastbp.cpu.team import function
-from fastbp.plan import aligned_zeros
+from fastbp.layout import aligned_zeros
 
 REALS = ("float32", "float64")
 

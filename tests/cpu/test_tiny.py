@@ -50,7 +50,7 @@ def test_the_bits_with_other_work_around(options, bias, monkeypatch):
 
 
 def kernels(plan):
-    return set(plan._programs[0][0]["kernel"].tolist())
+    return set(plan.programs[0][0]["kernel"].tolist())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""What a plan needs to know of a network: sizes, and what each layer does, in values that can be compared."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from .operations import Dense, Operation
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a plan needs to know of a network.
+
+    sizes : number of inputs, then of the outputs of each layer; activations, biases : name, flag of each
+    layer. loss, option : name of the loss and its one number; real : "float32" or "float64". operations :
+    what each layer does (`fastbp.operations`); none given: all are dense. Only dense layers have activations.
+    input_scale : what inputs are multiplied by, in front of all layers.
+    """
+
+    sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    biases: tuple[bool, ...]
+    loss: str
+    option: float
+    real: str
+    operations: tuple[Operation, ...] = ()
+    input_scale: float = 1.0
+
+    def __post_init__(self):
+        if not self.operations:
+            object.__setattr__(self, "operations", (Dense(),) * self.n_layers)
+
+    @property
+    def dtype(self):
+        """NumPy's type of the parameters."""
+        return np.dtype(self.real)
+
+    @property
+    def n_layers(self):
+        """Number of layers."""
+        return len(self.sizes) - 1
+
+    def parameter_offsets(self):
+        """Where each layer's parameters begin in the flat vector, and at last the vector's length."""
+        offsets = [0]
+        for operation, n_in, n_out, bias in zip(
+            self.operations, self.sizes, self.sizes[1:], self.biases, strict=False
+        ):
+            offsets.append(offsets[-1] + operation.n_parameters(n_in, n_out, bias))
+        return offsets
+
+    @property
+    def needs_all_rows(self):
+        """Whether training needs all rows of a batch at once, for some layer."""
+        return any(operation.needs_all_rows for operation in self.operations)
+
+    def is_dense(self, layer):
+        """Whether a layer is a dense one."""
+        return isinstance(self.operations[layer], Dense)
+
+    def multiply_adds(self, rows):
+        """Multiply-adds of a training step on so many rows (no gradient of the inputs)."""
+        products = [
+            n_in * n_out for i, (n_in, n_out) in enumerate(itertools.pairwise(self.sizes)) if self.is_dense(i)
+        ]
+        return rows * (3 * sum(products) - sum(products[:1]))

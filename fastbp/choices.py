@@ -1,0 +1,164 @@
+"""What a plan is asked for, and what follows from it for every layer before there is any memory."""
+
+from .cpu import tiny
+from .cpu.machine import this_machine
+from .division import CHUNK_ROWS, may_be_given_up, rows_of_a_block, splits_columns, sums_in_chunks
+
+
+class Choices:
+    """What a plan is asked for, and what follows from it.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    task : {"train", "gradient", "loss", "predict", "logits"}
+    batch_size : int
+        Rows of a full batch; the most rows that one pass may have.
+    threads : int
+    optimizer : str, optional
+        Row of ``OPTIMIZERS`` to train with.
+    groups : tuple of (int, int), optional
+        For each layer the rows of `settings` that its W and its b are trained with; row 0 by default.
+    schedule : str, optional
+        Row of ``SCHEDULES`` that the learning rate follows.
+    targets : {"classes", "probabilities"}
+        What softmax_cross_entropy is given.
+    materialise : bool
+        Write gradients to memory before the update, rather than use them in registers. The same bits either
+        way.
+    inputs : bool
+        For "gradient": compute the gradient of the inputs too.
+    unpacked : bool
+        For "predict" and "logits": read the host's parameters where they are, without packing.
+    batch_statistics : bool
+        For "gradient": let batch normalisation use the statistics of these rows, as training does.
+    staged : bool
+        For "predict" and "logits" of one row: the caller writes it where `Plan.stage` says.
+    weighted : {False, True, "as they are"}
+        For "train", "gradient" and "loss": rows count by the weights at ``weights`` of the context, divided
+        by their mean over the batch or as they are.
+    data : {"numbers", "bytes", "sparse numbers", "sparse bytes"}
+        What lies at ``x`` of the context: numbers of the network's type, or uint8; or where `SparseRows` of
+        them lie.
+    shaping : Shaping, optional
+        For "train": what is done to gradients and weights beside the optimizer's step.
+
+    Attributes
+    ----------
+    lanes, panel : int
+        Elements of a vector of this machine, and columns of a panel.
+    backward : bool
+        Whether gradients are asked for.
+    chunked : bool
+        Whether they are summed chunk by chunk (`division.sums_in_chunks`).
+    whole : bool
+        Whether phase 2 reads the activations of all rows.
+    split : bool
+        Whether threads share the first layer's columns (`division.splits_columns`).
+    n_slots : int
+        Gradients in memory: one for each chunk; else one where it is wanted there, or none.
+    wants_dx : list of bool
+        Whether the gradient of each layer's input is needed: of those behind something that learns.
+    packed : list of bool
+        Whether each layer's x and dz are packed in phase 2.
+    in_order : int or None
+        The layer whose product reads the data where they lie; None: they are copied block by block.
+    block_rows : int
+        Rows that a thread takes through the network at a time.
+    gives_up : bool
+        Whether a step may be left midway.
+    """
+
+    def __init__(
+        self, architecture, task, batch_size, threads=1, *, optimizer=None, targets="classes",
+        materialise=False, inputs=False, unpacked=False, staged=False, groups=None, schedule=None,
+        weighted=False, shaping=None, batch_statistics=False, data="numbers",
+    ):  # fmt: skip
+        self.architecture, self.task, self.batch_size, self.threads = architecture, task, batch_size, threads
+        self.optimizer, self.targets, self.unpacked, self.staged = optimizer, targets, unpacked, staged
+        self.groups, self.schedule = groups or ((0, 0),) * architecture.n_layers, schedule
+        self.weighted, self.shaping, self.data, self.inputs = weighted, shaping, data, inputs
+        self.batch_statistics = task == "train" or batch_statistics
+        self.clips_norm = shaping is not None and shaping.clip_norm > 0
+        self.materialise = materialise or self.clips_norm
+        self.real, self.size = architecture.real, architecture.dtype.itemsize
+        self.lanes, self.panel = this_machine().lanes(self.real), this_machine().panel(self.real)
+
+        self.backward = task in ("train", "gradient")
+        self.chunked = self.backward and sums_in_chunks(architecture, batch_size)
+        self.whole = self.backward and not self.chunked
+        self.split = task == "train" and self.whole and splits_columns(architecture, batch_size, threads)
+        self.gives_up = may_be_given_up(architecture, batch_size)
+        self.n_slots = self._count_slots()
+        self.wants_dx = list(self._want_dx())
+        self.packed = [self._is_packed(layer) for layer in range(architecture.n_layers)]
+        self.in_order = self._first_product()
+        if self.chunked:
+            self.block_rows = CHUNK_ROWS
+        else:
+            self.block_rows = rows_of_a_block(architecture, batch_size, threads, self.whole)
+
+    # What follows for each layer
+
+    def _count_slots(self):
+        if self.chunked:
+            return -(-self.batch_size // CHUNK_ROWS)
+        wanted = self.materialise or self.task == "gradient" or self.architecture.needs_all_rows
+        return 1 if self.backward and wanted else 0
+
+    def _want_dx(self):
+        wanted = self.backward and self.inputs
+        for operation in self.architecture.operations:
+            yield wanted
+            wanted = wanted or (self.backward and operation.learns)
+
+    def _is_packed(self, layer):
+        n_in, n_out = self.architecture.sizes[layer : layer + 2]
+        large = min(self.batch_size, n_in, n_out) >= 192
+        return self.whole and large and self.architecture.is_dense(layer)
+
+    def _first_product(self):
+        """The layer that reads the data, if that is a dense one, nothing else reads them, and they may be
+        read as they are.
+        """
+        # Rows that lie a multiple of 4096 bytes apart share a cache set: those are copied first.
+        apart = self.architecture.sizes[0] * self.size % 4096 != 0
+        as_they_are = self.data == "numbers" and self.architecture.input_scale == 1
+        if self.backward or self.unpacked or not apart or not as_they_are:
+            return None
+        firsts = [o.first for o in self.architecture.operations if o.first is not None]
+        for layer, operation in enumerate(self.architecture.operations):
+            if not operation.passes(self):
+                others = any(0 <= each <= layer for each in firsts)
+                return layer if self.architecture.is_dense(layer) and not others else None
+        return None
+
+    def is_transposed(self, layer):
+        """Whether there is a transpose of a layer's W, for the gradient of its input."""
+        return self.wants_dx[layer] and self.architecture.is_dense(layer)
+
+    def is_tiny(self, layer):
+        """Whether a dense layer is one of those of ``cpu/tiny.py``."""
+        n_in, n_out = self.architecture.sizes[layer : layer + 2]
+        columns = self.columns(n_in), self.columns(n_out)
+        return tiny.is_tiny(n_in, *columns, self.batch_size, self.real)
+
+    def parts(self, layer):
+        """The parts of a layer's columns: one for each thread where it is split, else the whole."""
+        return range(self.threads) if self.split and layer == 0 else (None,)
+
+    # How wide a row is
+
+    def columns(self, n):
+        """Columns that n values of a row take.
+
+        Whole vectors even for a narrow layer where the row behind W is not updated as W is, because there is
+        no b or b has settings of its own: the update of W, which runs to whole vectors, must not reach it.
+        """
+        if any(w != b for w, b in self.groups) or not all(self.architecture.biases):
+            return self.whole_vectors(n)
+        return this_machine().columns(n, self.real)
+
+    def whole_vectors(self, n):
+        """Elements that n take in whole machine vectors."""
+        return -(-n // self.lanes) * self.lanes

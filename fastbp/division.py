@@ -1,0 +1,116 @@
+"""How the work of a step is divided: into chunks and blocks of rows, into columns, among threads.
+
+What changes the order of a sum depends on the network and the batch alone; what changes only who does what,
+and when, on threads and machine too.
+"""
+
+import contextlib
+import os
+import threading
+
+from .cpu.machine import this_machine
+
+# A batch of more rows than two of these, in a network with fewer parameters than a chunk has activations,
+# is summed in chunks: see `sums_in_chunks`. Results depend on this number.
+CHUNK_ROWS = 128
+
+# Bytes of activations that a block of rows may fill: half of a small second-level cache.
+BLOCK_BYTES = 192 * 1024
+
+# Multiply-adds per step that make a further thread worth its barriers and the weights that cross between
+# cores.
+WORK_PER_THREAD = 500_000
+
+# And multiply-adds in all: to start threads takes as long as a core takes for half of these.
+WORK_WORTH_A_START = 25_000_000
+
+# Multiply-adds of a step, about half a millisecond, that is given up midway when somebody wishes to stop.
+WORK_TO_GIVE_UP = 25_000_000
+
+
+# Rows and columns
+
+
+def sums_in_chunks(architecture, batch_size):
+    """Whether gradients of a batch are summed chunk by chunk of rows, then over chunks, rather than row by
+    row.
+
+    Chunks let a small network's large batch stay in cache and be shared between threads. The answer changes
+    the order of the sums, so it depends on the network and the batch alone, never on threads or machine.
+    """
+    if architecture.needs_all_rows:
+        return False
+    return batch_size >= 2 * CHUNK_ROWS and architecture.parameter_offsets()[-1] <= CHUNK_ROWS * sum(
+        architecture.sizes
+    )
+
+
+def rows_of_a_block(architecture, batch_size, threads, keeps_all):
+    """Rows that a thread takes through the network at a time, where they are not summed in chunks.
+
+    keeps_all : whether the activations of all rows are kept, for the products of phase 2.
+    """
+    row_bytes = architecture.dtype.itemsize * sum(architecture.sizes) * (2 if keeps_all else 1)
+    most = BLOCK_BYTES // row_bytes // 24 * 24  # 24: whole tiles of 3, 4, 6 and 8 rows
+    # A block of wide layers outgrows the cache anyway; fewer rows than 144 would fetch W more often.
+    most = max(144, min(480, most))
+    share = -(-batch_size // threads)
+    rows = -(-share // -(-share // most))  # equal blocks, none above `most`
+    return -(-rows // 4) * 4  # whole vectors of even the narrowest layer: loops run to their end
+
+
+def splits_columns(architecture, batch_size, threads):
+    """Whether threads share the first layer's columns, rather than the rows of the batch.
+
+    Rows move the updated weights between cores in every step, columns the activations and their gradients:
+    columns where the layer has more inputs or outputs than the batch has rows, by far, and a vector for every
+    thread. The bits are the same.
+    """
+    n_in, n_out = architecture.sizes[:2]
+    if not architecture.is_dense(0):
+        return False
+    vectors = n_out // this_machine().lanes(architecture.real)
+    return 1 < threads <= vectors and max(n_in, n_out) > 2 * batch_size and n_in * n_out > 8_000
+
+
+def may_be_given_up(architecture, batch_size):
+    """Whether a step is long enough to be left midway, and nothing has followed its rows by then, as running
+    statistics do.
+    """
+    return architecture.multiply_adds(batch_size) > WORK_TO_GIVE_UP and not architecture.needs_all_rows
+
+
+# Threads
+
+_calling = threading.local()  # .alone: whether other threads do the like of what this one does
+
+
+def automatic_threads(multiply_adds, steps=None):
+    """Threads for steps of so many multiply-adds: one for each portion of work, at most our cores.
+
+    steps : how many there are, if they are few: a thread must be worth its start, too.
+    """
+    if getattr(_calling, "alone", False):
+        return 1
+    threads = multiply_adds // WORK_PER_THREAD
+    if steps is not None:
+        threads = min(threads, steps * multiply_adds // WORK_WORTH_A_START)
+    return max(1, min(available_cores(), threads))
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Within it, whatever the calling thread asks for takes this one thread, where nobody says otherwise."""
+    _calling.alone = True
+    try:
+        yield
+    finally:
+        _calling.alone = False
+
+
+def available_cores():
+    """Cores that this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
