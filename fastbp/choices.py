@@ -2,7 +2,7 @@
 
 from .cpu import tiny
 from .cpu.machine import this_machine
-from .division import CHUNK_ROWS, may_be_given_up, rows_of_a_block, splits_columns, sums_in_chunks
+from .division import chunk_rows, may_be_given_up, rows_of_a_block, splits_columns
 
 
 class Choices:
@@ -49,8 +49,10 @@ class Choices:
         Elements of a vector of this machine, and columns of a panel.
     backward : bool
         Whether gradients are asked for.
+    chunk_rows : int
+        Rows over which gradients are summed row by row (`division.chunk_rows`).
     chunked : bool
-        Whether they are summed chunk by chunk (`division.sums_in_chunks`).
+        Whether those are fewer than the batch has.
     whole : bool
         Whether phase 2 reads the activations of all rows.
     split : bool
@@ -85,7 +87,8 @@ class Choices:
         self.lanes, self.panel = this_machine().lanes(self.real), this_machine().panel(self.real)
 
         self.backward = task in ("train", "gradient")
-        self.chunked = self.backward and sums_in_chunks(architecture, batch_size)
+        self.chunk_rows = chunk_rows(architecture, batch_size) if self.backward else batch_size
+        self.chunked = self.chunk_rows < batch_size
         self.whole = self.backward and not self.chunked
         self.split = task == "train" and self.whole and splits_columns(architecture, batch_size, threads)
         self.gives_up = may_be_given_up(architecture, batch_size)
@@ -94,7 +97,7 @@ class Choices:
         self.packed = [self._is_packed(layer) for layer in range(architecture.n_layers)]
         self.in_order = self._first_product()
         if self.chunked:
-            self.block_rows = CHUNK_ROWS
+            self.block_rows = self.chunk_rows
         else:
             self.block_rows = rows_of_a_block(architecture, batch_size, threads, self.whole)
 
@@ -102,7 +105,7 @@ class Choices:
 
     def _count_slots(self):
         if self.chunked:
-            return -(-self.batch_size // CHUNK_ROWS)
+            return -(-self.batch_size // self.chunk_rows)
         wanted = self.materialise or self.task == "gradient" or self.architecture.needs_all_rows
         return 1 if self.backward and wanted else 0
 

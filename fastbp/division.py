@@ -45,6 +45,11 @@ def sums_in_chunks(architecture, batch_size):
     )
 
 
+def chunk_rows(architecture, batch_size):
+    """Rows over which gradients are summed row by row: those of a chunk, or of the batch."""
+    return CHUNK_ROWS if sums_in_chunks(architecture, batch_size) else batch_size
+
+
 def rows_of_a_block(architecture, batch_size, threads, keeps_all):
     """Rows that a thread takes through the network at a time, where they are not summed in chunks.
 

@@ -13,7 +13,6 @@ from .choices import Choices
 from .cpu import elementwise, gemm, loss, step, team
 from .cpu.cache import address
 from .cpu.program import AT_ONCE, CONTEXT, HALT, OPERATION, SECTION, SHARED, STEPS, STOP
-from .division import CHUNK_ROWS
 from .layout import Layout, aligned, aligned_zeros
 from .program import Program
 
@@ -59,8 +58,8 @@ class Plan:
         self.shared = aligned_zeros(SHARED.itemsize)
         ctx["address"] = [ctx[t : t + 1].ctypes.data for t in range(threads)]
         ctx["thread"], ctx["threads"], ctx["shared"] = np.arange(threads), threads, self.shared.ctypes.data
-        ctx["batch_size"], ctx["block_rows"] = self.batch_size, choices.block_rows
-        ctx["whole"], ctx["chunk_rows"] = choices.whole, CHUNK_ROWS if choices.chunked else self.batch_size
+        ctx["batch_size"], ctx["chunk_rows"] = self.batch_size, choices.chunk_rows
+        ctx["block_rows"], ctx["whole"] = choices.block_rows, choices.whole
         ctx["product"] = address(gemm.matrix_product, choices.real)
         ctx["write_order"] = address(step.write_order) if choices.task == "train" else 0
         ctx["zeros"] = layout.address_of(aligned_zeros(max(self._widest() * choices.size, 64)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import device_many, plan
+from fastbp import device_many, division
 from fastbp.device_many import Small, train_small
 from tests.samples import draw_inputs, draw_targets, make_network
 
@@ -67,10 +67,10 @@ def test_launches_that_end_within_epochs(shuffle, device, monkeypatch):
 
 
 def test_chunks(device, monkeypatch):
-    for module in (plan, device_many):
+    for module in (division, device_many):
         monkeypatch.setattr(module, "CHUNK_ROWS", 4)
     net = fastbp.Network([3, 6, 2], seed=1)
-    assert plan.sums_in_chunks(net.architecture, 13)
+    assert division.sums_in_chunks(net.architecture, 13)
     assert_same_as_alone([net], [fastbp.SGD(0.1)], rows=14, batch_size=13)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_many, device_plan, plan
+from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_many, device_plan, division
 from fastbp.cuda import small
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
@@ -254,12 +254,12 @@ def test_a_checkpoint_within_an_epoch(device, tmp_path):
 
 @pytest.mark.parametrize("clip_norm", [None, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_chunks(clip_norm, device, monkeypatch):
-    for module in (plan, device_plan):
+    for module in (division, device_plan):
         monkeypatch.setattr(module, "CHUNK_ROWS", 4)
     layers = [Dense(6, "tanh"), LayerNorm(), Dense(2)]
     make = lambda: fastbp.Network(layers, inputs=3, seed=1)
     net = assert_same_training(device, make, 14, 13, epochs=1, clip_norm=clip_norm)
-    assert plan.sums_in_chunks(net.architecture, 13)
+    assert division.sums_in_chunks(net.architecture, 13)
     if not clip_norm:
         assert_same_answers(device, net, rows=13)
 
