@@ -11,13 +11,14 @@ from .layers import BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .learning_rate_range import LearningRateRange, find_learning_rate
 from .losses import Loss
 from .many import train_many
-from .network import Gradient, Network
+from .network import Network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
 from .shaping import AnnealedNoise
 from .storage import load
 from .tensorboard import TensorBoardLogger
 from .training import DivergenceError, Training
+from .views import Gradient
 
 __all__ = [
     "LBFGS",

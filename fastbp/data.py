@@ -9,7 +9,7 @@ from . import validation as checks
 from .balance import labels_of, row_weights, rows_by_class
 from .checkpoints import fingerprint
 from .datasets import split
-from .network import _options
+from .one_pass import options_of
 from .sparse import address_of, arrays_of
 
 
@@ -44,7 +44,7 @@ class Data:
                 raise ValueError("sampling draws the rows of an epoch, so shuffle must be True; got False")
             self._by_class = rows_by_class(labels_of(y, loss, "sampling"))
         self.x, self.y, self.n, self._sampling, self._shuffle = x, y, len(x), sampling, shuffle
-        self.options, self._identity = _options(x, y, weights), {}
+        self.options, self._identity = options_of(x, y, weights), {}
         self._cut(batch_size, epochs)
 
     def _cut(self, batch_size, epochs):

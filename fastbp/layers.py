@@ -6,6 +6,7 @@ an operation in ``operations.py``.
 """
 
 from dataclasses import KW_ONLY, dataclass, fields
+from numbers import Integral
 from typing import NamedTuple
 
 from . import validation
@@ -506,3 +507,49 @@ def place(layers, n_inputs, *, within="", at=0):
         placed.append(Placed(name, layer, n_inputs, n_outputs, first))
         n_inputs = n_outputs
     return placed
+
+
+def as_layers(layers, inputs, activation, output_activation):
+    """The layers that `Network` is given in one of its two forms, and the number of inputs.
+
+    Parameters
+    ----------
+    layers, inputs, activation, output_activation : see `Network`
+
+    Returns
+    -------
+    layers : list of descriptions
+    inputs : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are neither sizes nor layers, or of both forms.
+    """
+    try:
+        layers = list(layers)
+    except TypeError:
+        raise TypeError(f"layers must be sizes such as [64, 32, 10] or layers; got {layers!r}") from None
+    kinds = tuple(LAYERS.values())
+    if any(isinstance(layer, kinds) for layer in layers):
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, kinds):
+                raise TypeError(f"layers must all be sizes or all be layers; layer {i} is {layer!r}")
+        if inputs is None:
+            raise ValueError("a network of layers needs inputs=, the number of its inputs")
+        inputs = validation.positive_integer("inputs", inputs)
+        names = [placed.name for placed in place(layers, inputs)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"names of layers must differ; {name!r} is used {names.count(name)} times")
+        return layers, inputs
+    if inputs is not None and not all(isinstance(layer, Integral) for layer in layers):
+        raise TypeError(f"layers must be such as fastbp.Dense(32) where inputs= is given; got {layers!r}")
+    if inputs is not None:
+        raise ValueError("inputs= goes with layers; among sizes the number of inputs is the first")
+    if len(layers) < 2:
+        raise ValueError(f"layers must name at least the number of inputs and of outputs; got {layers}")
+    sizes = [validation.positive_integer(f"size {i}", size) for i, size in enumerate(layers)]
+    validation.known_name("activation", activation, ACTIVATIONS)
+    hidden = [Dense(units, activation) for units in sizes[1:-1]]
+    return [*hidden, Dense(sizes[-1], output_activation)], sizes[0]

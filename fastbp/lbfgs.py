@@ -5,7 +5,8 @@ import time
 
 import numpy as np
 
-from .network import _options, _run_over
+from .one_pass import options_of as _options
+from .one_pass import run_over as _run_over
 from .training import SECONDS_INLINE, DivergenceError, guess_seconds
 
 

@@ -1,26 +1,23 @@
 """The network: its parameters, and what can be asked of it."""
 
-import numbers
-import threading
-from typing import NamedTuple
-
 import numpy as np
 
-from . import validation
+from . import one_pass, validation
 from .architecture import Architecture
 from .balance import row_weights
 from .division import automatic_threads
 from .formulas import activations
 from .initializers import INITIALIZERS
-from .interrupts import run_whole
-from .layers import LAYERS, Dense, place
+from .kept_plans import BorrowedPlan, KeptPlans
+from .layers import Dense, as_layers, place
 from .layout import aligned_zeros
 from .losses import as_loss
 from .metrics import as_metrics, measure
 from .operations import operation_of
 from .plan import Plan
 from .random import fresh_seed
-from .sparse import SparseRows, address_of
+from .sparse import SparseRows
+from .views import Gradient, views_of
 
 # Up to this many rows are predicted from the host's own parameters, without packing them.
 FEW_ROWS = 8
@@ -30,12 +27,6 @@ _MARGIN = 64
 
 # Inputs of sparse rows, all that are 0 included, that a gradient has in memory at a time.
 _INPUTS_AT_ONCE = 1 << 24
-
-# Rows that a GPU predicts together.
-_ROWS_ON_DEVICE = 1 << 14
-
-# Plans that a network keeps for its next call; the oldest goes first.
-_PLANS_KEPT = 8
 
 
 class Network:
@@ -101,7 +92,7 @@ class Network:
         self, layers, *, inputs=None, activation="relu", output_activation="identity",
         loss="mean_squared_error", dtype="float32", seed=None, input_scale=1.0,
     ):  # fmt: skip
-        described, n_inputs = _describe_layers(layers, inputs, activation, output_activation)
+        described, n_inputs = as_layers(layers, inputs, activation, output_activation)
         dtype = validation.real_dtype(dtype)
         self._describe(described, n_inputs, as_loss(loss), dtype, validation.input_scale(input_scale, dtype))
         self.seed = fresh_seed() if seed is None else validation.seed(seed)
@@ -130,8 +121,8 @@ class Network:
         n = self.architecture.parameter_offsets()[-1]
         self._parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
         self._layers = self._views(self.parameters)
-        self._plans, self._plans_lock = {}, threading.Lock()
-        self._row_predictors, self._replacements = [], activations.replacements
+        self._plans, self._replacements = KeptPlans(self.architecture), activations.replacements
+        self._row_predictors = []
         self._row_shapes = {(1, n_inputs), (n_inputs,)} - {(1,)}  # one number is a column, of one row
 
     # What kernels rely on is fixed; the numbers in `parameters` may be written at any time.
@@ -155,17 +146,7 @@ class Network:
 
     def _views(self, vector):
         """The layers, with their parameters (or gradients of them) as views into a flat vector."""
-        layers, at = [], 0
-        for name, description, n_in, n_out, _ in self._placed:
-            arrays = {}
-            for parameter in description.parameters(n_in):
-                size = int(np.prod(parameter.shape))
-                arrays[parameter.name] = vector[at : at + size].reshape(parameter.shape)
-                at += size
-            kind = type(description).__name__
-            activation = getattr(description, "activation", "identity")
-            layers.append(Layer(name, n_in, n_out, activation, kind, **arrays))
-        return tuple(layers)
+        return views_of(self._placed, vector)
 
     # What can be asked
 
@@ -308,13 +289,13 @@ class Network:
             options["batch_statistics"] = True
         if sparse and where == "cuda":
             x, sparse = x.toarray(), False
-        rows, options = max(1, _INPUTS_AT_ONCE // x.shape[1]), options | _options(x, y, weights)
+        rows, options = max(1, _INPUTS_AT_ONCE // x.shape[1]), options | one_pass.options_of(x, y, weights)
         flat, d_inputs = np.empty_like(self.parameters), np.empty(x.shape, self.dtype) if inputs else None
         if sparse and n > rows and not (inputs or batch_statistics):
             loss, flat[:] = self._gradient_in_parts(x, y, weights, rows, where, options)
         else:
             with self._plan("gradient", n, where, **options) as plan:
-                losses = _run_over(plan, self, x, y, outputs=d_inputs, weights=weights)
+                losses = one_pass.run_over(plan, self, x, y, outputs=d_inputs, weights=weights)
                 plan.unpack(flat)
             loss = float(losses[0] / n)
         return loss, Gradient(flat, self._views(flat), d_inputs)
@@ -328,7 +309,7 @@ class Network:
                 of_rows = None if weights is None else weights[some]
                 count = len(y[some]) if weights is None else float(of_rows.sum(dtype=np.float64))
                 if count:
-                    losses = _run_over(plan, self, x[some], y[some], weights=of_rows)
+                    losses = one_pass.run_over(plan, self, x[some], y[some], weights=of_rows)
                     plan.unpack(part)
                     loss, total = loss + count * float(losses[0]) / len(y[some]), total + count
                     flat += count * part.astype(np.float64)
@@ -544,10 +525,10 @@ class Network:
         out = np.empty((n, n_outputs), self.dtype)
         few = n <= FEW_ROWS
         threads = 1 if few else automatic_threads(self.architecture.multiply_adds(n) // 3, steps=1)
-        options = dict(unpacked=few, **_form(rows))
+        options = dict(unpacked=few, **one_pass.form_of(rows))
         with self._plan(task, FEW_ROWS if few else 2**31 - 1, threads, **options) as plan:
             plan.set(batch_size=n, not_finite=0)
-            _run_over(plan, self, rows, None, outputs=out)
+            one_pass.run_over(plan, self, rows, None, outputs=out)
             if plan.contexts["not_finite"].any():
                 validation.inputs(x, n_inputs, self.dtype)  # says where
         return out[0] if np.ndim(x) == 1 and n_inputs != 1 else out
@@ -556,15 +537,16 @@ class Network:
         n_inputs, n_outputs = self.architecture.sizes[0], self.architecture.sizes[-1]
         rows = validation.inputs(x, n_inputs, self.dtype, row=True, keep_bytes=True)
         out = np.empty((len(rows), n_outputs), self.dtype)
-        with self._plan(task, min(len(rows), _ROWS_ON_DEVICE), "cuda", **_form(rows)) as plan:
-            _run_over(plan, self, rows, None, outputs=out)
+        at_once = min(len(rows), one_pass.ROWS_ON_DEVICE)
+        with self._plan(task, at_once, "cuda", **one_pass.form_of(rows)) as plan:
+            one_pass.run_over(plan, self, rows, None, outputs=out)
         return out[0] if np.ndim(x) == 1 and n_inputs != 1 else out
 
     def _loss(self, x, y, weights=None):
         threads = automatic_threads(self.architecture.multiply_adds(len(x)) // 3, steps=1)
-        with self._plan("loss", 2**31 - 1, threads, **_options(x, y, weights)) as plan:
+        with self._plan("loss", 2**31 - 1, threads, **one_pass.options_of(x, y, weights)) as plan:
             plan.set(batch_size=len(x))
-            losses = _run_over(plan, self, x, y, weights=weights)
+            losses = one_pass.run_over(plan, self, x, y, weights=weights)
         return float(losses[0] / len(x))
 
     def _evaluator(self, metrics, x, y, weights, device):
@@ -574,7 +556,7 @@ class Network:
         """
         if validation.device(device) == "cuda":
             x = x.toarray() if type(x) is SparseRows else x
-            run = _on_device(self, "evaluate" if metrics else "loss", x, y, weights)
+            run = one_pass.on_device(self, "evaluate" if metrics else "loss", x, y, weights)
         else:
             run = lambda: (self._loss(x, y, weights), self._outputs("predict", x) if metrics else None)
 
@@ -591,13 +573,13 @@ class Network:
         where : a number of threads, or "cuda".
         """
         self._forget_replaced_activations()
-        return _Borrowed(self, (task, rows, where, *sorted(options.items())), options)
+        return BorrowedPlan(self._plans, task, rows, where, options)
 
     def _forget_replaced_activations(self):
         """Drop what was compiled for an activation of the user's that has since been registered anew."""
         if self._replacements != activations.replacements:
             self._replacements = activations.replacements
-            self._plans, self._row_predictors = {}, []
+            self._plans, self._row_predictors = KeptPlans(self.architecture), []
 
     def __getstate__(self):
         return (
@@ -620,193 +602,12 @@ class Network:
         self.parameters[:] = parameters
 
 
-class Layer(NamedTuple):
-    """A layer of a network, with views into the network's parameters (or their gradient).
-
-    Attributes
-    ----------
-    name : str
-    n_in, n_out : int
-    activation : str
-        Of a dense layer; "identity" of any other.
-    kind : str
-        "Dense", "Dropout", "LayerNorm", "BatchNorm", or "Residual": its sum, behind its layers.
-    W : array (n_in, n_out) or None
-    b : array (n_out,) or None
-    gamma, beta : array (n_out,) or None
-        Scale and shift of a normalisation.
-    mean, variance : array (n_out,) or None
-        Running statistics of a batch normalisation.
-    """
-
-    name: str
-    n_in: int
-    n_out: int
-    activation: str
-    kind: str = "Dense"
-    gamma: np.ndarray | None = None
-    beta: np.ndarray | None = None
-    mean: np.ndarray | None = None
-    variance: np.ndarray | None = None
-    W: np.ndarray | None = None
-    b: np.ndarray | None = None
-
-    @property
-    def arrays(self):
-        """The layer's arrays by name, in their order in the flat vector: those that are there."""
-        return self.learnt | self._named("mean", "variance")
-
-    @property
-    def learnt(self):
-        """Those of its arrays that training learns, by name; not the running statistics."""
-        return self._named("W", "b", "gamma", "beta")
-
-    def _named(self, *names):
-        named = {name: getattr(self, name) for name in names}
-        return {name: array for name, array in named.items() if array is not None}
-
-
-class Gradient(NamedTuple):
-    """The gradient of a mean loss.
-
-    Attributes
-    ----------
-    parameters : array (n_parameters,)
-        With respect to the network's flat vector.
-    layers : tuple of Layer
-        Views into it: ``layers[i].W``, ``layers[i].b``.
-    inputs : array (n, n_inputs) or None
-        With respect to the rows of x, if that was wanted.
-    """
-
-    parameters: np.ndarray
-    layers: tuple[Layer, ...]
-    inputs: np.ndarray | None
-
-
 def needs_activation(name):
     """Why a network of another process is not read, in words that follow its name."""
     return (
         f"needs the activation {name!r}, which is not known here: if it is one of your own, "
         f"call fastbp.register_activation({name!r}, …) before loading"
     )
-
-
-class _Borrowed:
-    """A context manager that lends a plan, and keeps it for the next call if this one comes to its end."""
-
-    def __init__(self, network, key, options):
-        self._network, self._key, self._options = network, key, options
-
-    def __enter__(self):
-        with self._network._plans_lock:
-            self._plan = self._network._plans.pop(self._key, None)
-        if self._plan is None:
-            task, rows, where = self._key[:3]
-            if where == "cuda":
-                from .device_plan import DevicePlan
-
-                self._plan = DevicePlan(self._network.architecture, task, rows, **self._options)
-            else:
-                self._plan = Plan(self._network.architecture, task, rows, where, **self._options)
-        return self._plan
-
-    def __exit__(self, kind, *exception):
-        if kind is not None:  # it may have stopped in the middle of the rows
-            return
-        plans = self._network._plans
-        with self._network._plans_lock:
-            plans[self._key] = self._plan
-            if len(plans) > _PLANS_KEPT:
-                del plans[next(iter(plans))]
-
-
-def _on_device(network, task, x, y, weights):
-    """A function that takes rows, which are sent once to a GPU, through the network as it is at the call.
-
-    It returns the mean loss and, for the task "evaluate", the predictions (n, n_outputs), else None.
-    """
-    from .device_plan import DevicePlan  # needs numba-cuda
-
-    plan = DevicePlan(network.architecture, task, min(len(x), _ROWS_ON_DEVICE), **_options(x, y, weights))
-    rows, shape = (x, y, weights), (len(x), network.architecture.sizes[-1])
-    plan.set(**_places(*rows))
-
-    def run():
-        outputs = np.empty(shape, network.dtype) if task == "evaluate" else None
-        losses = _run(plan, network, outputs)
-        return float(losses[0] / len(rows[0])), outputs
-
-    return run
-
-
-def _run_over(plan, network, x, y, *, outputs=None, weights=None, run=run_whole):
-    """Run a plan once over all rows, in their order; returns the float64 sum of losses, (1,)."""
-    row_losses = np.empty(0 if y is None else len(x), network.dtype)
-    return _run(plan, network, outputs, run, row_losses=row_losses.ctypes.data, **_places(x, y, weights))
-
-
-def _places(x, y, weights):
-    """What a plan must be told of rows, which are to stay where they are."""
-    targets, weights = (0 if array is None else array.ctypes.data for array in (y, weights))
-    return dict(x=address_of(x), n_rows=len(x), targets=targets, weights=weights)
-
-
-def _run(plan, network, outputs=None, run=run_whole, **fields):
-    """The same over the rows that the plan was told of, or that `fields` tell it of."""
-    losses = np.zeros(1)
-    plan.set(
-        order=0, losses=losses.ctypes.data, outputs=0 if outputs is None else outputs.ctypes.data,
-        epoch=0, first_epoch=0, last_epoch=1, shuffle=0, step=0, **fields,
-    )  # fmt: skip
-    plan.pack(network.parameters)
-    run(plan)
-    return losses
-
-
-def _form(x):
-    """What a plan must know of rows: whether they are bytes, whether sparse."""
-    kind = "bytes" if x.dtype == np.uint8 else "numbers"
-    if type(x) is SparseRows:
-        return {"data": f"sparse {kind}"}
-    return {} if kind == "numbers" else {"data": kind}
-
-
-def _options(x, y, weights):
-    """The same of rows, targets and weights: which of two kinds of targets, whether weights."""
-    options = {"targets": "classes" if y.ndim == 1 else "probabilities", **_form(x)}
-    return options if weights is None else options | {"weighted": True}
-
-
-def _describe_layers(layers, inputs, activation, output_activation):
-    """(descriptions of the layers, number of inputs) from either of the constructor's two forms."""
-    try:
-        layers = list(layers)
-    except TypeError:
-        raise TypeError(f"layers must be sizes such as [64, 32, 10] or layers; got {layers!r}") from None
-    kinds = tuple(LAYERS.values())
-    if any(isinstance(layer, kinds) for layer in layers):
-        for i, layer in enumerate(layers):
-            if not isinstance(layer, kinds):
-                raise TypeError(f"layers must all be sizes or all be layers; layer {i} is {layer!r}")
-        if inputs is None:
-            raise ValueError("a network of layers needs inputs=, the number of its inputs")
-        inputs = validation.positive_integer("inputs", inputs)
-        names = [placed.name for placed in place(layers, inputs)]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"names of layers must differ; {name!r} is used {names.count(name)} times")
-        return layers, inputs
-    if inputs is not None and not all(isinstance(layer, numbers.Integral) for layer in layers):
-        raise TypeError(f"layers must be such as fastbp.Dense(32) where inputs= is given; got {layers!r}")
-    if inputs is not None:
-        raise ValueError("inputs= goes with layers; among sizes the number of inputs is the first")
-    if len(layers) < 2:
-        raise ValueError(f"layers must name at least the number of inputs and of outputs; got {layers}")
-    sizes = [validation.positive_integer(f"size {i}", size) for i, size in enumerate(layers)]
-    validation.known_name("activation", activation, activations.ACTIVATIONS)
-    hidden = [Dense(units, activation) for units in sizes[1:-1]]
-    return [*hidden, Dense(sizes[-1], output_activation)], sizes[0]
 
 
 def _bytes(n):

@@ -9,7 +9,7 @@ import numpy as np
 from . import validation as checks
 from .balance import row_weights
 from .data import fingerprint_of, given_rows
-from .network import _options
+from .one_pass import options_of
 from .sparse import address_of
 from .training import SECONDS_INLINE, Training, guess_seconds
 
@@ -73,7 +73,7 @@ class Stream:
         first = self.next_chunk()
         if first is None:
             raise ValueError("a stream must have chunks (x, y); this one has none")
-        self._first, self.options = first, _options(*first)
+        self._first, self.options = first, options_of(*first)
         self.identity = {
             "number of rows": None,
             "data": "a stream",
@@ -119,10 +119,10 @@ class Stream:
         weights = row_weights(weights, self._class_weight, y, loss, n_outputs, network.dtype)
         if weights is None and "weighted" in first:
             weights = np.ones(len(x), network.dtype)
-        if first and _options(x, y, weights) != first:
+        if first and options_of(x, y, weights) != first:
             raise ValueError(
                 f"it must be like the first chunk, which had {_in_words(first)}; "
-                f"got {_in_words(_options(x, y, weights))}"
+                f"got {_in_words(options_of(x, y, weights))}"
             )
         return x, y, weights
 
@@ -284,7 +284,7 @@ _IN_WORDS = {
 
 
 def _in_words(options):
-    """What a chunk has, as `_options` tells it."""
+    """What a chunk has, as `options_of` tells it."""
     x = _IN_WORDS[options.get("data", "numbers")]
     y = "classes" if options["targets"] == "classes" else "a table"
     return f"{x} for x, {y} for y and {'weights' if 'weighted' in options else 'no weights'}"

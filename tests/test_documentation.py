@@ -12,14 +12,14 @@ from dataclasses import is_dataclass
 import pytest
 
 import fastbp
-from fastbp import compiled, gradient_check, initializers, layers, network, optimizers, schedules
+from fastbp import compiled, gradient_check, initializers, layers, optimizers, schedules, views
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 
 SECTIONS = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References", "Examples")
 # What functions return, and docstrings refer to, beside what is in __all__.
 OTHERS = [
-    network.Layer, compiled.CompiledNetwork, gradient_check.GradientCheck, optimizers.Optimizer,
+    views.Layer, compiled.CompiledNetwork, gradient_check.GradientCheck, optimizers.Optimizer,
 ]  # fmt: skip
 # What nobody but `train` makes.
 NOT_MADE = [fastbp.Training, fastbp.DivergenceError]

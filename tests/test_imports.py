@@ -26,6 +26,7 @@ FLOORS = [
     {"layout"},
     {"program"},
     {"plan", "device_plan", "device_many", "interrupts"},
+    {"views", "one_pass", "kept_plans"},
     {"network"},
     {
         "storage", "gradient_check", "history", "plots", "callbacks", "progress", "tensorboard",

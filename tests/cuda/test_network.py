@@ -265,14 +265,14 @@ def test_chunks(clip_norm, device, monkeypatch):
 
 
 def test_several_passes_where_rows_are_many(device, monkeypatch):
-    monkeypatch.setattr("fastbp.network._ROWS_ON_DEVICE", 4)
+    monkeypatch.setattr("fastbp.one_pass.ROWS_ON_DEVICE", 4)
     net, x = make_network([3, 4, 2]), draw_inputs(9, 3)
     assert net.predict(x).tobytes() == net.predict(x, device=device).tobytes()
 
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "huber"])
 def test_loss_and_evaluate(loss, device, monkeypatch):
-    monkeypatch.setattr("fastbp.network._ROWS_ON_DEVICE", 4)  # several passes
+    monkeypatch.setattr("fastbp.one_pass.ROWS_ON_DEVICE", 4)  # several passes
     net = make_network([3, 4, 2], loss=loss)
     x, y = data(net, 9)
     for weights in (None, np.arange(9) % 4):
