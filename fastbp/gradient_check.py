@@ -195,15 +195,10 @@ def _in_float64(network):
     if not finite.all():
         i = int(finite.argmin())
         raise ValueError(f"parameters must be finite; number {i} is {network.parameters[i]!s}")
-    twin = Network.__new__(Network)  # without the work of an initialisation that would be overwritten
-    twin._describe(
-        network._described,
-        network.architecture.sizes[0],
-        network.loss_function,
-        np.dtype("float64"),
-        network.input_scale,
-    )
-    twin.seed = network.seed
+    twin = Network._bare(
+        network._described, network.architecture.sizes[0], network.loss_function, np.dtype("float64"),
+        network.input_scale, network.seed,
+    )  # fmt: skip
     twin.parameters[:] = network.parameters
     return twin
 

@@ -104,6 +104,14 @@ class Network:
                 getattr(layer, parameter.name)[:] = values.reshape(parameter.shape)
                 stream += 1
 
+    @classmethod
+    def _bare(cls, described, n_inputs, loss, dtype, input_scale, seed):
+        """A network whose parameters are 0, without an initialisation that would be overwritten."""
+        network = cls.__new__(cls)
+        network._describe(described, n_inputs, loss, dtype, input_scale)
+        network.seed = seed
+        return network
+
     def _describe(self, described, n_inputs, loss, dtype, input_scale):
         """Everything but the values of the parameters, which are zero."""
         self._loss_function, self._dtype, self._described = loss, dtype, tuple(described)

@@ -247,9 +247,7 @@ def network_of(file):
                 f"{_DTYPES.get(tensor.get_dtype(), tensor.get_dtype())}; expected {shape} and {dtype.name}"
             )
 
-    network = Network.__new__(Network)  # without the work of an initialisation that would be overwritten
-    network._describe(described, inputs, loss, dtype, scale)
-    network.seed = seed
+    network = Network._bare(described, inputs, loss, dtype, scale, seed)
     if len({layer.name for layer in network.layers}) < len(network.layers):
         raise Unfit("does not describe a network: two layers have the same name")
     for layer in network.layers:
