@@ -9,8 +9,8 @@ from . import validation as checks
 from .balance import labels_of, row_weights, rows_by_class
 from .checkpoints import fingerprint
 from .datasets import split
-from .one_pass import options_of
-from .sparse import address_of, arrays_of
+from .one_pass import options_of, places_of
+from .sparse import arrays_of
 
 
 class Data:
@@ -80,11 +80,9 @@ class Data:
         """Tell the plan's program where the rows are, their weights and classes."""
         self._order = np.arange(self.n) if self._shuffle else None  # the program shuffles it in place
         plan.set(
-            x=address_of(self.x), targets=self.y.ctypes.data, n_rows=self.n, shuffle=self._shuffle,
+            **places_of(self.x, self.y, self.weights), shuffle=self._shuffle,
             order=self._order.ctypes.data if self._shuffle else 0,
         )  # fmt: skip
-        if self.weights is not None:
-            plan.set(weights=self.weights.ctypes.data)
         if self._by_class is not None:
             by_class, starts = self._by_class
             plan.set(

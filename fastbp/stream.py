@@ -9,8 +9,7 @@ import numpy as np
 from . import validation as checks
 from .balance import row_weights
 from .data import fingerprint_of, given_rows
-from .one_pass import options_of
-from .sparse import address_of
+from .one_pass import options_of, places_of
 from .training import SECONDS_INLINE, Training, guess_seconds
 
 # What is added to the seed from chunk to chunk, so that chunks of an epoch have orders of their own: 2**64
@@ -137,9 +136,8 @@ class Stream:
             self._order = np.arange(n)
         self._losses[0] = 0.0
         plan.set(
-            x=address_of(x), targets=y.ctypes.data, n_rows=n, epoch=self._epoch, first_epoch=self._epoch,
+            **places_of(x, y, weights), epoch=self._epoch, first_epoch=self._epoch,
             last_epoch=self._epoch + 1, order=self._order.ctypes.data if self._shuffle else 0,
-            weights=0 if weights is None else weights.ctypes.data,
             seed=np.uint64((self._seed + (self._number - 1) * _SEED_STEP) % 2**64).astype(np.int64),
         )  # fmt: skip
 
