@@ -202,7 +202,8 @@ def _content(training, identity):
     parameters = np.empty_like(network.parameters)
     plan.unpack(parameters)
     tensors = storage.tensors_of(network._views(parameters))
-    for index, state in enumerate(plan.states()):
+    states = plan.states()
+    for index, state in enumerate(states):
         tensors[f"training.state.{index}"] = np.ascontiguousarray(state)
     for name, values in training.history.columns().items():
         tensors[f"training.history.{name}"] = np.array(values, np.float64)
@@ -210,7 +211,8 @@ def _content(training, identity):
     for index, callback in enumerate(training._callbacks):
         state = callback.state()
         arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
-        tensors |= {f"training.callback.{index}.{key}": _own(value) for key, value in arrays.items()}
+        for key, value in arrays.items():
+            tensors[f"training.callback.{index}.{key}"] = np.ascontiguousarray(value)
         plain = {key: value for key, value in state.items() if key not in arrays}
         callbacks.append({"type": type(callback).__name__, "arrays": list(arrays), "state": plain})
     described = {
@@ -220,7 +222,7 @@ def _content(training, identity):
         "begun": {"rows": training.position[1], **training._begun._asdict()},
         "settings": plan.settings.tolist(),
         "rates": training._rates.state(),
-        "states": len(plan.states()),
+        "states": len(states),
         "stopped": training.history.stopped,
         "best_epoch": training.history.best_epoch,
         "identity": identity,
@@ -228,10 +230,6 @@ def _content(training, identity):
     }
     metadata = {storage.NETWORK_KEY: storage.describe(network), storage.TRAINING_KEY: json.dumps(described)}
     return to_bytes(tensors, metadata)
-
-
-def _own(array):
-    return np.ascontiguousarray(array)
 
 
 def fingerprint(*arrays):
@@ -299,6 +297,15 @@ def _comparable(network):
         "dtype": network.dtype.name,
         "input_scale": network.input_scale,
     }
+
+
+# Of what is a digest, or says little to a reader, only that it is another.
+_NOT_TOLD = {
+    "data": "data are others",
+    "validation rows": "validation rows are others",
+    "weights": "weights of rows or classes are others",
+    "regularisation": "penalties, largest norms, clipping or noise are others",
+}
 
 
 class Checkpoint:
@@ -384,12 +391,3 @@ class Checkpoint:
             if type(callback).__name__ in kinds:
                 _, state = kept.pop(kinds.index(type(callback).__name__))
                 callback.restore(state)
-
-
-# Of what is a digest, or says little to a reader, only that it is another.
-_NOT_TOLD = {
-    "data": "data are others",
-    "validation rows": "validation rows are others",
-    "weights": "weights of rows or classes are others",
-    "regularisation": "penalties, largest norms, clipping or noise are others",
-}

@@ -98,13 +98,9 @@ def _step(network, optimizer, batch_size, weighted):
         weights=counts.ctypes.data,
     )  # fmt: skip
     plan.pack(network.parameters)
-    run, run_section, at = (
-        address(cpu_step.run_epochs),
-        address(cpu_step.run_section),
-        plan.contexts[0]["address"],
-    )
-    at, unpack, rows_at, losses_at = int(at), plan.unpacking, rows.ctypes.data, losses.ctypes.data
-    counts_at = counts.ctypes.data
+    run, run_section = address(cpu_step.run_epochs), address(cpu_step.run_section)
+    at, unpack = int(plan.contexts[0]["address"]), plan.unpacking
+    rows_at, losses_at, counts_at = rows.ctypes.data, losses.ctypes.data, counts.ctypes.data
     take_targets = _taker_of_targets(network.loss_function.formula.targets, targets.ctypes.data, n_out, real)
 
     @register_jitable

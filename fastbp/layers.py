@@ -97,8 +97,7 @@ class Dense:
             set_once(self, "kernel_initializer", ACTIVATIONS[self.activation].initializer)
         validation.known_name("kernel_initializer", self.kernel_initializer, INITIALIZERS)
         validation.known_name("bias_initializer", self.bias_initializer, INITIALIZERS)
-        if self.name is not None:
-            validation.layer_name(self.name)
+        _check_name(self)
         for name in ("l1", "l2"):
             set_once(self, name, validation.real_number(name, getattr(self, name), at_least=0))
         if self.max_norm is not None:
@@ -177,10 +176,6 @@ class _SameSize:
         """
         return ()
 
-    def _check_name(self):
-        if self.name is not None:
-            validation.layer_name(self.name)
-
 
 @dataclass(frozen=True, repr=False)
 class Dropout(_SameSize):
@@ -226,7 +221,7 @@ class Dropout(_SameSize):
     def __post_init__(self):
         rate = validation.real_number("rate", self.rate, at_least=0, below=1)
         object.__setattr__(self, "rate", rate)
-        self._check_name()
+        _check_name(self)
 
     @property
     def label(self):
@@ -245,7 +240,7 @@ class _Normalization(_SameSize):
         set_once(self, "epsilon", validation.real_number("epsilon", self.epsilon, above=0))
         set_once(self, "scale", validation.boolean("scale", self.scale))
         set_once(self, "shift", validation.boolean("shift", self.shift))
-        self._check_name()
+        _check_name(self)
 
     def parameters(self, n_inputs):
         """Tell the layer's parameter arrays for `n_inputs` inputs, in their order in the flat vector.
@@ -434,7 +429,7 @@ class Residual(_SameSize):
             if not isinstance(layer, tuple(LAYERS.values())):
                 raise TypeError(f"Residual takes layers; got {layer!r}")
         object.__setattr__(self, "layers", layers)
-        self._check_name()
+        _check_name(self)
 
     @property
     def label(self):
@@ -443,6 +438,11 @@ class Residual(_SameSize):
 
     def __repr__(self):
         return f"Residual([{', '.join(map(repr, self.layers))}]{_named(self)})"
+
+
+def _check_name(layer):
+    if layer.name is not None:
+        validation.layer_name(layer.name)
 
 
 def _named(layer):

@@ -41,6 +41,8 @@ class Optimizer:
     layers: Mapping | None = field(default=None, hash=False)
     schedule: Schedule | ReduceOnPlateau | None = None
 
+    decoupled = False  # whether weight decay is beside the gradient's step, not in the gradient
+
     def __post_init__(self):
         validation.as_plain(self)
         validation.real_number("learning_rate", self.learning_rate, above=0)
@@ -69,15 +71,10 @@ class Optimizer:
     @property
     def settings(self):
         """Values of the formula's settings, in its order."""
-        return self._values(self.decoupled)
-
-    decoupled = False
-
-    def _values(self, decoupled):
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         if "betas" in values:
             values["beta1"], values["beta2"] = self.betas
-        if decoupled:
+        if self.decoupled:
             values["decoupled_decay"], values["weight_decay"] = self.weight_decay, 0.0
         values.setdefault("decoupled_decay", 0.0)
         return tuple(float(values[name]) for name in OPTIMIZERS[self.formula].settings)

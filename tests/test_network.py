@@ -412,13 +412,6 @@ def test_threads_may_ask_at_once():
     assert not wrong
 
 
-def test_many_sizes_of_batch_keep_few_plans():
-    net = make_network([3, 4, 2])
-    for n in range(1, 40):
-        net.gradient(draw_inputs(n, 3), draw_targets("mean_squared_error", n, 2))
-    assert len(net._plans) <= 10
-
-
 # A user's own activation
 
 
