@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .operations import Dense, Operation
+from .operations import Dense, Operation, operation_of
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,30 @@ class Architecture:
             n_in * n_out for i, (n_in, n_out) in enumerate(itertools.pairwise(self.sizes)) if self.is_dense(i)
         ]
         return rows * (3 * sum(products) - sum(products[:1]))
+
+
+def architecture_of(placed, n_inputs, loss, dtype, input_scale):
+    """The architecture of layers at their places.
+
+    Parameters
+    ----------
+    placed : list of layers.Placed
+    n_inputs : int
+    loss : losses.Loss
+    dtype : numpy.dtype
+    input_scale : float
+
+    Returns
+    -------
+    Architecture
+    """
+    return Architecture(
+        sizes=(n_inputs, *(each.n_out for each in placed)),
+        activations=tuple(getattr(each.layer, "activation", "identity") for each in placed),
+        biases=tuple(getattr(each.layer, "use_bias", True) for each in placed),
+        loss=loss.name,
+        option=loss.option,
+        real=dtype.name,
+        operations=tuple(map(operation_of, placed)),
+        input_scale=input_scale,
+    )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import one_pass, validation
-from .architecture import Architecture
+from .architecture import architecture_of
 from .balance import row_weights
 from .division import automatic_threads
 from .formulas import activations
@@ -13,7 +13,6 @@ from .layers import Dense, as_layers, place
 from .layout import aligned_zeros
 from .losses import as_loss
 from .metrics import as_metrics, measure
-from .operations import operation_of
 from .plan import Plan
 from .random import fresh_seed
 from .sparse import SparseRows
@@ -96,6 +95,10 @@ class Network:
         dtype = validation.real_dtype(dtype)
         self._describe(described, n_inputs, as_loss(loss), dtype, validation.input_scale(input_scale, dtype))
         self.seed = fresh_seed() if seed is None else validation.seed(seed)
+        self._initialize()
+
+    def _initialize(self):
+        """Draw the parameters: each array has a stream of its own."""
         stream = 0
         for layer, placed in zip(self.layers, self._placed, strict=True):
             for parameter in placed.layer.parameters(placed.n_in):
@@ -115,17 +118,8 @@ class Network:
     def _describe(self, described, n_inputs, loss, dtype, input_scale):
         """Everything but the values of the parameters, which are zero."""
         self._loss_function, self._dtype, self._described = loss, dtype, tuple(described)
-        self._placed = placed = place(self._described, n_inputs)
-        self._architecture = Architecture(
-            (n_inputs, *(each.n_out for each in placed)),
-            tuple(getattr(each.layer, "activation", "identity") for each in placed),
-            tuple(getattr(each.layer, "use_bias", True) for each in placed),
-            loss.name,
-            loss.option,
-            dtype.name,
-            tuple(map(operation_of, placed)),
-            input_scale,
-        )
+        self._placed = place(self._described, n_inputs)
+        self._architecture = architecture_of(self._placed, n_inputs, loss, dtype, input_scale)
         n = self.architecture.parameter_offsets()[-1]
         self._parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
         self._layers = self._views(self.parameters)
