@@ -45,6 +45,8 @@ class Choices:
 
     Attributes
     ----------
+    real, size : str, int
+        The type of the numbers, and the bytes of one.
     lanes, panel : int
         Elements of a vector of this machine, and columns of a panel.
     backward : bool
@@ -57,6 +59,8 @@ class Choices:
         Whether phase 2 reads the activations of all rows.
     split : bool
         Whether threads share the first layer's columns (`division.splits_columns`).
+    clips_norm : bool
+        Whether the length of the whole gradient is bounded, which needs it in memory first.
     n_slots : int
         Gradients in memory: one for each chunk; else one where it is wanted there, or none.
     wants_dx : list of bool
@@ -124,10 +128,10 @@ class Choices:
         """The layer that reads the data, if that is a dense one, nothing else reads them, and they may be
         read as they are.
         """
-        # Rows that lie a multiple of 4096 bytes apart share a cache set: those are copied first.
-        apart = self.architecture.sizes[0] * self.size % 4096 != 0
         as_they_are = self.data == "numbers" and self.architecture.input_scale == 1
-        if self.backward or self.unpacked or not apart or not as_they_are:
+        # Rows that lie a multiple of 4096 bytes apart share a cache set: those are copied first.
+        in_one_set = self.architecture.sizes[0] * self.size % 4096 == 0
+        if self.backward or self.unpacked or in_one_set or not as_they_are:
             return None
         firsts = [o.first for o in self.architecture.operations if o.first is not None]
         for layer, operation in enumerate(self.architecture.operations):

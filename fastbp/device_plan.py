@@ -35,13 +35,13 @@ class DevicePlan:
 
     Parameters
     ----------
-    architecture : Architecture
+    architecture : plan.Architecture
     task : {"train", "gradient", "loss", "evaluate", "predict", "logits"}
         "evaluate" gives losses and predictions in one pass.
     batch_size : int
         Rows of a full batch; the most rows that one pass may have.
     optimizer, groups, schedule, targets, materialise, inputs, weighted, shaping, batch_statistics, data
-        As for `choices.Choices`.
+        As for `plan.Plan`.
     """
 
     threads = 1

@@ -109,6 +109,21 @@ def integer(name, value, *, at_least=None, at_most=None):
     return number
 
 
+def positive_integer(name, value):
+    """Check an integer that is at least 1 and at most 2**31 - 1, as sizes are; see `integer`."""
+    return integer(name, value, at_least=1, at_most=2**31 - 1)
+
+
+def threads(value):
+    """Check a number of threads, from 1 to 1024, more than any processor has cores; see `integer`."""
+    return integer("threads", value, at_least=1, at_most=1024)
+
+
+def seed(value):
+    """Check a seed, an integer from 0 to 2**64 - 1; see `integer`."""
+    return integer("seed", value, at_least=0, at_most=2**64 - 1)
+
+
 def device(value):
     """Check where to compute: "cpu", or "cuda" where there is one.
 
@@ -124,21 +139,6 @@ def device(value):
 
         require()
     return value
-
-
-def positive_integer(name, value):
-    """Check an integer that is at least 1 and at most 2**31 - 1, as sizes are; see `integer`."""
-    return integer(name, value, at_least=1, at_most=2**31 - 1)
-
-
-def threads(value):
-    """Check a number of threads, from 1 to 1024, more than any processor has cores; see `integer`."""
-    return integer("threads", value, at_least=1, at_most=1024)
-
-
-def seed(value):
-    """Check a seed, an integer from 0 to 2**64 - 1; see `integer`."""
-    return integer("seed", value, at_least=0, at_most=2**64 - 1)
 
 
 def real_number(name, value, *, at_least=None, above=None, at_most=None, below=None):
