@@ -120,9 +120,9 @@ def check_gradients(network, x, y, *, step=STEP, tolerance=1e-6, at_most=1000):
     twin = _in_float64(network)
     x, y = twin.check_data(x, y)
     x = x.copy()  # it may be the caller's, and is moved below
-    batch = any(layer.kind == "BatchNorm" for layer in twin.layers)
-    _, gradient = twin.gradient(x, y, batch_statistics=batch)
-    loss = _Loss(twin, x, y, batch)
+    batch_statistics = any(layer.kind == "BatchNorm" for layer in twin.layers)
+    _, gradient = twin.gradient(x, y, batch_statistics=batch_statistics)
+    loss = _Loss(twin, x, y, batch_statistics)
 
     arrays = {}  # name -> (values that may be moved, what the backward pass says of them)
     for layer, d_layer in zip(twin.layers, gradient.layers, strict=True):
@@ -150,12 +150,12 @@ class _Loss:
     """The loss as a function of one value at a time."""
 
     def __init__(self, network, x, y, batch_statistics):
-        self._network, self._x, self._y, self._batch = network, x, y, batch_statistics
+        self._network, self._x, self._y, self._batch_statistics = network, x, y, batch_statistics
         self._here = self._value()
         self._floor = _FLOOR * max(1.0, abs(self._here))
 
     def _value(self):
-        if self._batch:
+        if self._batch_statistics:
             return self._network.gradient(self._x, self._y, batch_statistics=True)[0]
         return self._network._loss(self._x, self._y)
 

@@ -26,6 +26,8 @@ class Layout:
         From one of those that are laid out alike to the next.
     states : int
         How many states the optimizer has.
+    slots_at : int
+        Where the gradient slots begin.
     w, wt : lists of int
         Where each layer's packed parameters lie in it, and the transpose of its W; 0 where there is none.
     host : list of int
@@ -88,12 +90,13 @@ class Layout:
                 offset = aligned(offset + choices.columns(n_in) * choices.columns(n_out) * choices.size)
         self.arena = aligned_zeros(offset)
         base = self.arena.ctypes.data
+        self.slots_at = base + self.arena_bytes * (1 + self.states)
         self.w = [base + at for at in places]
         self.wt = [0 if at is None else base + at for at in transposes]
 
     def slot(self, parameter):
         """The address in the first gradient slot of what lies at an address of the packed parameters."""
-        return parameter + self.arena_bytes * (1 + self.states)
+        return self.slots_at + parameter - self.w[0]
 
     # Activations
 

@@ -61,7 +61,8 @@ def plot_learning_rates(rates, losses, smoothed, suggestion):
     if suggestion is not None:
         ax.axvline(suggestion, color="tab:orange", linestyle="--", label=f"suggestion: {suggestion:.2g}")
     ax.set_xscale("log")
-    low, high = np.nanmin(smoothed), max(smoothed[0], np.nanmin(smoothed))
+    low = np.nanmin(smoothed)
+    high = max(smoothed[0], low)
     ax.set_ylim(low - 0.1 * (high - low) - 1e-12, high + 0.5 * (high - low) + 1e-12)
     ax.set_xlabel("learning rate")
     ax.set_ylabel("loss")

@@ -180,7 +180,7 @@ def _read_description(text):
             f"its format is version {version}, and this fastbp reads up to {FORMAT_VERSION}"
         )
     try:
-        described = [_layer(dict(fields)) for fields in description["layers"]]
+        described = [_read_layer(dict(each)) for each in description["layers"]]
         loss = Loss(description["loss"]["name"], **description["loss"]["option"])
         dtype = validation.real_dtype(description["dtype"])
         inputs = validation.positive_integer("inputs", description["inputs"])
@@ -208,13 +208,14 @@ def _names_of(kind):
     return [field.name for field in fields(kind)]
 
 
-def _layer(found):
+def _read_layer(found):
+    """The layer that `_fields_of` told of."""
     kind = LAYERS[validation.known_name("type of layer", found.pop("type"), LAYERS)]
     names = _names_of(kind)
     if set(found) != set(names):
         raise ValueError(f"a {kind.__name__} layer must have {', '.join(names)}; got {', '.join(found)}")
     if kind is Residual:
-        found["layers"] = [_layer(dict(each)) for each in found["layers"]]
+        found["layers"] = [_read_layer(dict(each)) for each in found["layers"]]
     activation = found.get("activation")
     if isinstance(activation, str) and activation not in ACTIVATIONS:
         raise Unfit(needs_activation(activation))
@@ -222,15 +223,26 @@ def _layer(found):
 
 
 def network_of(file):
-    """The network in an open file; shapes are compared before any memory is asked for."""
+    """The network in an open file."""
     text = (file.metadata() or {}).get(NETWORK_KEY)
     if text is None:
         raise Unfit("is a safetensors file, but not one that fastbp wrote")
     described, inputs, loss, dtype, scale, seed = _read_description(text)
+    _check_tensors(file, place(described, inputs), dtype)
+    network = Network._bare(described, inputs, loss, dtype, scale, seed)
+    if len({layer.name for layer in network.layers}) < len(network.layers):
+        raise Unfit("does not describe a network: two layers have the same name")
+    for layer in network.layers:
+        for name, values in layer.arrays.items():
+            values[:] = file.get_tensor(f"{layer.name}.{name}")
+    return network
 
+
+def _check_tensors(file, placed, dtype):
+    """Raise where the tensors are not those of layers at their places, before any memory is asked for."""
     expected = {
         f"{name}.{parameter.name}": parameter.shape
-        for name, layer, n_in, *_ in place(described, inputs)
+        for name, layer, n_in, *_ in placed
         for parameter in layer.parameters(n_in)
     }
     found = set(file.keys())
@@ -246,11 +258,3 @@ def network_of(file):
                 f"has {name} of shape {tuple(tensor.get_shape())} and type "
                 f"{_DTYPES.get(tensor.get_dtype(), tensor.get_dtype())}; expected {shape} and {dtype.name}"
             )
-
-    network = Network._bare(described, inputs, loss, dtype, scale, seed)
-    if len({layer.name for layer in network.layers}) < len(network.layers):
-        raise Unfit("does not describe a network: two layers have the same name")
-    for layer in network.layers:
-        for name, values in layer.arrays.items():
-            values[:] = file.get_tensor(f"{layer.name}.{name}")
-    return network
