@@ -54,7 +54,10 @@ class Choices:
     chunk_rows : int
         Rows over which gradients are summed row by row (`division.chunk_rows`).
     chunked : bool
-        Whether those are fewer than the batch has.
+        Whether phase 1 takes those chunk by chunk and leaves the gradient of each to phase 2. Else, where
+        they are fewer than the batch has, phase 2 sums chunk by chunk: more threads than chunks share that.
+    replicas : int
+        How many copies of the parameters there are: one, or one for each thread, which updates it as a whole.
     whole : bool
         Whether phase 2 reads the activations of all rows.
     split : bool
@@ -86,17 +89,20 @@ class Choices:
         self.weighted, self.shaping, self.data, self.inputs = weighted, shaping, data, inputs
         self.batch_statistics = task == "train" or batch_statistics
         self.clips_norm = shaping is not None and shaping.clip_norm > 0
-        self.materialise = materialise or self.clips_norm
         self.real, self.size = architecture.real, architecture.dtype.itemsize
         self.lanes, self.panel = this_machine().lanes(self.real), this_machine().panel(self.real)
 
         self.backward = task in ("train", "gradient")
         self.chunk_rows = chunk_rows(architecture, batch_size) if self.backward else batch_size
-        self.chunked = self.chunk_rows < batch_size
+        n_chunks = -(-batch_size // self.chunk_rows)
+        self.chunked = n_chunks > 1 and (n_chunks % threads == 0 or n_chunks > 2 * threads)
+        self.materialise = materialise or self.clips_norm or n_chunks > 1
+        apart = task == "train" and self.chunked and threads == 2 and n_chunks <= 4 and not self.clips_norm
+        self.replicas = threads if apart else 1
         self.whole = self.backward and not self.chunked
         self.split = task == "train" and self.whole and splits_columns(architecture, batch_size, threads)
         self.gives_up = may_be_given_up(architecture, batch_size)
-        self.n_slots = self._count_slots()
+        self.n_slots = n_chunks if self._needs_slots() else 0
         self.wants_dx = list(self._want_dx())
         self.packed = [self._is_packed(layer) for layer in range(architecture.n_layers)]
         self.in_order = self._first_product()
@@ -107,11 +113,9 @@ class Choices:
 
     # What follows for each layer
 
-    def _count_slots(self):
-        if self.chunked:
-            return -(-self.batch_size // self.chunk_rows)
+    def _needs_slots(self):
         wanted = self.materialise or self.task == "gradient" or self.architecture.needs_all_rows
-        return 1 if self.backward and wanted else 0
+        return self.backward and wanted
 
     def _want_dx(self):
         wanted = self.backward and self.inputs

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastbp.cuda import device, small
 from fastbp.cuda.elementwise import ROOM
-from fastbp.division import CHUNK_ROWS, sums_in_chunks
+from fastbp.division import chunk_rows
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.optimizers import OPTIMIZERS
 
@@ -96,10 +96,10 @@ def describe(architecture, batch_size):
     layers["n_in"], layers["n_out"] = architecture.sizes[:-1], architecture.sizes[1:]
     layers["use_bias"], layers["w"] = architecture.biases, offsets[:-1]
     layers["x"], layers["z"], layers["y"], layers["dz"] = zip(*places, strict=True)
-    chunk_rows = CHUNK_ROWS if sums_in_chunks(architecture, batch_size) else batch_size
     fields = dict(
-        n_layers=len(layers), n_parameters=offsets[-1], row_losses=row_losses, chunk_rows=chunk_rows
-    )
+        n_layers=len(layers), n_parameters=offsets[-1], row_losses=row_losses,
+        chunk_rows=chunk_rows(architecture, batch_size),
+    )  # fmt: skip
     return layers, fields
 
 

@@ -18,7 +18,7 @@ from fastbp.cuda.elementwise import ROOM
 from fastbp.cuda.gemm import tile_for, tile_named
 from fastbp.cuda.program import CONTEXT, OPERATION
 from fastbp.cuda.rows import LANES, ROWS
-from fastbp.division import CHUNK_ROWS, sums_in_chunks
+from fastbp.division import chunk_rows
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -59,7 +59,8 @@ class DevicePlan:
         self.batch_statistics = task == "train" or batch_statistics
         self.clips_norm = shaping is not None and shaping.clip_norm > 0
         self.materialise = materialise or self.clips_norm or task == "gradient"
-        self.chunked = self.backward and sums_in_chunks(architecture, batch_size)
+        self.chunk_rows = chunk_rows(architecture, batch_size) if self.backward else batch_size
+        self.chunked = self.chunk_rows < batch_size
         self.real, self.size = architecture.real, architecture.dtype.itemsize
         self._plan_gradients(inputs)
         self.settings = np.zeros((1 + max(map(max, self.groups)), ROOM))
@@ -101,7 +102,7 @@ class DevicePlan:
         self.offsets, n_layers = architecture.parameter_offsets(), architecture.n_layers
         self.state_bytes = _aligned(self.offsets[-1] * self.size)
         states = OPTIMIZERS[self.optimizer].states if self.optimizer else 0
-        self.n_slots = -(-rows // CHUNK_ROWS) if self.chunked else 1
+        self.n_slots = -(-rows // self.chunk_rows)
         needs_slots = self.backward and (
             self.chunked or self.materialise or any(not architecture.is_dense(i) for i in range(n_layers))
         )
@@ -335,7 +336,7 @@ class DevicePlan:
         record["row_losses"], record["losses"] = self.address("row_losses"), self._losses.address
         record["outputs"] = base + places["outputs"]
         record["n_rows"], record["batch_size"], record["groups"] = n, batch_size, len(self.settings)
-        record["chunk_rows"] = CHUNK_ROWS if self.chunked else self.batch_size
+        record["chunk_rows"] = self.chunk_rows
         record["careful"], record["continues"] = given.get("careful", 0), self.task in ("loss", "evaluate")
         for name, place in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
             record[place] = self.contexts[0][name]

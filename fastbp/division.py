@@ -10,9 +10,12 @@ import threading
 
 from .cpu.machine import this_machine
 
-# A batch of more rows than two of these, in a network with fewer parameters than a chunk has activations,
-# is summed in chunks: see `sums_in_chunks`. Results depend on this number.
+# The most rows of a chunk; how many parameters there may be for each activation of so many rows as two chunks
+# have at most, so that chunks pay; and multiply-adds of a step from which on two threads gain by sharing a
+# smaller batch, too. Results depend on these numbers: see `chunk_rows`.
 CHUNK_ROWS = 128
+PARAMETERS_PER_ACTIVATION = 1.25
+WORK_IN_CHUNKS = 300_000
 
 # Bytes of activations that a block of rows may fill: half of a small second-level cache.
 BLOCK_BYTES = 192 * 1024
@@ -31,23 +34,27 @@ WORK_TO_GIVE_UP = 25_000_000
 # Rows and columns
 
 
-def sums_in_chunks(architecture, batch_size):
-    """Whether gradients of a batch are summed chunk by chunk of rows, then over chunks, rather than row by
-    row.
+def chunk_rows(architecture, batch_size):
+    """Rows over which gradients are summed row by row; the sums over such chunks are added up then.
 
-    Chunks let a small network's large batch stay in cache and be shared between threads. The answer changes
-    the order of the sums, so it depends on the network and the batch alone, never on threads or machine.
+    All rows of the batch, except where it has enough activations for the parameters: there chunks let a
+    large batch stay in cache, and two threads share a step with nothing but sums between them. The answer
+    changes the order of the sums, so it depends on the network and the batch alone, never on threads or
+    machine.
     """
     if architecture.needs_all_rows:
-        return False
-    return batch_size >= 2 * CHUNK_ROWS and architecture.parameter_offsets()[-1] <= CHUNK_ROWS * sum(
-        architecture.sizes
-    )
+        return batch_size
+    short = batch_size < 2 * CHUNK_ROWS and architecture.multiply_adds(batch_size) < WORK_IN_CHUNKS
+    activations = min(batch_size, 2 * CHUNK_ROWS) * sum(architecture.sizes[1:])
+    if short or architecture.parameter_offsets()[-1] > PARAMETERS_PER_ACTIVATION * activations:
+        return batch_size
+    chunks = 2 * -(-batch_size // (2 * CHUNK_ROWS))  # an even number, for two threads
+    return -(-batch_size // (4 * chunks)) * 4  # whole vectors of even the narrowest layer
 
 
-def chunk_rows(architecture, batch_size):
-    """Rows over which gradients are summed row by row: those of a chunk, or of the batch."""
-    return CHUNK_ROWS if sums_in_chunks(architecture, batch_size) else batch_size
+def sums_in_chunks(architecture, batch_size):
+    """Whether gradients of a batch are summed chunk by chunk of rows, then over chunks."""
+    return chunk_rows(architecture, batch_size) < batch_size
 
 
 def rows_of_a_block(architecture, batch_size, threads, keeps_all):
@@ -90,14 +97,23 @@ def may_be_given_up(architecture, batch_size):
 _calling = threading.local()  # .alone: whether other threads do the like of what this one does
 
 
-def automatic_threads(multiply_adds, steps=None):
+def threads_for_training(architecture, batch_size, steps=None):
+    """Threads for so many steps (None: many) of such a network: as `automatic_threads`, and two already where
+    each may sum a chunk of the batch.
+    """
+    work = architecture.multiply_adds(batch_size)
+    in_chunks = work >= WORK_IN_CHUNKS and sums_in_chunks(architecture, batch_size)
+    return automatic_threads(work, steps, at_least=2 if in_chunks else 1)
+
+
+def automatic_threads(multiply_adds, steps=None, at_least=1):
     """Threads for steps of so many multiply-adds: one for each portion of work, at most our cores.
 
     steps : how many there are, if they are few: a thread must be worth its start, too.
     """
     if getattr(_calling, "alone", False):
         return 1
-    threads = multiply_adds // WORK_PER_THREAD
+    threads = max(at_least, multiply_adds // WORK_PER_THREAD)
     if steps is not None:
         threads = min(threads, steps * multiply_adds // WORK_WORTH_A_START)
     return max(1, min(available_cores(), threads))

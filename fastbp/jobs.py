@@ -6,7 +6,7 @@ from . import validation as checks
 from .callbacks import EarlyStopping, as_callbacks
 from .checkpoints import Checkpoints, read_checkpoint
 from .data import Data
-from .division import automatic_threads
+from .division import threads_for_training
 from .formulas.optimizers import OPTIMIZERS
 from .history import History
 from .interrupts import Interrupts
@@ -243,9 +243,11 @@ class Job:
         if checkpoint:
             n_states = OPTIMIZERS[self.optimizer.formula].states
             checkpoint.check(self._identity(data), data.n, self._rates, n_states)
-        work = network.architecture.multiply_adds(self.batch_size)
         steps = None if self._streams else data.epochs * data.steps
-        threads = automatic_threads(work, steps) if threads is None else checks.threads(threads)
+        if threads is None:
+            threads = threads_for_training(network.architecture, self.batch_size, steps)
+        else:
+            threads = checks.threads(threads)
         self.history = History(threads=threads)
 
     def _identity(self, data):

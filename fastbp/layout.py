@@ -21,15 +21,19 @@ class Layout:
     Attributes
     ----------
     arena : uint8 array
-        Parameters | the optimizer's states | gradient slots, all laid out alike; then transposes of W.
+        Parameters | the optimizer's states | transposes of W, all this for each replica; then gradient slots.
+        Parameters, states and slots are laid out alike.
     arena_bytes : int
         From one of those that are laid out alike to the next.
+    replica_bytes : int
+        From one replica to the next.
     states : int
         How many states the optimizer has.
     slots_at : int
         Where the gradient slots begin.
     w, wt : lists of int
-        Where each layer's packed parameters lie in it, and the transpose of its W; 0 where there is none.
+        Where each layer's packed parameters lie in the first replica, and the transpose of its W; 0 where
+        there is none.
     host : list of int
         Bytes from the beginning of the host's flat vector to each layer's parameters.
     workspaces : list of lists
@@ -82,21 +86,27 @@ class Layout:
             offset = aligned(offset + operation.arena_elements(choices, layer) * choices.size)
         self.arena_bytes = offset
         self.states = OPTIMIZERS[choices.optimizer].states if choices.optimizer else 0
-        offset *= 1 + self.states + choices.n_slots
+        offset *= 1 + self.states
         transposes = []
         for layer, (n_in, n_out) in enumerate(itertools.pairwise(choices.architecture.sizes)):
             transposes.append(offset if choices.is_transposed(layer) else None)
             if choices.is_transposed(layer):
                 offset = aligned(offset + choices.columns(n_in) * choices.columns(n_out) * choices.size)
-        self.arena = aligned_zeros(offset)
+        self.replica_bytes, replicas_bytes = offset, choices.replicas * offset
+        self.arena = aligned_zeros(replicas_bytes + choices.n_slots * self.arena_bytes)
         base = self.arena.ctypes.data
-        self.slots_at = base + self.arena_bytes * (1 + self.states)
+        self.slots_at = base + replicas_bytes
         self.w = [base + at for at in places]
         self.wt = [0 if at is None else base + at for at in transposes]
 
     def slot(self, parameter):
         """The address in the first gradient slot of what lies at an address of the packed parameters."""
         return self.slots_at + parameter - self.w[0]
+
+    def replicate(self):
+        """Make all replicas what the first one is."""
+        replicas = self.arena[: self.choices.replicas * self.replica_bytes].reshape(-1, self.replica_bytes)
+        replicas[1:] = replicas[0]
 
     # Activations
 

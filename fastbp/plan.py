@@ -12,7 +12,7 @@ import numpy as np
 from .choices import Choices
 from .cpu import elementwise, gemm, loss, step, team
 from .cpu.cache import address
-from .cpu.program import AT_ONCE, CONTEXT, HALT, OPERATION, SECTION, SHARED, STEPS, STOP
+from .cpu.program import AT_ONCE, CONTEXT, HALT, ONCE, OPERATION, SECTION, SHARED, STEPS, STOP
 from .layout import Layout, aligned, aligned_zeros
 from .program import Program
 
@@ -150,6 +150,7 @@ class Plan:
         self.set(host=parameters.ctypes.data)
         if not self.choices.unpacked:
             self._run_section(int(self.contexts[0]["address"]), self._pack)
+            self.layout.replicate()
 
     def unpack(self, vector):
         """Copy what is left in the panels into a flat vector of the host: parameters, or their gradient."""
@@ -169,6 +170,7 @@ class Plan:
         """Give the optimizer the states that `states` returned."""
         for index, vector in enumerate(states):
             self._copy_state(index, vector, self._sections[0])
+        self.layout.replicate()
 
     def _copy_state(self, index, vector, section):
         """Pack or unpack, as the section of the first thread does the weights, one of the states."""
@@ -178,7 +180,7 @@ class Plan:
         context = self.contexts[:1].copy()
         context["address"], context["program"] = context.ctypes.data, operations.ctypes.data
         context["host"] = vector.ctypes.data
-        whole = np.array((0, len(operations), 0, 0), SECTION)
+        whole = np.array((0, len(operations), ONCE, 0), SECTION)
         self._run_section(int(context["address"][0]), whole.ctypes.data)
 
     def start(self):

@@ -1,9 +1,8 @@
 """What one thread of a plan for a CPU does: its operations, in their order, and its share of each.
 
 A program is two tables (``cpu/program.py``): a row for each operation, and sections of them, which run block
-by block of the batch or once a step. The first section packs the parameters, before a run; the last one
-unpacks them, after it; those between are a step. What each kind of layer adds is in
-``operations.py``.
+by block of the batch, chunk by chunk or once a step. The first section packs the parameters, before a run; the
+last one unpacks them, after it; those between are a step. What each kind of layer adds is in ``operations.py``.
 """
 
 import itertools
@@ -12,7 +11,7 @@ import numpy as np
 
 from .cpu import dense, elementwise, gather, gemm, loss, shaping, step, team
 from .cpu.cache import address
-from .cpu.program import OPERATION, SECTION
+from .cpu.program import BLOCKS, CHUNKS, ONCE, OPERATION, SECTION
 from .formulas import activations
 from .formulas.losses import LOSSES
 from .formulas.optimizers import OPTIMIZERS
@@ -56,14 +55,14 @@ class Program:
         self._emit_packing()
         if choices.weighted is True:
             self.emit(loss.total_weight)
-            self.end_section(by_rows=False)
+            self.end_section(ONCE)
         self._emit_forward()
         if choices.backward:
             self._emit_backward()
-        self.end_section(by_rows=True, gives_up=choices.gives_up)
+        self.end_section(BLOCKS, gives_up=choices.gives_up)
         self.wait()
         if choices.gives_up:
-            self.end_section(by_rows=False, gives_up=True)
+            self.end_section(ONCE, gives_up=True)
         self._emit_phase_two()
         self._emit_unpacking()
         return np.array(self._rows, OPERATION).reshape(-1), np.array(self._sections, SECTION)
@@ -73,7 +72,7 @@ class Program:
     def _emit_packing(self):
         for layer, operation in enumerate(self.choices.architecture.operations):
             operation.pack(self, layer)
-        self.end_section(by_rows=False)
+        self.end_section(ONCE)
 
     def _emit_unpacking(self):
         for layer, operation in enumerate(self.choices.architecture.operations):
@@ -81,7 +80,7 @@ class Program:
                 operation.unpack(self, layer)
             elif self.choices.task == "gradient":
                 operation.unpack(self, layer, w=self.layout.slot(self.layout.w[layer]))
-        self.end_section(by_rows=False)
+        self.end_section(ONCE)
 
     # Phase 1, by rows
 
@@ -97,7 +96,7 @@ class Program:
             self.emit(dense.dense_forward, part=self.thread)
             self.emit_activation(elementwise.activation_forward, 0, part=self.thread)
             self.wait()
-            self.end_section(by_rows=False)
+            self.end_section(ONCE)
             first = 1
         for layer in range(first, architecture.n_layers):
             operation = architecture.operations[layer]
@@ -167,36 +166,37 @@ class Program:
     def _emit_phase_two(self):
         """Gradients over the whole batch, and the update."""
         choices, prepared = self.choices, None
+        learning = [(n, each) for n, each in enumerate(choices.architecture.operations) if each.learns]
+        if not choices.chunked and (choices.task == "gradient" or choices.materialise):
+            self._emit_gradients(learning)
         if choices.clips_norm:
-            self._emit_clipping()
-        for layer, operation in enumerate(choices.architecture.operations):
-            if not operation.learns:
-                continue
+            self._emit_clipping(learning)
+        for layer, operation in learning:
             if choices.task == "train" and prepared != choices.groups[layer]:
                 prepared = choices.groups[layer]
                 self._emit_prepare(prepared)
-            if choices.clips_norm:
-                pass  # the gradient is there
-            elif choices.chunked:
-                if choices.task == "gradient" and self.thread == 0:
-                    operation.total(self, layer)
-            elif choices.task == "gradient" or choices.materialise:
-                operation.gradient(self, layer)
+            if choices.task == "gradient" and choices.n_slots > 1 and self.thread == 0:
+                operation.total(self, layer)
             if choices.task == "train":
                 self._emit_update(operation, layer)
         if self.thread == 0 and choices.task in ("train", "gradient", "loss"):
             self.emit(step.end_of_step)
         self.wait()
-        self.end_section(by_rows=False)
+        self.end_section(ONCE)
 
-    def _emit_clipping(self):
-        """The whole gradient in memory, and what it must be multiplied by to be no longer than asked."""
+    def _emit_gradients(self, learning):
+        """The thread's share of the gradient of each chunk, or of all rows, in memory."""
+        if len(self._rows) > self._section_start():
+            self.end_section(ONCE)
+        for layer, operation in learning:
+            operation.gradient(self, layer)
+        self.end_section(CHUNKS)
+
+    def _emit_clipping(self, learning):
+        """The whole gradient summed up, and what it must be multiplied by to be no longer than asked."""
         choices = self.choices
-        for layer, operation in enumerate(choices.architecture.operations):
-            if operation.learns:
-                if not choices.chunked:
-                    operation.gradient(self, layer)
-                operation.collect(self, layer, **self._shape_of(layer))
+        for layer, operation in learning:
+            operation.collect(self, layer, **self._shape_of(layer))
         self.wait()
         columns, most = sum(choices.architecture.sizes[1:]), self._shape(most=choices.shaping.clip_norm)
         self.emit(shaping.clip_factor, squares=self.layout.squares, n_out=columns, **most)
@@ -223,8 +223,8 @@ class Program:
     def _emit_update(self, operation, layer):
         choices = self.choices
         settings_of_w, settings_of_b = choices.groups[layer]
-        from_slots, apart = choices.chunked or choices.materialise, settings_of_w != settings_of_b
-        operation.update(self, layer, from_slots, apart, **self._shape_of(layer))
+        apart = settings_of_w != settings_of_b
+        operation.update(self, layer, choices.materialise, apart, **self._shape_of(layer))
         if choices.shaping and choices.shaping.max_norms[layer]:
             most = self._shape(most=choices.shaping.max_norms[layer])
             self.emit(dense.dense_max_norm, layer=layer, part=self.own_part(layer), **most)
@@ -260,20 +260,20 @@ class Program:
     def emit_for_all_rows(self, factory, layer):
         """Add an operation by columns that needs what all threads did, and they what it does."""
         if len(self._rows) > self._section_start():
-            self.end_section(by_rows=True)
+            self.end_section(BLOCKS)
         self.wait()
         self.emit(factory, layer=layer)
         self.wait()
-        self.end_section(by_rows=False)
+        self.end_section(ONCE)
 
     def wait(self):
         """Add a barrier, where there is somebody to wait for."""
         if self.choices.threads > 1:
             self.emit(team.barrier)
 
-    def end_section(self, by_rows, gives_up=False):
-        """Let all since the last section be one."""
-        self._sections.append((self._section_start(), len(self._rows), by_rows, gives_up))
+    def end_section(self, over, gives_up=False):
+        """Let all since the last section be one, which runs `ONCE`, or over `BLOCKS` or `CHUNKS`."""
+        self._sections.append((self._section_start(), len(self._rows), over, gives_up))
 
     def _section_start(self):
         return self._sections[-1][1] if self._sections else 0
@@ -289,11 +289,13 @@ class Program:
         choices, layout, architecture = self.choices, self.layout, self.choices.architecture
         n_in, n_out = architecture.sizes[layer : layer + 2]
         (_, x, dx, _), (z, y, dz, _) = self.workspace[layer : layer + 2]
+        own = layout.replica_bytes * self.thread if choices.replicas > 1 else 0
         known = _NOTHING_KNOWN | dict(
             n_in=n_in, n_out=n_out, x_columns=choices.columns(n_in), columns=choices.columns(n_out),
             use_bias=architecture.biases[layer],
             x=x, dx=dx, x_row=layout.row_bytes(layer), z=z, y=y, dz=dz, z_row=layout.row_bytes(layer + 1),
-            w=layout.w[layer], wt=layout.wt[layer], arena_bytes=layout.arena_bytes,
+            w=layout.w[layer] + own, wt=layout.wt[layer] and layout.wt[layer] + own,
+            arena_bytes=layout.arena_bytes,
             slots=layout.slot(layout.w[layer]), slot_bytes=layout.arena_bytes,
             host=layout.host[layer], host_row=choices.size * n_out,
             numbers=layout.numbers[layer], noise=self._noise_before(layer),
@@ -336,13 +338,16 @@ class Program:
         return dict(first_row=0, last_row=n_in, first_column=0, last_column=self.choices.columns(n_out))
 
     def _share(self, layer):
-        """A thread's share of a layer's W in phase 2: some rows of all columns, or all rows of some panels.
+        """A thread's share of a layer's W in phase 2: some rows of all columns, or all rows of some panels;
+        all of its own replica.
 
         Where rows are copied into packed memory first, panels are shared out, so that none is packed twice;
         and where sums over columns are needed, so that their order is one.
         """
         choices, packed, shaped = self.choices, self.choices.packed[layer], self.choices.shaping
         whole, n_in = self.all_columns(layer), self.choices.architecture.sizes[layer]
+        if choices.replicas > 1:
+            return whole
         if not choices.architecture.is_dense(layer):
             return whole | self._columns_share(layer)
         if not packed and not (shaped and shaped.whole_columns(layer)):

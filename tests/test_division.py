@@ -3,22 +3,45 @@
 import pytest
 
 from fastbp import division
-from fastbp.division import CHUNK_ROWS, automatic_threads, sums_in_chunks
+from fastbp.division import (
+    CHUNK_ROWS,
+    WORK_IN_CHUNKS,
+    automatic_threads,
+    chunk_rows,
+    sums_in_chunks,
+    threads_for_training,
+)
 from tests.samples import make_architecture
 
 
 @pytest.mark.parametrize(
     ("sizes", "batch_size", "expected"),
     [
-        ((4, 32, 16, 4), 10000, True),
-        ((4, 32, 16, 4), 2 * CHUNK_ROWS, True),
-        ((4, 32, 16, 4), 2 * CHUNK_ROWS - 1, False),
-        ((784, 1024, 1024, 10), 10000, False),  # here the weights outweigh a chunk's activations
-        ((1, 1), 256, True),
+        ((4, 32, 16, 4), 10000, 128),  # 79 chunks
+        ((4, 32, 16, 4), 300, 76),  # four, for two threads
+        ((4, 32, 16, 4), 2 * CHUNK_ROWS, CHUNK_ROWS),
+        ((4, 32, 16, 4), 200, 100),  # two, from WORK_IN_CHUNKS on
+        ((4, 32, 16, 4), 100, 100),
+        ((32, 64, 64, 1), 64, 32),
+        ((40, 100, 100, 10), 99, 52),
+        ((784, 128, 10), 128, 128),  # here the parameters outweigh the activations
+        ((784, 1024, 1024, 10), 10000, 10000),
+        ((1, 1), 256, 128),
     ],
 )
-def test_sums_in_chunks(sizes, batch_size, expected):
-    assert sums_in_chunks(make_architecture(sizes), batch_size) == expected
+def test_chunk_rows(sizes, batch_size, expected):
+    assert chunk_rows(make_architecture(sizes), batch_size) == expected
+    assert sums_in_chunks(make_architecture(sizes), batch_size) == (expected < batch_size)
+
+
+def test_threads_for_training(monkeypatch):
+    monkeypatch.setattr(division, "available_cores", lambda: 4)
+    small = make_architecture((64, 32, 10))
+    least = -(-WORK_IN_CHUNKS // small.multiply_adds(1))
+    assert [threads_for_training(small, rows) for rows in (least - 1, least, 2 * least)] == [1, 2, 2]
+    assert threads_for_training(small, least, steps=1) == 1, "not worth the start"
+    assert threads_for_training(make_architecture((1, 1)), 1000) == 1, "chunks, but hardly any work"
+    assert threads_for_training(make_architecture((784, 128, 10)), 8) == 3
 
 
 def test_automatic_threads(monkeypatch):

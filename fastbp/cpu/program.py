@@ -98,9 +98,10 @@ CONTEXT = _record(
     hyper bias_hyper option"""
 )
 
-# Operations [first, last) of a program, run once a step, or once for each of the thread's blocks of rows.
-# gives_up: whether a wish to stop ends the step here, see `step.run_batch`.
-SECTION = _record("first last by_rows gives_up")
+# Operations [first, last) of a program, run once a step, or once for each of the thread's blocks of rows, or
+# for each chunk of the batch. gives_up: whether a wish to stop ends the step here, see `step.run_batch`.
+SECTION = _record("first last over gives_up")
+ONCE, BLOCKS, CHUNKS = 0, 1, 2
 
 # What threads share, each on a cache line of its own: arrivals at barriers; the wish to stop; whether a step
 # is given up for it; the decision to stop, the same for all threads; steps done.

@@ -62,6 +62,13 @@ def call(typingctx, kernel, operation, context):
     return types.int32(types.int64, types.int64, types.int64), codegen
 
 
+def _opaque(builder, value):
+    """The same number, of which LLVM knows nothing: it would reach each row from the one before it, and so
+    make every step of a loop as long as that chain.
+    """
+    return builder.asm(ir.FunctionType(_INT64, [_INT64]), "", "=r,0", [value], side_effect=False)
+
+
 @cache
 def tile(real, shapes):
     """The register tile: C[rows, columns] = C0 + A @ B, with all of C in registers, as one intrinsic.
@@ -102,7 +109,7 @@ def tile(real, shapes):
             return builder.shuffle_vector(first, undefined, broadcast)
 
         tiles = [(i, j) for i in range(rows) for j in range(vectors)]
-        a_rows = [row(a, a_row, i) for i in range(rows - 1)]
+        a_rows = [_opaque(builder, row(a, a_row, i)) for i in range(rows - 1)]
         start = {(i, j): builder.load(place(row(c0, c0_row, i), j), align=size) for i, j in tiles}
         before = builder.block
         loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")

@@ -9,6 +9,8 @@ from numba import int64
 
 from fastbp.cpu.program import (
     AT_ONCE,
+    BLOCKS,
+    CHUNKS,
     GIVEN_UP,
     HALT,
     KERNEL,
@@ -23,6 +25,7 @@ from fastbp.cpu.program import (
     section,
 )
 from fastbp.cpu.simd import array, atomic_load, atomic_store, call, part
+from fastbp.cpu.slots import slots_in_use
 from fastbp.cpu.team import wait_for_all
 from fastbp.random import sample_balanced, shuffle
 
@@ -70,7 +73,7 @@ def run_batch(ctx):
     first_block, last_block = share_of_blocks(ctx)
     for s in range(ctx.n_sections):
         part = section(ctx.sections + s * _SECTION)
-        if part.by_rows != 0:
+        if part.over == BLOCKS:
             for block in range(first_block, last_block):
                 if part.gives_up != 0 and wants_to_stop(ctx):
                     break
@@ -81,6 +84,11 @@ def run_batch(ctx):
                 run_operations(ctx, part.first, part.last)
             if part.gives_up != 0:
                 wants_to_stop(ctx)
+        elif part.over == CHUNKS:
+            for chunk in range(slots_in_use(ctx)):
+                ctx.block, ctx.row = chunk, chunk * ctx.chunk_rows
+                ctx.rows, ctx.slot = min(ctx.chunk_rows, n - ctx.row), ctx.row
+                run_operations(ctx, part.first, part.last)
         else:
             ctx.block = ctx.row = ctx.slot = 0
             ctx.rows = n

@@ -67,8 +67,7 @@ def test_launches_that_end_within_epochs(shuffle, device, monkeypatch):
 
 
 def test_chunks(device, monkeypatch):
-    for module in (division, device_many):
-        monkeypatch.setattr(module, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(division, "CHUNK_ROWS", 4)
     net = fastbp.Network([3, 6, 2], seed=1)
     assert division.sums_in_chunks(net.architecture, 13)
     assert_same_as_alone([net], [fastbp.SGD(0.1)], rows=14, batch_size=13)

@@ -254,8 +254,7 @@ def test_a_checkpoint_within_an_epoch(device, tmp_path):
 
 @pytest.mark.parametrize("clip_norm", [None, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_chunks(clip_norm, device, monkeypatch):
-    for module in (division, device_plan):
-        monkeypatch.setattr(module, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(division, "CHUNK_ROWS", 4)
     layers = [Dense(6, "tanh"), LayerNorm(), Dense(2)]
     make = lambda: fastbp.Network(layers, inputs=3, seed=1)
     net = assert_same_training(device, make, 14, 13, epochs=1, clip_norm=clip_norm)
