@@ -1,8 +1,9 @@
 """What one thread of a plan for a CPU does: its operations, in their order, and its share of each.
 
 A program is two tables (``cpu/program.py``): a row for each operation, and sections of them, which run block
-by block of the batch, chunk by chunk or once a step. The first section packs the parameters, before a run; the
-last one unpacks them, after it; those between are a step. What each kind of layer adds is in ``operations.py``.
+by block of the batch, chunk by chunk or once a step. The first section packs the parameters, before a run;
+the last one unpacks them, after it; those between are a step. What each kind of layer adds is in
+``operations.py``.
 """
 
 import itertools

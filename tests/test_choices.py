@@ -46,6 +46,4 @@ def test_who_sums_chunks():
     assert chosen(1024, 6) == (8, False, 1)
     assert chosen(100, 2, "gradient") == (2, True, 1)
     bounded = Shaping(((0.0, 0.0),) * 3, (0.0,) * 3, clip_norm=1.0)
-    assert chosen(100, 2, shaping=bounded) == (2, True, 1), (
-        "the squares of the gradient are summed in one place"
-    )
+    assert chosen(100, 2, shaping=bounded) == (2, True, 1), "its squares are summed in one place"

@@ -18,9 +18,12 @@ def test_stop_and_steps_done():
 def test_replicas_stay_the_same(monkeypatch):
     """Each of two threads updates parameters of its own: the same ones."""
     made = []
-    monkeypatch.setattr(
-        "fastbp.jobs.Plan", lambda *how, **options: made.append(Plan(*how, **options)) or made[0]
-    )
+
+    def keep(*arguments, **options):
+        made.append(Plan(*arguments, **options))
+        return made[0]
+
+    monkeypatch.setattr("fastbp.jobs.Plan", keep)
     net = make_network([40, 48, 37, 10], "tanh", "softmax_cross_entropy")
     x, y = draw_inputs(150, 40), draw_targets("softmax_cross_entropy", 150, 10)
     before = net.parameters.copy()
