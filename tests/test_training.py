@@ -13,7 +13,7 @@ import pytest
 from numba import njit
 
 import fastbp
-from fastbp import SGD, EarlyStopping, interrupts, plan, progress, random, training
+from fastbp import SGD, EarlyStopping, division, interrupts, progress, random, training
 from fastbp.datasets import split
 from fastbp.history import History
 from tests import reference
@@ -307,7 +307,7 @@ def test_interrupt_returns_what_was_done(threads, validation):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_interrupted_weights_are_those_of_a_whole_step(threads, long_steps, monkeypatch):
     if long_steps:  # those are given up before their phase 2
-        monkeypatch.setattr(plan, "WORK_TO_GIVE_UP", 0)
+        monkeypatch.setattr(division, "WORK_TO_GIVE_UP", 0)
     x, y = data(5)
     how = dict(batch_size=5, optimizer=SGD(1e-4), shuffle=False)
     trained(x, y, epochs=1, threads=threads, **how)  # compiles
