@@ -2,7 +2,7 @@
 
 from .cpu import tiny
 from .cpu.machine import this_machine
-from .division import chunk_rows, may_be_given_up, rows_of_a_block, splits_columns
+from .division import chunk_rows, gradients_first, may_be_given_up, rows_of_a_block, splits_columns
 
 
 class Choices:
@@ -96,7 +96,8 @@ class Choices:
         self.chunk_rows = chunk_rows(architecture, batch_size) if self.backward else batch_size
         n_chunks = -(-batch_size // self.chunk_rows)
         self.chunked = n_chunks > 1 and (n_chunks % threads == 0 or n_chunks > 2 * threads)
-        self.materialise = materialise or self.clips_norm or n_chunks > 1
+        first = self.clips_norm or n_chunks > 1 or gradients_first(architecture, batch_size, threads)
+        self.materialise = self.backward and (materialise or first)
         apart = task == "train" and self.chunked and threads == 2 and n_chunks <= 4 and not self.clips_norm
         self.replicas = threads if apart else 1
         self.whole = self.backward and not self.chunked

@@ -27,8 +27,10 @@ WORK_PER_THREAD = 500_000
 # And multiply-adds in all: to start threads takes as long as a core takes for half of these.
 WORK_WORTH_A_START = 25_000_000
 
-# Multiply-adds of a step, about half a millisecond, that is given up midway when somebody wishes to stop.
+# Multiply-adds of a step, about half a millisecond, that is given up midway when somebody wishes to stop; and
+# of a thread's part in phase 2, about 30 ms, that is too long to be waited for.
 WORK_TO_GIVE_UP = 25_000_000
+WORK_OF_PHASE_TWO = 2_000_000_000
 
 
 # Rows and columns
@@ -90,6 +92,14 @@ def may_be_given_up(architecture, batch_size):
     statistics do.
     """
     return architecture.multiply_adds(batch_size) > WORK_TO_GIVE_UP and not architecture.needs_all_rows
+
+
+def gradients_first(architecture, batch_size, threads):
+    """Whether gradients go to memory, so that they can be given up: updates with each at once would take too
+    long for who wishes to stop.
+    """
+    work = architecture.multiply_adds(batch_size) // (3 * threads)
+    return work > WORK_OF_PHASE_TWO and may_be_given_up(architecture, batch_size)
 
 
 # Threads

@@ -105,8 +105,9 @@ class Layout:
 
     def replicate(self):
         """Make all replicas what the first one is."""
-        replicas = self.arena[: self.choices.replicas * self.replica_bytes].reshape(-1, self.replica_bytes)
-        replicas[1:] = replicas[0]
+        first = self.arena[: self.replica_bytes]
+        for replica in range(1, self.choices.replicas):
+            self.arena[replica * self.replica_bytes :][: self.replica_bytes] = first
 
     # Activations
 

@@ -191,7 +191,10 @@ class Program:
             self.end_section(ONCE)
         for layer, operation in learning:
             operation.gradient(self, layer)
-        self.end_section(CHUNKS)
+        self.end_section(CHUNKS, gives_up=self.choices.gives_up)
+        if self.choices.gives_up:
+            self.wait()
+            self.end_section(ONCE, gives_up=True)
 
     def _emit_clipping(self, learning):
         """The whole gradient summed up, and what it must be multiplied by to be no longer than asked."""
@@ -297,7 +300,7 @@ class Program:
             x=x, dx=dx, x_row=layout.row_bytes(layer), z=z, y=y, dz=dz, z_row=layout.row_bytes(layer + 1),
             w=layout.w[layer] + own, wt=layout.wt[layer] and layout.wt[layer] + own,
             arena_bytes=layout.arena_bytes,
-            slots=layout.slot(layout.w[layer]), slot_bytes=layout.arena_bytes,
+            slots=layout.slot(layout.w[layer]), slot_bytes=layout.arena_bytes, gives_up=choices.gives_up,
             host=layout.host[layer], host_row=choices.size * n_out,
             numbers=layout.numbers[layer], noise=self._noise_before(layer),
             squares=layout.squares + 8 * sum(architecture.sizes[1 : layer + 1]),

@@ -8,6 +8,7 @@ from fastbp.division import (
     WORK_IN_CHUNKS,
     automatic_threads,
     chunk_rows,
+    gradients_first,
     sums_in_chunks,
     threads_for_training,
 )
@@ -63,3 +64,11 @@ def test_automatic_threads(monkeypatch):
 
 def test_available_cores():
     assert division.available_cores() >= 1
+
+
+def test_gradients_first():
+    """Of networks whose phase 2 would outlast what somebody waits after Ctrl-C."""
+    large = make_architecture((1024, 1024, 1024, 1024))
+    assert [gradients_first(large, 1024, threads) for threads in (1, 2)] == [True, False]
+    assert not gradients_first(large, 256, 1)
+    assert not gradients_first(make_architecture((784, 1024, 1024, 10)), 256, 1)

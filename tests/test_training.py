@@ -303,11 +303,13 @@ def test_interrupt_returns_what_was_done(threads, validation):
         assert len(history.validation_loss) in (len(history), len(history) - 1)
 
 
-@pytest.mark.parametrize("long_steps", [False, True])
+@pytest.mark.parametrize("long_steps", ["", "in phase 1", "in phase 2"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_interrupted_weights_are_those_of_a_whole_step(threads, long_steps, monkeypatch):
-    if long_steps:  # those are given up before their phase 2
+    if long_steps:  # those are given up
         monkeypatch.setattr(division, "WORK_TO_GIVE_UP", 0)
+    if long_steps == "in phase 2":
+        monkeypatch.setattr(division, "WORK_OF_PHASE_TWO", -1)
     x, y = data(5)
     how = dict(batch_size=5, optimizer=SGD(1e-4), shuffle=False)
     trained(x, y, epochs=1, threads=threads, **how)  # compiles

@@ -18,6 +18,7 @@ from fastbp.cpu.program import REAL, kernel
 from fastbp.cpu.shaping import SHAPE, add_penalty, add_squares, bound_elements, clear_totals
 from fastbp.cpu.simd import array, call, part, transpose_square
 from fastbp.cpu.slots import slots_in_use, sum_of_slots
+from fastbp.cpu.team import gives_up
 from fastbp.formulas.shaping import renorm_factor
 
 
@@ -92,18 +93,19 @@ def dense_backward(real):
     return kernel(dense_backward)
 
 
-def _over_share(real, begin, body):
+def _over_share(real, begin, body, ends=None):
     """A function that visits a thread's share of W: blocks of rows, and in each the panels.
 
     ``begin(op, ctx, row, rows)`` once for a block of rows, then ``body(op, ctx, row, rows, column, width)``
-    for each of its panels: the block's columns of x stay in cache while the panels of dz pass by.
+    for each of its panels: the block's columns of x stay in cache while the panels of dz pass by. Where there
+    is an ``ends(op, ctx)``, no further block is visited when it says so.
     """
-    panel_width = width_of_panel(real)
+    panel_width, ends = width_of_panel(real), ends or _never
 
     @part
     def over_share(op, ctx):
         row = op.first_row
-        while row < op.last_row:
+        while row < op.last_row and not ends(op, ctx):
             rows = min(ROW_BLOCK, op.last_row - row)
             begin(op, ctx, row, rows)
             column = op.first_column
@@ -166,7 +168,10 @@ def _gradient(real):
 
 
 def dense_gradient(real):
-    """dW and db, summed over ctx.rows rows, into the gradient slot of this block: laid out as W and b are."""
+    """dW and db, summed over ctx.rows rows, into the gradient slot of this block: laid out as W and b are.
+
+    It is left midway where the step is given up.
+    """
     pack_dz, pack_x, gradient = _gradient(real)
     size = REAL[real](0).itemsize
 
@@ -175,7 +180,7 @@ def dense_gradient(real):
         slot = op.slots + ctx.block * op.slot_bytes
         gradient(op, ctx, row, rows, column, width, slot + _place(op, row, column, width) * size)
 
-    over_share = _over_share(real, pack_x, one_panel)
+    over_share = _over_share(real, pack_x, one_panel, ends=_given_up)
 
     def dense_gradient(op, ctx):
         pack_dz(op, ctx)
@@ -317,6 +322,18 @@ def _apply(optimizer, real):
 @part
 def _nothing(op, ctx, row, rows):
     """What comes ahead of a block of rows where nothing needs to."""
+
+
+@part
+def _never(op, ctx):
+    """Nothing ends early."""
+    return False
+
+
+@part
+def _given_up(op, ctx):
+    """Whether this step is given up, if it may be."""
+    return op.gives_up != 0 and gives_up(ctx)
 
 
 @part

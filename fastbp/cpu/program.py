@@ -27,6 +27,7 @@ def _record(text):
 #   w, wt                    packed weights and bias, packed transpose of the weights (0: none)
 #   arena_bytes              from a parameter to its first optimizer state, and on to the next one
 #   slots, slot_bytes        sums of gradients: the first, and from one to the next
+#   gives_up                 whether those may be left midway when somebody wishes to stop
 #   host, host_row           where this layer's W begins in the host's flat vector, and its rows; b follows
 #   packed_x, packed_dz      this thread's memory for packed copies of x and dz, or 0
 #   first_row, last_row, first_column, last_column      this thread's share of W
@@ -48,7 +49,7 @@ OPERATION = _record(
     """kernel address
     n_in n_out x_columns columns use_bias
     x dx x_row z y dz z_row
-    w wt arena_bytes slots slot_bytes host host_row
+    w wt arena_bytes slots slot_bytes gives_up host host_row
     packed_x packed_dz first_row last_row first_column last_column
     settings bias_settings schedule scheduled momentum
     shaping shape noise squares collected piece row rows column width written

@@ -8,7 +8,6 @@ import numpy as np
 from numba import int64
 
 from fastbp.cpu.program import (
-    AT_ONCE,
     BLOCKS,
     CHUNKS,
     GIVEN_UP,
@@ -26,7 +25,7 @@ from fastbp.cpu.program import (
 )
 from fastbp.cpu.simd import array, atomic_load, atomic_store, call, part
 from fastbp.cpu.slots import slots_in_use
-from fastbp.cpu.team import wait_for_all
+from fastbp.cpu.team import gives_up, wait_for_all
 from fastbp.random import sample_balanced, shuffle
 
 _OPERATION, _SECTION = OPERATION.itemsize, SECTION.itemsize
@@ -44,12 +43,13 @@ def run_operations(ctx, first, last):
 
 
 @part
-def wants_to_stop(ctx):
-    """Whether somebody wishes the run to stop at once; the step is given up then, for all threads."""
-    if atomic_load(ctx.shared + STOP) != AT_ONCE:
-        return False
-    atomic_store(ctx.shared + GIVEN_UP, 1)
-    return True
+def run_until_given_up(ctx, first, last):
+    """The same, but to the first of them that finds the step given up; returns whether there is none."""
+    for i in range(first, last):
+        if gives_up(ctx):
+            return False
+        run_operations(ctx, i, i + 1)
+    return not gives_up(ctx)
 
 
 @part
@@ -65,9 +65,9 @@ def share_of_blocks(ctx):
 def run_batch(ctx):
     """One pass of the program over the batch that begins at ctx.start; returns whether it came to its end.
 
-    It does not where somebody wishes to stop at once, before phase 2 of a step that is long enough for people
-    to notice: then no weight has changed. One thread may see the wish and another not, so what counts is a
-    mark that is made before the barrier in front of phase 2 and looked at behind it.
+    It does not where somebody wishes to stop at once, before the update of a step that is long enough for
+    people to notice: then no weight has changed. One thread may see the wish and another not, so what counts
+    is a mark that is made before a barrier and looked at behind it.
     """
     n, size = ctx.batch_rows, ctx.block_rows
     first_block, last_block = share_of_blocks(ctx)
@@ -75,20 +75,22 @@ def run_batch(ctx):
         part = section(ctx.sections + s * _SECTION)
         if part.over == BLOCKS:
             for block in range(first_block, last_block):
-                if part.gives_up != 0 and wants_to_stop(ctx):
-                    break
                 ctx.block = block
                 ctx.row = block * size
                 ctx.rows = min(size, n - ctx.row)
                 ctx.slot = ctx.row * ctx.whole
-                run_operations(ctx, part.first, part.last)
-            if part.gives_up != 0:
-                wants_to_stop(ctx)
+                if part.gives_up == 0:
+                    run_operations(ctx, part.first, part.last)
+                elif not run_until_given_up(ctx, part.first, part.last):
+                    break
         elif part.over == CHUNKS:
             for chunk in range(slots_in_use(ctx)):
                 ctx.block, ctx.row = chunk, chunk * ctx.chunk_rows
                 ctx.rows, ctx.slot = min(ctx.chunk_rows, n - ctx.row), ctx.row
-                run_operations(ctx, part.first, part.last)
+                if part.gives_up == 0:
+                    run_operations(ctx, part.first, part.last)
+                elif not run_until_given_up(ctx, part.first, part.last):
+                    break
         else:
             ctx.block = ctx.row = ctx.slot = 0
             ctx.rows = n

@@ -8,8 +8,8 @@ import ctypes
 import functools
 import threading
 
-from fastbp.cpu.program import ARRIVED, kernel
-from fastbp.cpu.simd import atomic_add, atomic_load, part, relax, yield_to_others
+from fastbp.cpu.program import ARRIVED, AT_ONCE, GIVEN_UP, STOP, kernel
+from fastbp.cpu.simd import atomic_add, atomic_load, atomic_store, part, relax, yield_to_others
 
 # Looks at the counter before a waiting thread lets others run: about 20 µs, far beyond any barrier of a
 # step in which every thread has a core, and soon enough where threads outnumber cores.
@@ -32,6 +32,15 @@ def wait_for_all(ctx):
             relax()
         else:
             yield_to_others()
+
+
+@part
+def gives_up(ctx):
+    """Whether somebody wishes the run to stop at once; the step is given up then, for all threads."""
+    if atomic_load(ctx.shared + STOP) != AT_ONCE:
+        return False
+    atomic_store(ctx.shared + GIVEN_UP, 1)
+    return True
 
 
 def barrier():

@@ -9,7 +9,18 @@ from numba import int64, njit
 from fastbp import random
 from fastbp.cpu import gather, step
 from fastbp.cpu.cache import address
-from fastbp.cpu.program import HALT, OPERATION, SECTION, SHARED, STEPS, STOP, kernel
+from fastbp.cpu.program import (
+    BLOCKS,
+    CHUNKS,
+    HALT,
+    ONCE,
+    OPERATION,
+    SECTION,
+    SHARED,
+    STEPS,
+    STOP,
+    kernel,
+)
 from fastbp.cpu.simd import array, atomic_load, atomic_store
 from fastbp.cpu.team import Team, function
 from fastbp.sparse import SparseRows
@@ -40,7 +51,7 @@ def program(n_rows, batch_size, block_rows, *, threads=1, shuffle=False, whole=0
         "order": np.arange(n_rows), "losses": np.zeros(20), "row_losses": np.arange(batch_size, dtype=float),
         "shared": np.zeros(SHARED.itemsize, np.uint8),
         "operations": np.zeros(3, OPERATION),
-        "sections": np.array([(0, 1, 1, 0), (1, 3, 0, 0)], SECTION),
+        "sections": np.array([(0, 1, BLOCKS, 0), (1, 3, ONCE, 0)], SECTION),
     }  # fmt: skip
     operations = kept["operations"]
     operations["n_in"] = [1, 2, 0]
@@ -159,16 +170,18 @@ def test_stop_ends_after_the_current_step():
     assert kept["shared"][HALT : HALT + 8].view(np.int64)[0] == 1
 
 
+@pytest.mark.parametrize("over", [BLOCKS, CHUNKS])
 @pytest.mark.parametrize("block", [0, 2])
-def test_a_step_may_be_given_up_in_phase_1(block):
+def test_a_step_may_be_given_up(block, over):
     contexts, kept = program(n_rows=40, batch_size=40, block_rows=10)
+    contexts["chunk_rows"] = 10
     kept["operations"]["kernel"][0] = address(stop_in_block, own=stop_in_block)
     kept["operations"]["m"] = block
-    sections = np.array([(0, 1, 1, 1), (1, 1, 0, 1), (1, 3, 0, 0)], SECTION)
+    sections = np.array([(0, 1, over, 1), (1, 1, ONCE, 1), (1, 3, ONCE, 0)], SECTION)
     contexts["sections"], contexts["n_sections"] = sections.ctypes.data, 3
     run_epochs(contexts, 0, 5)
     assert kept["outputs"][0][0] == block + 1, "blocks behind the wish ran"
-    assert not (notes(kept)[:, 4] == 2).any(), "phase 2 ran"
+    assert not (notes(kept)[:, 4] == 2).any(), "the update ran"
     assert contexts["step"][0] == contexts["epoch"][0] == 0
     kept["operations"]["m"] = -1
     kept["shared"][:] = 0
