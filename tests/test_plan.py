@@ -1,7 +1,14 @@
 """The plan while it runs: asking it to stop, and how far it is."""
 
+import numpy as np
+import pytest
+
 import fastbp
-from fastbp.cpu.program import STOP
+from fastbp import division
+from fastbp.cpu import dense
+from fastbp.cpu.cache import address
+from fastbp.cpu.program import AT_ONCE, STOP, kernel
+from fastbp.cpu.simd import atomic_store
 from fastbp.plan import Plan
 from tests.samples import draw_inputs, draw_targets, make_network
 
@@ -32,3 +39,41 @@ def test_replicas_stay_the_same(monkeypatch):
     first, second = made[0].layout.arena[: 2 * made[0].layout.replica_bytes].reshape(2, -1)
     assert (first == second).all()
     assert (net.parameters != before).mean() > 0.9
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_wish_to_stop_between_gradients_leaves_the_weights(threads, monkeypatch):
+    monkeypatch.setattr(division, "WORK_TO_GIVE_UP", 0)
+    monkeypatch.setattr(division, "WORK_OF_PHASE_TWO", -1)
+    net, x = make_network([3, 4, 2]), draw_inputs(6, 3)
+    y, losses, row_losses = draw_targets("mean_squared_error", 6, 2), np.zeros(1), np.zeros(6)
+    made = Plan(net.architecture, "train", 6, threads, optimizer="sgd")
+    made.settings[0, 0] = 0.1
+    made.set(
+        x=x.ctypes.data, targets=y.ctypes.data, n_rows=6, losses=losses.ctypes.data, last_epoch=1,
+        row_losses=row_losses.ctypes.data,
+    )  # fmt: skip
+
+    def trained():
+        made.set(epoch=0, step=0, begin=0)
+        made.pack(net.parameters)
+        made.run()
+        vector = np.empty_like(net.parameters)
+        made.unpack(vector)
+        return vector.tobytes()
+
+    assert trained() != net.parameters.tobytes()
+    operations = made.programs[0][0]
+    gradients = operations["kernel"] == address(dense.dense_gradient, "float64")
+    operations["kernel"][np.flatnonzero(gradients)[1]] = address(wish_to_stop, own=wish_to_stop)
+    assert trained() == net.parameters.tobytes()
+    assert made.contexts["step"].tolist() == threads * [0]
+
+
+def wish_to_stop():
+    """What Ctrl-C does, at this very place."""
+
+    def wish_to_stop(op, ctx):
+        atomic_store(ctx.shared + STOP, AT_ONCE)
+
+    return kernel(wish_to_stop)
