@@ -45,7 +45,7 @@ def test_replicas_stay_the_same(monkeypatch):
 def test_a_wish_to_stop_between_gradients_leaves_the_weights(threads, monkeypatch):
     monkeypatch.setattr(division, "WORK_TO_GIVE_UP", 0)
     monkeypatch.setattr(division, "WORK_OF_PHASE_TWO", -1)
-    net, x = make_network([3, 4, 2]), draw_inputs(6, 3)
+    net, x = make_network([3, 4, 2], dtype="float64"), draw_inputs(6, 3)
     y, losses, row_losses = draw_targets("mean_squared_error", 6, 2), np.zeros(1), np.zeros(6)
     made = Plan(net.architecture, "train", 6, threads, optimizer="sgd")
     made.settings[0, 0] = 0.1
