@@ -248,7 +248,7 @@ class CSVLogger(Callback):
         """Open the file; write its head, and the epochs of before."""
         history = training.history
         self._names = ["loss", *(["validation_loss"] if training.validates else []), *training.metric_names]
-        self._names += ["learning_rate", "seconds"]
+        self._names += ["seconds"] if training.learning_rate is None else ["learning_rate", "seconds"]
         self._file = open(self.path, "w", newline="", encoding="utf-8")  # noqa: SIM115, `end` closes it
         self._writer = csv.writer(self._file, lineterminator="\n")
         self._writer.writerow(["epoch", *self._names])

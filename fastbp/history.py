@@ -16,7 +16,7 @@ class History:
     metrics : dict of str to list of float
         Each metric on the validation rows after the epoch, under its name.
     learning_rate : list of float
-        What it was at the end of the epoch.
+        What it was at the end of the epoch; empty with LBFGS, which has none.
     seconds : list of float
         Time of the epoch, without validation. Epochs so short that several ran in one compiled call share
         its time equally.

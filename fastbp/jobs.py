@@ -9,7 +9,7 @@ from .data import Data
 from .formulas.optimizers import OPTIMIZERS
 from .history import History
 from .interrupts import Interrupts
-from .lbfgs import minimizer, train_whole_batch
+from .lbfgs import WholeBatch, minimizer
 from .metrics import as_metrics
 from .network import Network
 from .optimizers import LBFGS, as_optimizer
@@ -216,8 +216,8 @@ class Job:
         self.callbacks = _all_callbacks(early_stopping, callbacks, checkpoints, verbose)
         self.shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
         if self.whole_batch:
-            watched = self.callbacks or self.metrics or resume is not None
-            _check_whole_batch(network, device, watched, self.shaping or sampling is not None, self._streams)
+            kept = resume is not None or any(isinstance(each, Checkpoints) for each in self.callbacks)
+            _check_whole_batch(network, device, kept, self.shaping or sampling is not None, self._streams)
         self.device = checks.device(device)
         self.looks = checks.known_name("on_divergence", on_divergence, ("raise", "continue")) == "raise"
         self._checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
@@ -303,7 +303,8 @@ class Job:
         """
         network, data, rates = self.network, self.data or self._make_data(), self._rates
         if self.whole_batch:
-            train_whole_batch(network, self.optimizer, data, self.history, bar, conductor, self.looks)
+            watched = dict(metrics=self.metrics, callbacks=self.callbacks, looks=self.looks)
+            WholeBatch(network, self.optimizer, data, self.history, **watched)._run(bar, conductor)
             return
         plan = (make_plan or self._make_plan)(
             network.architecture, "train", data.batch_size, self.history.threads,
@@ -324,16 +325,17 @@ class Job:
         training._run(self._checkpoint, bar, conductor(plan))
 
 
-def _check_whole_batch(network, device, watched, shaped, stream):
+def _check_whole_batch(network, device, kept, shaped, stream):
     """Raise where SciPy is missing, or what it does not do is asked for."""
     minimizer()  # says so where it is missing
     if device != "cpu":
         raise ValueError(f'LBFGS is run by SciPy on the CPU; got device="{device}"')
     if stream:
         raise ValueError("LBFGS needs all rows at once, so it cannot train on a stream")
-    if watched:
+    if kept:
         raise ValueError(
-            "LBFGS is run by SciPy: it takes no callbacks, metrics, early stopping, table or checkpoints"
+            "LBFGS takes no checkpoints and no resume: what it remembers is SciPy's, so it would not reach the "
+            "same bits; save the network in a callback, and train again from it with an empty memory"
         )
     if shaped:
         raise ValueError("LBFGS takes no penalties, largest norms, clipping, noise or sampling")

@@ -101,7 +101,7 @@ class Training:
 
     @property
     def learning_rate(self):
-        """The optimizer's, as its schedule has it at the end of the latest epoch.
+        """The optimizer's, as its schedule has it at the end of the latest epoch; None of LBFGS.
 
         May be set for the epochs to come: that of each layer changes by the same factor, and a compiled
         schedule begins from it.
@@ -306,13 +306,15 @@ class Training:
         history.loss.append(loss)
         history.seconds.append(seconds)
         history.samples_per_second.append(self._n / seconds)
-        history.learning_rate.append(self.learning_rate)
+        rate = self.learning_rate
+        if rate is not None:
+            history.learning_rate.append(rate)
         if self.validates:
             found = self._validate()
             history.validation_loss.append(found["loss"])
             for name in self.metric_names:
                 history.metrics[name].append(found[name])
-        if self._rates.plateau:
+        if self._rates and self._rates.plateau:
             self._rates.adapt(self._plan, history)
         for callback in self._callbacks:
             callback.epoch(self)
