@@ -119,8 +119,9 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of bounds, data do not fit the network, or a checkpoint
-        is of another training; nothing is changed then, unless by chunks of a stream before the bad one.
+        If an argument is of the wrong kind or out of bounds, data do not fit the network, a parameter of it
+        is not finite before training, or a checkpoint is of another training; nothing is changed then, unless
+        by chunks of a stream before the bad one.
     DivergenceError
         If the loss or the weights became infinite or NaN. The network has the weights from before the
         epoch (of a stream: the chunk), or before the compiled call where short epochs are run several in a
@@ -220,6 +221,8 @@ class Job:
             _check_whole_batch(network, device, kept, self.shaping or sampling is not None, self._streams)
         self.device = checks.device(device)
         self.looks = checks.known_name("on_divergence", on_divergence, ("raise", "continue")) == "raise"
+        if self.looks and resume is None:
+            checks.parameters(network)
         self._checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
         self.epochs_before = checkpoint.epoch if checkpoint else 0
         own = checkpoint.seed if checkpoint else network.seed
@@ -334,8 +337,8 @@ def _check_whole_batch(network, device, kept, shaped, stream):
         raise ValueError("LBFGS needs all rows at once, so it cannot train on a stream")
     if kept:
         raise ValueError(
-            "LBFGS takes no checkpoints and no resume: what it remembers is SciPy's, so it would not reach the "
-            "same bits; save the network in a callback, and train again from it with an empty memory"
+            "LBFGS takes no checkpoints and no resume: what it remembers is SciPy's, so it would not reach "
+            "the same bits; save the network in a callback, and train again from it with an empty memory"
         )
     if shaped:
         raise ValueError("LBFGS takes no penalties, largest norms, clipping, noise or sampling")

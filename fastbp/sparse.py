@@ -80,12 +80,6 @@ def arrays_of(x):
     return (x.data, x.columns, x.starts) if type(x) is SparseRows else (x,)
 
 
-def dense_rows(x, dtype):
-    """Rows as an array of dtype, (n, n_in)."""
-    x = x.toarray() if type(x) is SparseRows else x
-    return x.astype(dtype, copy=False)
-
-
 def is_sparse(values):
     """Whether it is a sparse matrix or array of SciPy."""
     return type(values).__module__.startswith("scipy.sparse")
