@@ -242,6 +242,8 @@ class Job:
             raise ValueError("metrics are measured on validation rows; give validation=")
         self.epochs, self.n_rows, self.batch_size = data.epochs, data.n, data.batch_size
         self._rates = None if self.whole_batch else Rates(self.optimizer, network, data.epochs, data.steps)
+        if self._rates:
+            self._rates.watch(bool(data.held_out), [metric.name for metric in self.metrics])
         if checkpoint:
             n_states = OPTIMIZERS[self.optimizer.formula].states
             checkpoint.check(self._identity(data), data.n, self._rates, n_states)
