@@ -8,7 +8,7 @@ from .checkpoints import Checkpoints, read_checkpoint
 from .data import Data
 from .formulas.optimizers import OPTIMIZERS
 from .history import History
-from .interrupts import Interrupts
+from .interrupts import Interrupts, NotLost
 from .lbfgs import WholeBatch, minimizer
 from .metrics import as_metrics
 from .network import Network
@@ -134,6 +134,7 @@ def train(
     -----
     Ctrl-C ends training after the current step and returns the history so far. With `checkpoints` that step
     is written down, and `resume` goes on from it to the very bits of a training that was not interrupted.
+    While kernels are compiled, before the first step, it raises KeyboardInterrupt.
 
     On a GPU a small network is trained by one block of threads, with its weights in the block's memory, many
     steps in a launch of at most a quarter of a second. Small is one of Dense layers alone, the hidden ones of
@@ -311,11 +312,12 @@ class Job:
             watched = dict(metrics=self.metrics, callbacks=self.callbacks, looks=self.looks)
             WholeBatch(network, self.optimizer, data, self.history, **watched)._run(bar, conductor)
             return
-        plan = (make_plan or self._make_plan)(
-            network.architecture, "train", data.batch_size, self.history.threads,
-            optimizer=self.optimizer.formula, materialise=self.materialise, shaping=self.shaping,
-            **rates.options, **data.options,
-        )  # fmt: skip
+        with NotLost():  # kernels may be compiled
+            plan = (make_plan or self._make_plan)(
+                network.architecture, "train", data.batch_size, self.history.threads,
+                optimizer=self.optimizer.formula, materialise=self.materialise, shaping=self.shaping,
+                **rates.options, **data.options,
+            )  # fmt: skip
         row_losses = np.empty(data.batch_size, network.dtype)
         rates.set(plan)
         plan.set(

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from .interrupts import NotLost
 from .network import _INPUTS_AT_ONCE, _options, _places
 from .training import SECONDS_INLINE, DivergenceError, Training, guess_seconds
 
@@ -108,10 +109,11 @@ class WholeBatch(Training):
         self._short = guess_seconds(network.architecture, rows, rows) < SECONDS_INLINE
         options = _options(self._data.x, self._data.y, self._data.weights)
         try:
-            with (
-                network._plan("gradient", rows, self.history.threads, **options) as self._plan,
-                conductor(self._plan) as self._interrupts,
-            ):
+            with contextlib.ExitStack() as stack:
+                with NotLost():  # kernels may be compiled
+                    plan = network._plan("gradient", rows, self.history.threads, **options)
+                    self._plan = stack.enter_context(plan)
+                self._interrupts = stack.enter_context(conductor(self._plan))
                 for callback in self._callbacks:
                     self._started.append(callback)
                     callback.start(self)
