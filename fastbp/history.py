@@ -12,7 +12,8 @@ class History:
     loss : list of float
         Mean loss over the epoch's rows, each as it was when the row's batch came.
     validation_loss : list of float
-        Mean loss on the validation rows after the epoch; empty without validation.
+        Mean loss on the validation rows after the epoch; empty without validation, NaN where Ctrl-C ended a
+        long look at them.
     metrics : dict of str to list of float
         Each metric on the validation rows after the epoch, under its name.
     learning_rate : list of float

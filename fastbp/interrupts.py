@@ -48,6 +48,15 @@ class Interrupts:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
+    def instead(self, plan):
+        """While another plan runs, that is the one to stop."""
+        before, self._plan = self._plan, plan
+        try:
+            yield
+        finally:
+            self._plan = before
+
+    @contextlib.contextmanager
     def waiting(self):
         """While the caller's own Python code runs, the first one raises KeyboardInterrupt there."""
         self._waits = True
@@ -102,8 +111,38 @@ def _handler_is_pythons():
     return in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+class GivenUp(BaseException):
+    """A call within a training, its validation, was given up, as somebody asked the training to end."""
+
+
+_within = threading.local()  # .interrupts: those of a training whose long calls may be given up
+
+
+@contextlib.contextmanager
+def may_be_given_up(interrupts):
+    """Let `run_whole` raise GivenUp where a training shall end; for long calls, as each is a team's.
+
+    interrupts : `Interrupts`, or anything else with ``asked``.
+    """
+    _within.interrupts = interrupts
+    try:
+        yield
+    finally:
+        _within.interrupts = None
+
+
 def run_whole(plan):
     """One call to its end; Ctrl-C gives up what a team does, and raises KeyboardInterrupt when it has."""
+    of_training = getattr(_within, "interrupts", None)
+    if of_training:
+        if not of_training.asked:
+            with (
+                of_training.instead(plan) if isinstance(of_training, Interrupts) else contextlib.nullcontext()
+            ):
+                run_in_team(plan, of_training, lambda steps: None)
+        if of_training.asked:
+            raise GivenUp
+        return
     if plan.threads == 1:
         plan.run()
         return

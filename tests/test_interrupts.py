@@ -89,3 +89,50 @@ def test_train_hears_of_one_that_was_lost_while_it_compiled(monkeypatch, optimiz
     with pytest.raises(KeyboardInterrupt):
         fastbp.train(net, [[0, 1], [1, 0]], [1, 0], optimizer=optimizer)
     assert np.array_equal(net.parameters, before)
+
+
+@pytest.mark.parametrize("task", ["loss", "predict"])
+@pytest.mark.parametrize("optimizer", ["sgd", "lbfgs"])
+def test_a_long_validation_is_given_up(monkeypatch, task, optimizer):
+    if optimizer == "lbfgs":
+        pytest.importorskip("scipy")
+    history, net, halted = interrupted_validation(monkeypatch, task, optimizer=optimizer)
+    assert halted == [True], "not after its rows"
+    assert history.interrupted
+    assert len(history) == 1
+    assert np.isnan([history.validation_loss, history.metrics["r2"]]).all()
+    assert np.isfinite(history.loss).all()
+    assert np.isfinite(net.parameters).all()
+
+
+def test_with_checkpoints_it_comes_to_its_end(monkeypatch, tmp_path):
+    checkpoints = fastbp.Checkpoints(tmp_path, every=1)
+    history, net, _ = interrupted_validation(monkeypatch, "predict", checkpoints=checkpoints)
+    assert history.interrupted
+    x, y = rows()
+    assert history.validation_loss == [net.loss(x, y)]
+    assert history.metrics["r2"] == [net.evaluate(x, y, ["r2"])["r2"]]
+
+
+def rows():
+    """So many that nobody is done with them before Ctrl-C comes."""
+    return np.random.default_rng(0).normal(size=(40_000, 64)), np.ones((40_000, 1))
+
+
+def interrupted_validation(monkeypatch, task, **how):
+    """(history, network, whether each call that Ctrl-C came to was given up) of one in a validation."""
+    start, halted = fastbp.plan.Plan.start, []
+
+    def start_and_interrupt(plan):
+        team = start(plan)
+        if plan.task == task and not halted:
+            signal.raise_signal(signal.SIGINT)
+            team.wait()
+            halted.append(int(plan.contexts["epoch"][0]) == 0)
+        return team
+
+    monkeypatch.setattr(fastbp.plan.Plan, "start", start_and_interrupt)
+    x, y = rows()
+    net = fastbp.Network([64, 400, 1], seed=0, dtype="float64")
+    held_out = dict(validation=(x, y), metrics=["r2"])
+    return fastbp.train(net, x[:50], y[:50], epochs=9, **held_out, **how), net, halted
