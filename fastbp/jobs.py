@@ -135,7 +135,7 @@ def train(
     Ctrl-C ends training after the current step and returns the history so far. With `checkpoints` that step
     is written down, and `resume` goes on from it to the very bits of a training that was not interrupted.
     While kernels are compiled, before the first step, it raises KeyboardInterrupt. A long look at validation
-    rows is given up, and what it was to measure is NaN; but not with `checkpoints`, which keep what it measures.
+    rows is given up, and what it was to measure is NaN; not with `checkpoints`, which keep what it measures.
 
     On a GPU a small network is trained by one block of threads, with its weights in the block's memory, many
     steps in a launch of at most a quarter of a second. Small is one of Dense layers alone, the hidden ones of

@@ -14,7 +14,7 @@ from .training import SECONDS_INLINE, DivergenceError, Training, guess_seconds
 # be given up takes some milliseconds: so soon does Ctrl-C end an evaluation, and so little memory does it
 # take. Parts of fewer rows than this would spend their time on reading and adding up large gradients. Results
 # depend on both numbers, on neither threads nor machine.
-WORK_OF_A_PART = 200_000_000
+WORK_OF_A_PART = 400_000_000
 LEAST_ROWS_OF_A_PART = 256
 
 
