@@ -131,18 +131,10 @@ class Best:
 
     def start(self, training):
         """Settle what is watched; ValueError if it is not measured, or nobody knows which way is better."""
-        self.monitor = self._wanted or ("validation_loss" if training.validates else "loss")
-        self.value = None
-        measured = ["loss", *(["validation_loss"] if training.validates else []), *training.metric_names]
-        if self.monitor not in measured:
-            hint = "" if training.validates else "; give validation="
-            raise ValueError(
-                f"monitor {self.monitor!r} is not measured here; measured are {', '.join(measured)}{hint}"
-            )
-        higher = metrics.higher_is_better(self.monitor) if self._mode == "auto" else self._mode == "max"
-        if higher is None:
-            raise ValueError(f'{self.monitor!r} is of your own: say mode="min" or mode="max"')
-        self._sign = -1 if higher else 1
+        self.monitor, higher = metrics.watched(
+            self._wanted, self._mode, training.validates, training.metric_names
+        )
+        self._sign, self.value = -1 if higher else 1, None
 
     def improves(self, history):
         """Whether the latest value is the best so far, which it then is; NaN never is."""
@@ -248,7 +240,7 @@ class CSVLogger(Callback):
         """Open the file; write its head, and the epochs of before."""
         history = training.history
         self._names = ["loss", *(["validation_loss"] if training.validates else []), *training.metric_names]
-        self._names += ["learning_rate", "seconds"]
+        self._names += ["seconds"] if training.learning_rate is None else ["learning_rate", "seconds"]
         self._file = open(self.path, "w", newline="", encoding="utf-8")  # noqa: SIM115, `end` closes it
         self._writer = csv.writer(self._file, lineterminator="\n")
         self._writer.writerow(["epoch", *self._names])

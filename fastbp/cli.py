@@ -1,7 +1,11 @@
-"""The command line: ``fastbp train digits``, ``fastbp train data.csv --target price``, ``fastbp warmup``."""
+"""The command line: ``fastbp train digits``, ``fastbp train data.csv --target price``, ``fastbp predict
+model.safetensors new.csv``, ``fastbp warmup``.
+"""
 
 import argparse
+import contextlib
 import csv
+import io
 import os
 import sys
 from dataclasses import dataclass
@@ -9,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import __version__, datasets, validation
+from . import __version__, datasets, storage, table, validation
 from .cpu import cache, notice
 from .formulas.activations import ACTIVATIONS
 from .jobs import train
@@ -20,14 +24,8 @@ from .optimizers import SGD
 from .training import DivergenceError
 from .warmup import REALS, warm_up
 
-# A column of integers with so many different values at most is taken for classes.
-MOST_CLASSES = 20
-
 # Moves targets of classification from 1 towards even odds. Halves the errors on held-out digits.
 LABEL_SMOOTHING = 0.1
-
-# Numbers are standardised, and the squares of larger ones overflow.
-LARGEST = 1e150
 
 # Default learning rates. The slope of a squared error has no bound, so the steps for numbers are shorter.
 RATE_OF_CLASSES, RATE_OF_NUMBERS = 0.05, 0.005
@@ -60,6 +58,8 @@ def main(arguments=None):
     try:
         if options.command == "warmup":
             return _warm_up(options)
+        if options.command == "predict":
+            return _predict(options)
         task = _digits(options) if options.data == "digits" else _table(options)
         return _train(task, _output(options), options)
     except (ValueError, TypeError, OSError) as error:
@@ -82,6 +82,7 @@ def _parser():
     parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _add_train(commands)
+    _add_predict(commands)
     _add_warmup(commands)
     return parser
 
@@ -93,6 +94,7 @@ def _add_train(commands):
         description=(
             "Train a network on the rows of a table, measure it on rows that were held out, and save it. "
             "Inputs of a CSV file are standardised for training; the saved network takes them as they are. "
+            "A column of text is an input for each of its texts, which the saved file remembers for predict. "
             f"Classes are learned by softmax cross-entropy with label smoothing {LABEL_SMOOTHING}, numbers "
             "by mean squared error."
         ),
@@ -105,7 +107,7 @@ def _add_train(commands):
         choices=("auto", "classification", "regression"),
         default="auto",
         help="whether the target is a class or a number; auto takes text, and integers of at most "
-        f"{MOST_CLASSES} different values, for classes",
+        f"{table.MOST_CLASSES} different values, for classes",
     )
     add(
         "--ignore",
@@ -113,6 +115,13 @@ def _add_train(commands):
         nargs="+",
         default=argparse.SUPPRESS,
         help="columns of a CSV file to leave out",
+    )
+    add(
+        "--categories",
+        metavar="COLUMN",
+        nargs="+",
+        default=argparse.SUPPRESS,
+        help="columns of a CSV file to take for text although they hold numbers, such as codes",
     )
     add(
         "--hidden",
@@ -142,6 +151,7 @@ def _add_train(commands):
         default=argparse.SUPPRESS,
         help="by default as many as the work is worth; the result does not depend on it",
     )
+    add("--device", metavar="NAME", type=_device, default="cpu", help="cpu, or cuda: the same result")
     add(
         "--test-fraction",
         metavar="X",
@@ -156,6 +166,28 @@ def _add_train(commands):
         help="where the network goes (default: digits.safetensors, or the CSV file's name with .safetensors)",
     )
     add("--quiet", action="store_true", default=argparse.SUPPRESS, help="print only the results")
+
+
+def _add_predict(commands):
+    add = commands.add_parser(
+        "predict",
+        help="predict for the rows of a table",
+        description=(
+            "Predict for the rows of a CSV file by a network that `fastbp train data.csv` saved, and write a "
+            "CSV file: a line for each row, with the target, and of a class its probability. Columns are "
+            "found by their names; those that were not trained on are left aside."
+        ),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    ).add_argument
+    add("model", help="the network's file")
+    add("data", help="a CSV file whose first line names the columns")
+    add(
+        "--output",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="where to write (default: standard output)",
+    )
+    add("--device", metavar="NAME", type=_device, default="cpu", help="cpu, or cuda: the same result")
 
 
 def _add_warmup(commands):
@@ -178,7 +210,7 @@ def _checked(check):
     def convert(text):
         try:
             return check(text)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return convert
@@ -197,6 +229,7 @@ def _parsed(kind, text):
 
 _integer = _checked(lambda text: validation.positive_integer("the value", _parsed(int, text)))
 _threads = _checked(lambda text: validation.threads(_parsed(int, text)))
+_device = _checked(validation.device)
 _seed = _checked(lambda text: validation.seed(_parsed(int, text)))
 _activation = _checked(lambda text: validation.known_name("activation", text, ACTIVATIONS))
 
@@ -209,166 +242,74 @@ class _Task:
     """What is to be learned.
 
     x (n, n_inputs), y (n,): rows as the user has them; name: of the data; target: of y; classes: names of the
-    classes, None where y is a number; standardise: whether inputs (and numbers y) have units of their own.
+    classes, None where y is a number; described: the columns of a table, None of data without units.
     """
 
     x: np.ndarray
     y: np.ndarray
     name: str
     target: str
-    classes: list[str] | None
-    standardise: bool
+    classes: tuple[str, ...] | None
+    described: table.Description | None = None
 
 
 def _digits(options):
-    for option in ("target", "ignore"):
+    for option in ("target", "ignore", "categories"):
         if option in options:
             raise ValueError(f"--{option} goes with a CSV file; digits has its own target")
     if options.task == "regression":
         raise ValueError("--task regression goes with a CSV file; digits are classes")
     x, y = datasets.digits()
-    return _Task(x, y, "digits", "digit", [str(digit) for digit in range(10)], standardise=False)
+    return _Task(x, y, "digits", "digit", tuple(map(str, range(10))))
 
 
 def _table(options):
-    path = Path(options.data)
-    if not path.exists():
-        raise ValueError(f"there is no file {str(path)!r}; give a CSV file, or 'digits'")
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder; give a CSV file, or 'digits'")
-    names, rows, lines = _read_csv(path)
+    found = table.read(Path(options.data), wanted="a CSV file, or 'digits'")
     if "target" not in options:
-        raise ValueError(f"--target must name the column to predict; {path} has {', '.join(names)}")
-    ignored = getattr(options, "ignore", [])
-    for option, name in [("--target", options.target), *(("--ignore", name) for name in ignored)]:
-        if name not in names:
-            raise ValueError(f"{option}: {_unknown_column(path, name, names)}")
-    if options.target in ignored:
-        raise ValueError(f"--ignore: {options.target!r} is the target")
-    inputs = [name for name in names if name != options.target and name not in ignored]
-    if not inputs:
-        raise ValueError(f"{path} has no column to predict {options.target!r} from")
-
-    def column(name):
-        at = names.index(name)
-        return [row[at] for row in rows]
-
-    x = np.empty((len(rows), len(inputs)))
-    for i, name in enumerate(inputs):
-        x[:, i] = _as_numbers(path, name, column(name), lines)
-    y, classes = _as_target(path, options, column(options.target), lines)
-    return _Task(x, y, str(path), options.target, classes, standardise=True)
-
-
-def _unknown_column(path, name, names):
-    try:
-        validation.known_name(f"column of {path}", name, names)
-    except ValueError as error:
-        return error
-
-
-def _read_csv(path):
-    """(names of the columns, rows of text, the line of each row)."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows, lines = [], []
+        raise ValueError(
+            f"--target must name the column to predict; {found.path} has {', '.join(found.names)}"
+        )
+    target, ignored = options.target, getattr(options, "ignore", [])
+    categorical = getattr(options, "categories", [])
+    named = [("target", target), *(("ignore", name) for name in ignored)]
+    for option, name in [*named, *(("categories", name) for name in categorical)]:
         try:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), skipinitialspace=True)
-            names = [name.strip() for name in next(reader, [])]
-            for row in reader:
-                if row:
-                    rows.append([cell.strip() for cell in row])
-                    lines.append(reader.line_num)
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"{path} is not text in UTF-8") from None
-    if not names:
-        raise ValueError(f"{path} is empty; its first line must name the columns")
-    if any(name == "" or _number_or_none(name) is not None for name in names):
-        raise ValueError(f"the first line of {path} must name all columns; got {', '.join(map(repr, names))}")
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"columns of {path} must have different names; two are {name!r}")
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(names):
-            raise ValueError(f"{path}, line {line}: got {len(row)} cells; the first line names {len(names)}")
-    if len(rows) < 2:
-        raise ValueError(f"{path} must have at least 2 rows below the names of its columns; got {len(rows)}")
-    return names, rows, lines
-
-
-def _number_or_none(text):
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _as_numbers(path, name, cells, lines):
-    numbers = np.empty(len(cells))
-    for i, (cell, line) in enumerate(zip(cells, lines, strict=True)):
-        number = _number_or_none(cell)
-        if cell == "":
-            raise ValueError(
-                f"{path}, line {line}: {name!r} is empty; fill such cells or leave out their rows"
-            )
-        if number is None:
-            raise ValueError(
-                f"{path}, line {line}: {name!r} must be a number, got {cell!r}; encode text as numbers, "
-                f"or leave the column out with --ignore"
-            )
-        if not np.isfinite(number):
-            raise ValueError(f"{path}, line {line}: {name!r} must be finite, got {cell!r}")
-        if abs(number) > LARGEST:
-            raise ValueError(
-                f"{path}, line {line}: {name!r} must be at most {LARGEST:g} in size, got {cell!r}"
-            )
-        numbers[i] = number
-    return numbers
-
-
-def _as_target(path, options, cells, lines):
-    """(y, names of the classes or None)."""
-    name, task = options.target, options.task
-    for cell, line in zip(cells, lines, strict=True):
-        if cell == "":
-            raise ValueError(f"{path}, line {line}: the target {name!r} is empty; leave out such rows")
-    values = [_number_or_none(cell) for cell in cells]
-    numeric = None not in values
-    if task == "auto":
-        few_integers = numeric and len(set(values)) <= MOST_CLASSES and all(v.is_integer() for v in values)
-        task = "classification" if few_integers or not numeric else "regression"
-    if task == "regression":
-        return _as_numbers(path, name, cells, lines), None
-    order = (lambda text: (float(text), text)) if numeric else str
-    classes = sorted(set(cells), key=order)
-    if len(classes) < 2:
-        raise ValueError(
-            f"{path}: the target {name!r} must have at least 2 classes; all rows have {cells[0]!r}"
-        )
-    if len(classes) > len(cells) // 2:
-        raise ValueError(
-            f"{path}: the target {name!r} has {len(classes)} classes in {len(cells)} rows; "
-            f"a class needs more rows to learn from"
-        )
-    number = {text: i for i, text in enumerate(classes)}
-    return np.array([number[cell] for cell in cells]), classes
+            found.check_name(name)
+        except ValueError as error:
+            raise ValueError(f"--{option}: {error}") from None
+    for option, names in (("ignore", ignored), ("categories", categorical)):
+        if target in names:
+            raise ValueError(f"--{option}: {target!r} is the target")
+    for name in categorical:
+        if name in ignored:
+            raise ValueError(f"--categories: {name!r} is ignored")
+    inputs = [name for name in found.names if name != target and name not in ignored]
+    if not inputs:
+        raise ValueError(f"{found.path} has no column to predict {target!r} from")
+    columns = table.inputs_of(found, inputs, categorical)
+    y, classes = table.as_target(found, target, options.task)
+    described = table.Description(columns, target, classes)
+    return _Task(described.encode(found), y, found.path, target, classes, described)
 
 
 def _output(options):
     """Where the network goes; that it can go there is looked at before any work."""
     default = "digits.safetensors" if options.data == "digits" else f"{Path(options.data).stem}.safetensors"
-    output = Path(getattr(options, "output", default))
+    return _writable(getattr(options, "output", default), () if options.data == "digits" else (options.data,))
+
+
+def _writable(output, inputs):
+    """The path of a file that may be written, and is none of those that are read."""
+    output = Path(output)
     if output.is_dir():
         raise ValueError(f"--output must be a file; {str(output)!r} is a folder")
     if not output.parent.is_dir():
         raise ValueError(f"--output: there is no folder {str(output.parent)!r}")
     if not os.access(output.parent, os.W_OK):
         raise ValueError(f"--output: the folder {str(output.parent)!r} cannot be written to")
-    if options.data != "digits" and output.resolve() == Path(options.data).resolve():
-        raise ValueError(f"--output would overwrite the data, {options.data!r}")
+    for path in inputs:
+        if output.resolve() == Path(path).resolve():
+            raise ValueError(f"--output would overwrite {path!r}, which is read")
     return output
 
 
@@ -379,7 +320,7 @@ def _train(task, output, options):
     quiet = "quiet" in options
     say = (lambda text: None) if quiet else lambda text: print(text, flush=True)
     x, y, x_test, y_test = datasets.split(task.x, task.y, options.test_fraction, options.seed)
-    shift, scale = _spread(x) if task.standardise else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    shift, scale = _units(task.described, x)
     y_shift, y_scale = (0.0, 1.0) if task.classes else _spread(y)
 
     n_outputs = len(task.classes) if task.classes else 1
@@ -407,25 +348,38 @@ def _train(task, output, options):
             optimizer=SGD(rate, options.momentum, weight_decay=options.weight_decay),
             threads=getattr(options, "threads", None),
             progress=not quiet,
+            device=options.device,
         )
     except DivergenceError:
         print("fastbp: training diverged, nothing was saved: give a lower --learning-rate", file=sys.stderr)
         return 1
-    if task.standardise:
+    if task.described:
         network = _in_users_units(network, shift, scale, y_shift, y_scale)
 
     if history.interrupted:
         say(f"interrupted after {len(history)} of {options.epochs} epochs")
     print(_quality(network, task, x_test, y_test, y))
     if history.seconds:
-        print(_speed(history, len(x)))
+        print(_speed(history, len(x), options.device))
     try:
-        network.save(output)
+        storage.save(network, output, {table.KEY: task.described.to_json()} if task.described else {})
     except OSError as error:
         print(f"fastbp: {output} cannot be written: {error.strerror or error}", file=sys.stderr)
         return 1
     print(f"saved to           {output}")
     return 0
+
+
+def _units(described, x):
+    """(shift, scale) of each input: mean and spread of numbers; what has no units is left alone."""
+    shift, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
+    if described:
+        numbers = np.repeat(
+            [column.categories is None for column in described.inputs],
+            [column.width for column in described.inputs],
+        )
+        shift[numbers], scale[numbers] = _spread(x[:, numbers])
+    return shift, scale
 
 
 def _spread(values):
@@ -449,6 +403,31 @@ def _in_users_units(network, shift, scale, y_shift, y_scale):
     last.W[:] *= y_scale
     last.b[:] = last.b * y_scale + y_shift
     return raw
+
+
+# Predicting
+
+
+def _predict(options):
+    if not Path(options.model).is_file():
+        raise ValueError(f"there is no file {options.model!r}; `fastbp train data.csv` writes one")
+    with storage.opened(options.model) as file:
+        network, text = storage.network_of(file), file.metadata().get(table.KEY)
+    sizes = network.architecture.sizes
+    described = table.Description.from_json(options.model, text, sizes[0], sizes[-1])
+    output = None
+    if "output" in options:
+        output = _writable(options.output, (options.model, options.data))
+    rows = described.encode(table.read(Path(options.data), least_rows=1))
+    lines = table.predictions_as_csv(described, network.predict(rows, device=options.device))
+    content = io.StringIO()
+    csv.writer(content, lineterminator="\n").writerows(lines)
+    if output:
+        storage.write_whole(output, content.getvalue().encode())
+    else:
+        with contextlib.suppress(BrokenPipeError):  # as of `| head`
+            print(content.getvalue(), end="", flush=True)
+    return 0
 
 
 # Warming up
@@ -476,15 +455,17 @@ def _warm_up(options):
 
 
 def _introduction(task, n_train, n_test, y_shift, y_scale):
-    n_rows, n_inputs = task.x.shape
+    n_rows, n_inputs = len(task.x), len(task.described.inputs) if task.described else task.x.shape[1]
     yield f"{task.name}: {n_rows:,} rows of {n_inputs} inputs; {n_train:,} to train on, {n_test:,} held out"
-    if task.classes and task.standardise:
-        shown = ", ".join(f"{i} = {name}" for i, name in enumerate(task.classes[:MOST_CLASSES]))
-        more = ", …" if len(task.classes) > MOST_CLASSES else ""
-        yield f"target {task.target}: {len(task.classes)} classes, {shown}{more}"
+    if task.classes and task.described:
+        shown = table.listed([f"{i} = {name}" for i, name in enumerate(task.classes)])
+        yield f"target {task.target}: {len(task.classes)} classes, {shown}"
     elif task.classes is None:
         yield f"target {task.target}: a number, {y_shift:.4g} ± {y_scale:.4g}"
-    if task.standardise:
+    if task.described:
+        for column in task.described.inputs:
+            if column.categories is not None:
+                yield f"input {column.name}: {column.width} texts, {table.listed(column.categories)}"
         yield "inputs are standardised for training; the saved network takes them as the file has them"
 
 
@@ -499,9 +480,9 @@ def _quality(network, task, x_test, y_test, y):
     return f"held-out error     {np.sqrt(squares):.4g} {task.target} (root mean square){explained}"
 
 
-def _speed(history, n_rows):
+def _speed(history, n_rows, device):
     seconds = float(np.median(history.seconds))
-    threads = f"{history.threads} thread{'s' if history.threads > 1 else ''}"
+    threads = f"{history.threads} thread{'s' if history.threads > 1 else ''}" if device == "cpu" else device
     return (
         f"time per epoch     {_duration(seconds)} "
         f"(median of {len(history)}; {n_rows / seconds:,.0f} rows a second; {threads})"

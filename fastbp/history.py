@@ -12,11 +12,12 @@ class History:
     loss : list of float
         Mean loss over the epoch's rows, each as it was when the row's batch came.
     validation_loss : list of float
-        Mean loss on the validation rows after the epoch; empty without validation.
+        Mean loss on the validation rows after the epoch; empty without validation, NaN where Ctrl-C ended a
+        long look at them.
     metrics : dict of str to list of float
         Each metric on the validation rows after the epoch, under its name.
     learning_rate : list of float
-        What it was at the end of the epoch.
+        What it was at the end of the epoch; empty with LBFGS, which has none.
     seconds : list of float
         Time of the epoch, without validation. Epochs so short that several ran in one compiled call share
         its time equally.

@@ -1,11 +1,16 @@
-"""Ctrl-C while compiled code runs: it asks the code to stop after its step."""
+"""Ctrl-C while compiled code runs: it asks the code to stop after its step. And while it is compiled."""
 
+import _thread
 import contextlib
 import signal
 import threading
+import time
 
 from .cpu.program import AFTER_STEP
 from .cpu.team import POLL_SECONDS
+
+# After so long a Ctrl-C that nobody has heard of is raised again.
+SECONDS_UNTIL_AGAIN = 0.5
 
 
 class Interrupts:
@@ -20,8 +25,7 @@ class Interrupts:
         self._plan, self._installed, self.asked, self._waits = plan, False, False, False
 
     def __enter__(self):
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if _handler_is_pythons():
             signal.signal(signal.SIGINT, self._handle)
             self._installed = True
         return self
@@ -44,6 +48,15 @@ class Interrupts:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
+    def instead(self, plan):
+        """While another plan runs, that is the one to stop."""
+        before, self._plan = self._plan, plan
+        try:
+            yield
+        finally:
+            self._plan = before
+
+    @contextlib.contextmanager
     def waiting(self):
         """While the caller's own Python code runs, the first one raises KeyboardInterrupt there."""
         self._waits = True
@@ -53,8 +66,83 @@ class Interrupts:
             self._waits = False
 
 
+class NotLost:
+    """While it is open, Ctrl-C raises KeyboardInterrupt until it is open no more.
+
+    For the compilation of kernels: LLVM calls Python now and then, and what is raised there goes nowhere.
+    """
+
+    def __init__(self):
+        self._asked, self._open, self._installed, self._lock = False, True, False, threading.Lock()
+
+    def __enter__(self):
+        if _handler_is_pythons():
+            self._installed = True
+            signal.signal(signal.SIGINT, self._handle)
+
+    def __exit__(self, kind, *exception):
+        if not self._installed:
+            return
+        with self._lock:
+            self._open = False
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # after one that `_again` sent
+        if self._asked and kind is None:
+            raise KeyboardInterrupt
+
+    def _handle(self, number, frame):
+        first, self._asked = not self._asked, True
+        if not self._open:  # one that `_again` sent at the last moment
+            return
+        if first:
+            threading.Thread(target=self._again, daemon=True).start()
+        raise KeyboardInterrupt
+
+    def _again(self):
+        while self._open:
+            time.sleep(SECONDS_UNTIL_AGAIN)
+            with self._lock:
+                if self._open:
+                    _thread.interrupt_main()
+
+
+def _handler_is_pythons():
+    """Whether Ctrl-C comes here, and is as Python has it: any other handler is the caller's business."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class GivenUp(BaseException):
+    """A call within a training, its validation, was given up, as somebody asked the training to end."""
+
+
+_within = threading.local()  # .interrupts: those of a training whose long calls may be given up
+
+
+@contextlib.contextmanager
+def may_be_given_up(interrupts):
+    """Let `run_whole` raise GivenUp where a training shall end; for long calls, as each is a team's.
+
+    interrupts : `Interrupts`, or anything else with ``asked``.
+    """
+    _within.interrupts = interrupts
+    try:
+        yield
+    finally:
+        _within.interrupts = None
+
+
 def run_whole(plan):
     """One call to its end; Ctrl-C gives up what a team does, and raises KeyboardInterrupt when it has."""
+    of_training = getattr(_within, "interrupts", None)
+    if of_training:
+        if not of_training.asked:
+            with (
+                of_training.instead(plan) if isinstance(of_training, Interrupts) else contextlib.nullcontext()
+            ):
+                run_in_team(plan, of_training, lambda steps: None)
+        if of_training.asked:
+            raise GivenUp
+        return
     if plan.threads == 1:
         plan.run()
         return

@@ -9,8 +9,8 @@ from .data import Data
 from .division import threads_for_training
 from .formulas.optimizers import OPTIMIZERS
 from .history import History
-from .interrupts import Interrupts
-from .lbfgs import minimizer, train_whole_batch
+from .interrupts import Interrupts, NotLost
+from .lbfgs import WholeBatch, minimizer
 from .metrics import as_metrics
 from .network import Network
 from .optimizers import LBFGS, as_optimizer
@@ -120,8 +120,9 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of bounds, data do not fit the network, or a checkpoint
-        is of another training; nothing is changed then, unless by chunks of a stream before the bad one.
+        If an argument is of the wrong kind or out of bounds, data do not fit the network, a parameter of it
+        is not finite before training, or a checkpoint is of another training; nothing is changed then, unless
+        by chunks of a stream before the bad one.
     DivergenceError
         If the loss or the weights became infinite or NaN. The network has the weights from before the
         epoch (of a stream: the chunk), or before the compiled call where short epochs are run several in a
@@ -134,6 +135,8 @@ def train(
     -----
     Ctrl-C ends training after the current step and returns the history so far. With `checkpoints` that step
     is written down, and `resume` goes on from it to the very bits of a training that was not interrupted.
+    While kernels are compiled, before the first step, it raises KeyboardInterrupt. A long look at validation
+    rows is given up, and what it was to measure is NaN; not with `checkpoints`, which keep what it measures.
 
     On a GPU a small network is trained by one block of threads, with its weights in the block's memory, many
     steps in a launch of at most a quarter of a second. Small is one of Dense layers alone, the hidden ones of
@@ -217,10 +220,12 @@ class Job:
         self.callbacks = _all_callbacks(early_stopping, callbacks, checkpoints, verbose)
         self.shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
         if self.whole_batch:
-            watched = self.callbacks or self.metrics or resume is not None
-            _check_whole_batch(network, device, watched, self.shaping or sampling is not None, self._streams)
+            kept = resume is not None or any(isinstance(each, Checkpoints) for each in self.callbacks)
+            _check_whole_batch(network, device, kept, self.shaping or sampling is not None, self._streams)
         self.device = checks.device(device)
         self.looks = checks.known_name("on_divergence", on_divergence, ("raise", "continue")) == "raise"
+        if self.looks and resume is None:
+            checks.parameters(network)
         self._checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
         self.epochs_before = checkpoint.epoch if checkpoint else 0
         own = checkpoint.seed if checkpoint else network.seed
@@ -240,6 +245,8 @@ class Job:
             raise ValueError("metrics are measured on validation rows; give validation=")
         self.epochs, self.n_rows, self.batch_size = data.epochs, data.n, data.batch_size
         self._rates = None if self.whole_batch else Rates(self.optimizer, network, data.epochs, data.steps)
+        if self._rates:
+            self._rates.watch(bool(data.held_out), [metric.name for metric in self.metrics])
         if checkpoint:
             n_states = OPTIMIZERS[self.optimizer.formula].states
             checkpoint.check(self._identity(data), data.n, self._rates, n_states)
@@ -306,13 +313,15 @@ class Job:
         """
         network, data, rates = self.network, self.data or self._make_data(), self._rates
         if self.whole_batch:
-            train_whole_batch(network, self.optimizer, data, self.history, bar, conductor, self.looks)
+            watched = dict(metrics=self.metrics, callbacks=self.callbacks, looks=self.looks)
+            WholeBatch(network, self.optimizer, data, self.history, **watched)._run(bar, conductor)
             return
-        plan = (make_plan or self._make_plan)(
-            network.architecture, "train", data.batch_size, self.history.threads,
-            optimizer=self.optimizer.formula, materialise=self.materialise, shaping=self.shaping,
-            **rates.options, **data.options,
-        )  # fmt: skip
+        with NotLost():  # kernels may be compiled
+            plan = (make_plan or self._make_plan)(
+                network.architecture, "train", data.batch_size, self.history.threads,
+                optimizer=self.optimizer.formula, materialise=self.materialise, shaping=self.shaping,
+                **rates.options, **data.options,
+            )  # fmt: skip
         row_losses = np.empty(data.batch_size, network.dtype)
         rates.set(plan)
         plan.set(
@@ -327,16 +336,17 @@ class Job:
         training._run(self._checkpoint, bar, conductor(plan))
 
 
-def _check_whole_batch(network, device, watched, shaped, stream):
+def _check_whole_batch(network, device, kept, shaped, stream):
     """Raise where SciPy is missing, or what it does not do is asked for."""
     minimizer()  # says so where it is missing
     if device != "cpu":
         raise ValueError(f'LBFGS is run by SciPy on the CPU; got device="{device}"')
     if stream:
         raise ValueError("LBFGS needs all rows at once, so it cannot train on a stream")
-    if watched:
+    if kept:
         raise ValueError(
-            "LBFGS is run by SciPy: it takes no callbacks, metrics, early stopping, table or checkpoints"
+            "LBFGS takes no checkpoints and no resume: what it remembers is SciPy's, so it would not reach "
+            "the same bits; save the network in a callback, and train again from it with an empty memory"
         )
     if shaped:
         raise ValueError("LBFGS takes no penalties, largest norms, clipping, noise or sampling")

@@ -1,13 +1,22 @@
 """Training with L-BFGS: SciPy decides where to go, compiled code says what loss and gradient are there."""
 
+import contextlib
 import math
 import time
 
 import numpy as np
 
-from .one_pass import options_of as _options
-from .one_pass import run_over as _run_over
-from .training import SECONDS_INLINE, DivergenceError, guess_seconds
+from .interrupts import NotLost
+from .network import _INPUTS_AT_ONCE
+from .one_pass import options_of, places_of
+from .training import SECONDS_INLINE, DivergenceError, Training, guess_seconds
+
+# Rows are taken through the network in parts of about so many multiply-adds, of which the half that cannot
+# be given up takes some milliseconds: so soon does Ctrl-C end an evaluation, and so little memory does it
+# take. Parts of fewer rows than this would spend their time on reading and adding up large gradients. Results
+# depend on both numbers, on neither threads nor machine.
+WORK_OF_A_PART = 400_000_000
+LEAST_ROWS_OF_A_PART = 256
 
 
 def minimizer():
@@ -25,89 +34,191 @@ def minimizer():
     return minimize
 
 
-def train_whole_batch(network, optimizer, data, history, bar, conductor, looks):
-    """Iterations of L-BFGS on all rows: changes the network's parameters, fills the history.
+class WholeBatch(Training):
+    """A training by L-BFGS: an epoch is an iteration, its loss that after it, and `Data.epochs` are the most.
 
     Parameters
     ----------
     network : Network
     optimizer : LBFGS
     data : fastbp.data.Data
-        Its `epochs` are the most iterations.
     history : History
-        Its `threads` says how many to use. One value for each iteration; the loss is that after it.
-    bar : object with ``show(rows, history)``
-    conductor : callable
-        Given the plan, it returns what `Interrupts` is: what runs a call, and knows whether to end.
+        Its `threads` says how many to use.
+    metrics, callbacks : see `Training`
     looks : bool
         Whether a loss that is infinite or NaN at the start is an error; from a finite one on, SciPy's line
         search steps back from such places.
-
-    Raises
-    ------
-    DivergenceError
-        If the loss is infinite or NaN at the start.
     """
-    minimize, dtype, n = minimizer(), network.dtype, data.n
-    x, y, weights, held_out, epochs = data.x, data.y, data.weights, data.held_out, data.epochs
-    decay = _decay(network, optimizer)
-    gradient, best = np.empty_like(network.parameters), network.parameters.copy()
-    short = guess_seconds(network.architecture, n, n) < SECONDS_INLINE
-    started, begun = time.perf_counter(), False
 
-    def run(plan):
-        if not interrupts.asked:
-            interrupts.run(short, lambda steps: None)
-        if interrupts.asked:
+    def __init__(self, network, optimizer, data, history, *, metrics, callbacks, looks):
+        super().__init__(
+            network, None, None, data, history, metrics=metrics, callbacks=callbacks, identity=dict,
+            looks=looks, device="cpu",
+        )  # fmt: skip
+        self._optimizer, self._decay, self._first = optimizer, _decay(network, optimizer), True
+        self._best, self._of_part = network.parameters.copy(), np.empty_like(network.parameters)
+
+    # For callbacks
+
+    @property
+    def learning_rate(self):
+        """None: L-BFGS has none."""
+        return
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        raise ValueError("LBFGS has no learning rate to be set: its line search says how far to go")
+
+    @property
+    def position(self):
+        """(iterations, 0)."""
+        return self.epoch, 0
+
+    @property
+    def step(self):
+        """Iterations done."""
+        return self.epoch
+
+    def set_parameters(self, values):
+        """Refuse.
+
+        Raises
+        ------
+        ValueError
+            Always.
+        """
+        raise ValueError(
+            "LBFGS knows the loss by the places where it has been, so a callback cannot change its weights: "
+            "end the training by stop(), change the network and train again"
+        )
+
+    def collect(self):
+        """Nothing to do: after an iteration the network has its weights."""
+
+    # The run
+
+    def _run(self, bar, conductor):
+        """All iterations; whatever happens, the network has the weights of the last one then.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss is infinite or NaN at the start.
+        """
+        network, (rows, self._parts) = self.network, self._cut()
+        self._bar, self._row_losses = bar, np.empty(rows, network.dtype)
+        self._short = guess_seconds(network.architecture, rows, rows) < SECONDS_INLINE
+        options = options_of(self._data.x, self._data.y, self._data.weights)
+        try:
+            with contextlib.ExitStack() as stack:
+                with NotLost():  # kernels may be compiled
+                    plan = network._plan("gradient", rows, self.history.threads, **options)
+                    self._plan = stack.enter_context(plan)
+                self._interrupts = stack.enter_context(conductor(self._plan))
+                for callback in self._callbacks:
+                    self._started.append(callback)
+                    callback.start(self)
+                with contextlib.suppress(_Ended):
+                    self._minimize()
+                self.history.interrupted = self._interrupts.asked
+        except BaseException:
+            self.failed = True
+            raise
+        finally:
+            network.parameters[:] = self._best
+            bar.close()
+            self._end()
+
+    def _cut(self):
+        """(the most rows of a part, [(x, y, weights, share of the loss)] of parts that count)."""
+        architecture, data = self.network.architecture, self._data
+        rows = max(LEAST_ROWS_OF_A_PART, WORK_OF_A_PART // max(1, architecture.multiply_adds(1)))
+        rows = min(rows, data.n, max(1, _INPUTS_AT_ONCE // architecture.sizes[0]))
+        parts = []
+        for first in range(0, data.n, rows):
+            some = slice(first, first + rows)
+            weights = None if data.weights is None else data.weights[some]
+            y = data.y[some]
+            counts = len(y) if weights is None else float(weights.sum(dtype=np.float64))
+            if counts:
+                parts.append((data.x[some], y, weights, counts))
+        total = sum(counts for *_, counts in parts)
+        return rows, [(*part, counts / total) for *part, counts in parts]
+
+    def _minimize(self):
+        """SciPy's whole work."""
+        optimizer, epochs = self._optimizer, self.epochs
+        options = dict(
+            maxiter=epochs, maxfun=2**31 - 1, maxcor=optimizer.memory, maxls=optimizer.line_search,
+            gtol=optimizer.gradient_tolerance, ftol=optimizer.loss_tolerance,
+        )  # fmt: skip
+        self._clock = time.perf_counter()
+        found = minimizer()(
+            self._loss_and_gradient, self.network.parameters.astype(np.float64), jac=True, method="L-BFGS-B",
+            callback=self._after_iteration, options=options,
+        )  # fmt: skip
+        if self.epoch < epochs:
+            self.stop(_why(found))
+
+    def _loss_and_gradient(self, vector):
+        """What is minimised at a place, float64, and its gradient there."""
+        self.network.parameters[:] = vector
+        loss, gradient = self._over_all_rows()
+        if self._looks and self._first and not math.isfinite(loss):
+            raise DivergenceError(f"the loss is {loss} at the start", 1, (1, 1), self.history)
+        self._first = False
+        return loss + self._penalty(vector), gradient + self._decay * vector
+
+    def _over_all_rows(self):
+        """(mean loss, its gradient) at the network's parameters: those of the parts, added up in float64."""
+        plan, losses, loss, gradient = self._plan, np.zeros(1), 0.0, np.zeros(self._of_part.shape)
+        plan.pack(self.network.parameters)
+        for x, y, weights, share in self._parts:
+            losses[0] = 0.0
+            plan.set(
+                order=0, losses=losses.ctypes.data, row_losses=self._row_losses.ctypes.data, outputs=0,
+                epoch=0, first_epoch=0, last_epoch=1, shuffle=0, step=0, **places_of(x, y, weights),
+            )  # fmt: skip
+            self._run_part()
+            plan.unpack(self._of_part)
+            loss += share * float(losses[0] / len(y))
+            gradient += share * self._of_part.astype(np.float64)
+        return loss, gradient
+
+    def _run_part(self):
+        """The compiled call; one that was asked to end may have been given up."""
+        if not self._interrupts.asked:
+            self._interrupts.run(self._short, lambda steps: None)
+        if self._interrupts.asked:
             raise _Ended
 
-    def loss_and_gradient(vector):
-        nonlocal begun
-        network.parameters[:] = vector
-        loss = float(_run_over(plan, network, x, y, weights=weights, run=run)[0] / n)
-        if looks and not begun and not math.isfinite(loss):
-            raise DivergenceError(f"the loss is {loss} at the start", 1, (1, 1), history)
-        begun = True
-        plan.unpack(gradient)
-        total = loss + 0.5 * float(decay @ (vector * vector))
-        return total, gradient.astype(np.float64) + decay * vector
+    def _penalty(self, vector):
+        return 0.5 * float(self._decay @ (vector * vector))
 
-    def after_iteration(intermediate_result):
-        nonlocal started
+    def _after_iteration(self, intermediate_result):
+        """An iteration's row of the history, and its callbacks."""
         vector = intermediate_result.x
-        best[:] = network.parameters[:] = vector
-        elapsed = time.perf_counter() - started
-        history.loss.append(float(intermediate_result.fun - 0.5 * decay @ (vector * vector)))
-        history.seconds.append(elapsed)
-        history.samples_per_second.append(n / elapsed)
-        if held_out:
-            history.validation_loss.append(network._loss(*held_out))
-        bar.show(len(history) * n, history)
-        started = time.perf_counter()
-
-    options = dict(
-        maxiter=epochs, maxfun=2**31 - 1, maxcor=optimizer.memory, maxls=optimizer.line_search,
-        gtol=optimizer.gradient_tolerance, ftol=optimizer.loss_tolerance,
-    )  # fmt: skip
-    try:
-        with (
-            network._plan("gradient", n, history.threads, **_options(x, y, weights)) as plan,
-            conductor(plan) as interrupts,
-        ):
-            minimize(
-                loss_and_gradient, network.parameters.astype(np.float64), jac=True, method="L-BFGS-B",
-                callback=after_iteration, options=options,
-            )  # fmt: skip
-    except _Ended:
-        history.interrupted = True
-    finally:
-        network.parameters[:] = best.astype(dtype)
-        bar.close()
-    return history
+        self._best[:] = self.network.parameters[:] = vector
+        self._record(
+            float(intermediate_result.fun - self._penalty(vector)), time.perf_counter() - self._clock
+        )
+        self._bar.show(self.epoch * self._n, self.history)
+        if self.history.stopped or self._interrupts.asked:
+            raise _Ended
+        self._clock = time.perf_counter()
 
 
 class _Ended(BaseException):
     """Somebody asked to end; no `Exception`, which SciPy might take for its own."""
+
+
+def _why(found):
+    """Why SciPy ended before the last iteration, in words."""
+    if found.status == 0 and "GRADIENT" in found.message:
+        return "the gradient is within gradient_tolerance"
+    if found.status == 0:
+        return "the loss fell by no more than loss_tolerance"
+    return "the line search found no better place"
 
 
 def _decay(network, optimizer):

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import random, validation
+from .network import Network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, as_optimizer
-from .sparse import dense_rows
+from .division import automatic_threads
 
 # The loss is smoothed as a running mean with this share of the old; a test ends where it is so many times
 # its best.
@@ -61,15 +62,18 @@ def find_learning_rate(
     Parameters
     ----------
     network : Network
-        Stays as it is.
+        Stays as it is. The test begins from its weights: of one that is trained already it finds the rates
+        to go on with, and the loss may fall little, or not at all.
     x : array-like (n, n_inputs)
+        Sparse rows stay sparse, and bytes bytes, as in `fastbp.train`.
     y : array-like
         Targets of the network's loss, see `Network.loss`.
     lowest, highest : float
         Of the rates, which rise by the same factor from step to step.
     steps : int
         At least 10.
-    batch_size : int
+    batch_size : int or None
+        Rows of a step; None, or more than there are, means all of them.
     optimizer : str or Optimizer
         With its own settings but for the learning rate; a schedule is left out.
     seed : int, optional
@@ -83,11 +87,14 @@ def find_learning_rate(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of bounds, or data do not fit the network.
+        If an argument is of the wrong kind or out of bounds, data do not fit the network, or a parameter of
+        it is not finite.
 
     Notes
     -----
     The test of L. N. Smith, "Cyclical Learning Rates for Training Neural Networks" (2017).
+
+    It runs on the CPU. A GPU would find the same to the bit, so the result is good for ``device="cuda"`` too.
 
     Examples
     --------
@@ -97,24 +104,29 @@ def find_learning_rate(
     >>> 0.001 < found.suggestion < 10
     True
     """
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
     steps = validation.integer("steps", steps, at_least=10)
     lowest = validation.real_number("lowest", lowest, above=0)
     highest = validation.real_number("highest", highest, above=lowest)
     optimizer = as_optimizer(optimizer)
     if isinstance(optimizer, LBFGS):
         raise ValueError("LBFGS has no learning rate to look for; give another optimizer")
+    seed = network.seed if seed is None else validation.seed(seed)
+    if batch_size is not None:
+        validation.positive_integer("batch_size", batch_size)
+    validation.parameters(network)
+    x, y = network.check_data(x, y, keep_bytes=True, keep_sparse=True)
+    batch_size = min(batch_size or len(x), len(x))
     trainer = OnlineTrainer(
         network, replace(optimizer, schedule=None), batch_size=batch_size, update_network=False,
-        on_divergence="continue",
+        on_divergence="continue", threads=automatic_threads(network.architecture.multiply_adds(batch_size)),
     )  # fmt: skip
-    seed = network.seed if seed is None else validation.seed(seed)
-    x, y = network.check_data(x, y, keep_bytes=True, keep_sparse=True)
-    batch_size = min(batch_size, len(x))
     rates = lowest * (highest / lowest) ** np.linspace(0, 1, steps)
     losses, smoothed, mean = [], [], 0.0
     for rows, rate in zip(_batches(len(x), batch_size, seed), rates):
         trainer.learning_rate = rate
-        losses.append(trainer._step_rows(dense_rows(x[rows], network.dtype), y[rows]))
+        losses.append(trainer._step_rows(x[rows], y[rows]))
         mean = SMOOTHING * mean + (1 - SMOOTHING) * losses[-1]
         smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # as if it had not started at 0
         if not smoothed[-1] <= GROWTH_AT_THE_END * min(smoothed):
@@ -125,8 +137,12 @@ def find_learning_rate(
 
 
 def _batches(n, batch_size, seed):
-    """Rows of one batch after the other without end, each pass over the rows in an order of its own."""
+    """Rows of one batch after the other without end, each pass over the rows in an order of its own; a batch
+    of all rows takes them as they lie.
+    """
     passes = 0
+    while batch_size == n:
+        yield slice(None)
     while True:
         order = random.permutation(seed, random.SHUFFLE, n, epoch=passes)
         for start in range(0, n - batch_size + 1, batch_size):

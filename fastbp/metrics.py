@@ -495,3 +495,40 @@ def higher_is_better(name):
     if name in METRICS or _TOP.fullmatch(name):
         return METRICS.get(name, METRICS["top_k_accuracy"]).higher_is_better
     return None
+
+
+def watched(monitor, mode, validates, metric_names):
+    """What of a training is watched.
+
+    Parameters
+    ----------
+    monitor : str or None
+        "loss", "validation_loss" or a metric; None is the loss on validation rows where there are any.
+    mode : {"auto", "min", "max"}
+    validates : bool
+        Whether there are validation rows.
+    metric_names : list of str
+        Of what is measured on them.
+
+    Returns
+    -------
+    monitor : str
+    higher : bool
+        Whether more is better.
+
+    Raises
+    ------
+    ValueError
+        If it is not measured, or nobody knows which way is better.
+    """
+    monitor = monitor or ("validation_loss" if validates else "loss")
+    measured = ["loss", *(["validation_loss"] if validates else []), *metric_names]
+    if monitor not in measured:
+        hint = "" if validates else "; give validation="
+        raise ValueError(
+            f"monitor {monitor!r} is not measured here; measured are {', '.join(measured)}{hint}"
+        )
+    higher = higher_is_better(monitor) if mode == "auto" else mode == "max"
+    if higher is None:
+        raise ValueError(f'{monitor!r} is of your own: say mode="min" or mode="max"')
+    return monitor, higher

@@ -9,11 +9,12 @@ from . import validation
 from .balance import labels_of, weights_by_class
 from .interrupts import Interrupts, run_in_team
 from .network import Network
+from .one_pass import form_of
 from .optimizers import LBFGS, as_optimizer
 from .plan import Plan
 from .rates import single_steps
 from .shaping import shaping_of
-from .sparse import is_sparse
+from .sparse import address_of, is_sparse
 from .training import SECONDS_INLINE, DivergenceError
 
 _NEVER = object()
@@ -52,7 +53,7 @@ class OnlineTrainer:
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of bounds.
+        If an argument is of the wrong kind or out of bounds, or a parameter of the network is not finite.
 
     Notes
     -----
@@ -68,6 +69,9 @@ class OnlineTrainer:
     The weights that are trained are a copy of the network's: after writing to ``network.parameters`` call
     `take_parameters`.
 
+    pickle and copy.deepcopy of a trainer work: the copy has a network of its own, and goes on to the same
+    bits.
+
     Examples
     --------
     >>> import fastbp
@@ -81,6 +85,15 @@ class OnlineTrainer:
     def __init__(
         self, network, optimizer="sgd", *, batch_size=32, update_network=True, on_divergence="raise",
         threads=1, class_weight=None,
+    ):  # fmt: skip
+        options = dict(locals())
+        del options["self"]
+        self._set_up(**options)
+        if self._looks:
+            validation.parameters(network)
+
+    def _set_up(
+        self, network, optimizer, batch_size, update_network, on_divergence, threads, class_weight
     ):  # fmt: skip
         if not isinstance(network, Network):
             raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
@@ -97,13 +110,17 @@ class OnlineTrainer:
         self._loss = network.loss_function.formula
         self._kind = self._loss.targets
         self._by_class = self._check_class_weight(class_weight)
+        self._options = dict(
+            optimizer=self._optimizer, batch_size=self._batch_size, update_network=self._updates,
+            on_divergence=on_divergence, threads=self._threads, class_weight=class_weight,
+        )  # fmt: skip
         self._weighted, self._weight = class_weight is not None, np.ones(1, self._dtype)
         self._row, self._losses = np.empty(self._n_in, self._dtype), np.zeros(1)
         self._row_losses = np.empty(self._batch_size, self._dtype)
         self._target = np.empty(self._n_out, self._dtype)
         self._class, self._largest = np.empty(1, np.int64), float(np.finfo(self._dtype).max)
         self._rates, self._plan = single_steps(self._optimizer, network), None
-        self._make_plan("classes")
+        self._make_plan("classes", "numbers")
 
     def _check_class_weight(self, class_weight):
         """(classes, weight of each), or None."""
@@ -118,15 +135,15 @@ class OnlineTrainer:
             raise ValueError("class_weight needs a loss whose targets are one class for each row")
         return weights_by_class(class_weight, self._loss, self._n_out)
 
-    def _make_plan(self, targets):
-        """A plan for the kind of targets, with the weights, states and steps of the one before."""
+    def _make_plan(self, targets, data):
+        """A plan for these kinds of targets and rows, with what the steps left in the one before."""
         before, architecture = self._plan, self.network.architecture
         self._plan = plan = Plan(
             architecture, "train", self._batch_size, self._threads, optimizer=self._optimizer.formula,
-            targets=targets, shaping=shaping_of(self.network), **self._rates.options,
+            targets=targets, data=data, shaping=shaping_of(self.network), **self._rates.options,
             weighted="as they are" if self._weighted else False,
         )  # fmt: skip
-        self._targets = targets
+        self._targets, self._data = targets, data
         self._no_weight = _NEVER if self._weighted else None  # the weight that needs no look
         at = plan.contexts.dtype.fields["epoch"][1]
         self._epochs = [
@@ -141,15 +158,35 @@ class OnlineTrainer:
         if before is None:
             plan.pack(self.network.parameters)
         else:
-            weights = np.empty_like(self.network.parameters)
-            before.unpack(weights)
-            plan.pack(weights)
-            plan.set_states(before.states())
-            plan.settings[...] = before.settings
-            plan.set(step=before.contexts["step"])
-        plan.set(host=self.network.parameters.ctypes.data)
+            self._restore(self._kept(before))
         self._run, self._unpack = plan.bound()
         self._set_to_one_row = False
+
+    def _kept(self, plan):
+        """All that the steps so far have left in a plan."""
+        weights = np.empty_like(self.network.parameters)
+        plan.unpack(weights)
+        plan.set(host=self.network.parameters.ctypes.data)
+        steps = int(plan.contexts[0]["step"])
+        return dict(weights=weights, states=plan.states(), settings=plan.settings.copy(), steps=steps)
+
+    def _restore(self, kept):
+        plan = self._plan
+        plan.pack(kept["weights"])
+        plan.set(host=self.network.parameters.ctypes.data, step=kept["steps"])
+        plan.set_states(kept["states"])
+        plan.settings[...] = kept["settings"]
+
+    def __getstate__(self):
+        form = dict(targets=self._targets, data=self._data, weighted=self._weighted)
+        return dict(network=self.network, options=self._options, form=form, kept=self._kept(self._plan))
+
+    def __setstate__(self, state):
+        self._set_up(state["network"], **state["options"])
+        form = dict(state["form"])
+        self._weighted = form.pop("weighted")
+        self._make_plan(**form)
+        self._restore(state["kept"])
 
     @property
     def steps(self):
@@ -171,7 +208,7 @@ class OnlineTrainer:
         Parameters
         ----------
         x : array-like (n_inputs,) or (n, n_inputs)
-            Sparse rows of SciPy become dense, those of a call at a time.
+            Sparse rows of SciPy stay sparse: those of a batch at a time become dense.
         y : array-like
             The row's target: a number, a class, or (n_outputs,); or the rows' targets, see `Network.loss`.
         sample_weight : float or array-like (n,), optional
@@ -196,7 +233,8 @@ class OnlineTrainer:
         Notes
         -----
         An array (n_inputs,) of the network's dtype with a class, or with a target of that dtype, goes the
-        shortest way.
+        shortest way. From sparse rows to others and back, or from classes to probabilities, takes a while
+        each time, as the program is laid out anew.
         """
         fits = type(x) is np.ndarray and x.shape == self._row.shape and x.dtype == self._dtype
         if (
@@ -263,6 +301,8 @@ class OnlineTrainer:
         return weights
 
     def _point_to_one_row(self):
+        if self._data != "numbers":
+            self._make_plan(self._targets, "numbers")
         target = self._class if self._kind == "classes" else self._target
         self._plan.set(x=self._row.ctypes.data, targets=target.ctypes.data, n_rows=1)
         self._plan.set(weights=self._weight.ctypes.data)
@@ -275,17 +315,18 @@ class OnlineTrainer:
         if one:
             y = np.asarray(y)
             x, y = a.reshape(1, -1), y if y.ndim == 2 else y[None]
-        return self.network.check_data(x, y)
+        return self.network.check_data(x, y, keep_sparse=True)
 
     def _step_rows(self, x, y, weights=None):
         targets = "classes" if y.ndim == 1 or self._kind != "classes" else "probabilities"
-        if targets != self._targets or (weights is not None and not self._weighted):
+        data = form_of(x).get("data", "numbers")
+        if (targets, data) != (self._targets, self._data) or (weights is not None and not self._weighted):
             self._weighted = self._weighted or weights is not None
-            self._make_plan(targets)
+            self._make_plan(targets, data)
         n, plan = len(x), self._plan
         if weights is None and self._weighted:
             weights = np.ones(n, self._dtype)
-        plan.set(x=x.ctypes.data, targets=y.ctypes.data, n_rows=n)
+        plan.set(x=address_of(x), targets=y.ctypes.data, n_rows=n)
         plan.set(weights=0 if weights is None else weights.ctypes.data)
         self._set_to_one_row = False
         work = self.network.architecture.multiply_adds(n) / 2e9
@@ -321,7 +362,7 @@ class OnlineTrainer:
     def _divergence(self, loss, n):
         """Go back to the network's weights, and say what happened."""
         last = self.steps
-        self.take_parameters()
+        self._plan.pack(self.network.parameters)
         self._plan.set_states(np.zeros_like(self._plan.states()))
         self._plan.set(step=0)
         first = last - -(-n // self._batch_size) + 1
@@ -332,7 +373,15 @@ class OnlineTrainer:
         self._plan.unpack(self.network.parameters)
 
     def take_parameters(self):
-        """Go on from the weights that the network has now, after somebody wrote to them."""
+        """Go on from the weights that the network has now, after somebody wrote to them.
+
+        Raises
+        ------
+        ValueError
+            If one is not finite, and divergence is an error; the trainer goes on from what it has then.
+        """
+        if self._looks:
+            validation.parameters(self.network)
         self._plan.pack(self.network.parameters)
 
 

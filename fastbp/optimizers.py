@@ -583,8 +583,11 @@ class LBFGS:
     """L-BFGS: quasi-Newton steps on all rows at once, for small networks and exact fits; needs SciPy.
 
     In `train` an epoch is one iteration, `epochs` the most there are, and `batch_size` and `shuffle` mean
-    nothing. Training ends earlier where a tolerance is met. The history's losses are those after the
-    iterations. Networks with `BatchNorm` or `Dropout` are refused.
+    nothing. Training ends earlier where a tolerance is met; ``history.stopped`` says which. The history's
+    losses are those after the iterations, where validation, metrics, early stopping, callbacks and the table
+    have their turn too; a callback may end training, and not change its weights. Networks with `BatchNorm` or
+    `Dropout` are refused, and so are checkpoints and `resume`: what is remembered of earlier iterations is
+    SciPy's. A callback can save the network instead; training it again begins with an empty memory.
 
     Parameters
     ----------
@@ -613,6 +616,9 @@ class LBFGS:
     ``scipy.optimize.minimize(method="L-BFGS-B")``, without bounds; Byrd, Lu, Nocedal and Zhu, "A limited
     memory algorithm for bound constrained optimization", SIAM J. Sci. Comput. 16 (1995). It works in float64:
     with a network in float32 the loss stops falling earlier.
+
+    Rows are taken through the network in parts, whose gradients are added up in float64, so little memory is
+    needed beside them, and sparse rows stay sparse.
     """
 
     memory: int = 10

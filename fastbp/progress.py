@@ -81,7 +81,7 @@ class Table(Callback):
     def start(self, training):
         """Write the head of the table."""
         names = ["epoch", "loss", *(["validation"] if training.validates else []), *training.metric_names]
-        self._names = [*names, "learning rate", "seconds"]
+        self._names = [*names, *([] if training.learning_rate is None else ["learning rate"]), "seconds"]
         self._widths = [max(11, len(name)) for name in self._names]
         self._shown = 0
         self._write(self._names)
@@ -103,7 +103,8 @@ class Table(Callback):
         history = training.history
         values = [history.loss[-1], *history.validation_loss[-1:]]
         values += [history.metrics[name][-1] for name in training.metric_names]
-        numbers = [f"{value:.5g}" for value in (*values, history.learning_rate[-1], history.seconds[-1])]
+        values += [*history.learning_rate[-1:], history.seconds[-1]]
+        numbers = [f"{value:.5g}" for value in values]
         self._write([f"{training.epoch}/{training.epochs}", *numbers])
 
     def _write(self, cells):

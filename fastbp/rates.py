@@ -4,6 +4,7 @@ import numpy as np
 
 from .cpu.elementwise import ROOM
 from .formulas.schedules import SCHEDULES, warm_up
+from .metrics import watched
 from .schedules import ReduceOnPlateau
 
 
@@ -58,10 +59,15 @@ class Rates:
         plan.settings[:, : len(self._rows[0])] = self._rows
         plan.schedule_settings[: len(self.schedule_settings)] = self.schedule_settings
 
+    def watch(self, validates, metric_names):
+        """Settle what a schedule that acts between epochs looks at; ValueError if that is not measured."""
+        if self.plateau:
+            rule = self.plateau.rule
+            self._monitor, self.plateau.higher = watched(rule.monitor, rule.mode, validates, metric_names)
+
     def adapt(self, plan, history):
         """After an epoch: let the learning rates fall if it was on a plateau."""
-        losses = history.validation_loss or history.loss
-        plan.settings[:, 0] = self.plateau.next_rates(losses[-1])
+        plan.settings[:, 0] = self.plateau.next_rates(history.column(self._monitor)[-1])
 
     def at_end_of(self, plan, epoch, steps):
         """The learning rate of the last step of an epoch, counted from 1, after so many steps in all; before

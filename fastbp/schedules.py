@@ -494,8 +494,6 @@ class OneCycle(Schedule):
 class ReduceOnPlateau:
     """Times `factor` when a measurement stops getting better, as PyTorch's ReduceLROnPlateau.
 
-    Training looks after each epoch at the validation loss, or without validation at the training loss.
-
     Parameters
     ----------
     factor : float
@@ -505,19 +503,24 @@ class ReduceOnPlateau:
     threshold : float
         How much better counts: a share of the best so far, or an amount if not `relative`.
     relative : bool
+        As in PyTorch a share means little of what may be negative, such as "r2": False for those.
     cooldown : int
         For how many epochs after a fall nothing counts as bad.
     minimum : float
         A learning rate, at least 0, that none falls below.
     epsilon : float
         A fall by no more than this is left out.
-    mode : {"min", "max"}
-        Whether smaller or larger is better.
+    mode : {"auto", "min", "max"}
+        Whether smaller or larger is better; "auto" knows it of losses and of the metrics in ``METRICS``.
+    monitor : str, optional
+        What is looked at after each epoch: "validation_loss" (the default where there is validation), "loss",
+        or the name of a metric, as for `EarlyStopping`.
 
     Raises
     ------
     TypeError, ValueError
-        If a setting is of the wrong kind or out of bounds.
+        If a setting is of the wrong kind or out of bounds; before training, also if what is to be looked at
+        is not measured, or is of one's own and `mode` does not say which way is better.
 
     Examples
     --------
@@ -533,7 +536,8 @@ class ReduceOnPlateau:
     cooldown: int = 0
     minimum: float = 0.0
     epsilon: float = 1e-8
-    mode: str = "min"
+    mode: str = "auto"
+    monitor: str | None = None
 
     def __post_init__(self):
         validation.as_plain(self)
@@ -544,7 +548,9 @@ class ReduceOnPlateau:
         validation.integer("cooldown", self.cooldown, at_least=0)
         validation.real_number("minimum", self.minimum, at_least=0)
         validation.real_number("epsilon", self.epsilon, at_least=0)
-        validation.known_name("mode", self.mode, ("min", "max"))
+        validation.known_name("mode", self.mode, ("auto", "min", "max"))
+        if self.monitor is not None and not isinstance(self.monitor, str):
+            raise TypeError(f"monitor must be the name of what is watched; got {self.monitor!r}")
 
     def check_optimizer(self, name, formula):
         """Do nothing: every optimizer can follow.
@@ -554,19 +560,21 @@ class ReduceOnPlateau:
         name, formula : str
         """
 
-    def follow(self, rates):
+    def follow(self, rates, higher=None):
         """Begin with some learning rates.
 
         Parameters
         ----------
         rates : sequence of float
             One for each group of settings.
+        higher : bool, optional
+            Whether larger is better; by default what `mode` says, where "auto" is "min".
 
         Returns
         -------
         Plateau
         """
-        return Plateau(self, list(rates))
+        return Plateau(self, list(rates), self.mode == "max" if higher is None else higher)
 
 
 @dataclass
@@ -578,6 +586,8 @@ class Plateau:
     rule : ReduceOnPlateau
     rates : list of float
         Learning rates, as they are now.
+    higher : bool
+        Whether larger is better.
     best : float or None
         The best measurement; None before the first.
     bad_epochs, cooldown : int
@@ -586,6 +596,7 @@ class Plateau:
 
     rule: ReduceOnPlateau
     rates: list[float]
+    higher: bool = False
     best: float | None = None
     bad_epochs: int = 0
     cooldown: int = 0
@@ -619,14 +630,14 @@ class Plateau:
     def _is_better(self, measured):
         best = self.best
         if best is None:  # before the first measurement: anything but NaN and the worst there is
-            return measured < math.inf if self.rule.mode == "min" else measured > -math.inf
-        sign = -1.0 if self.rule.mode == "min" else 1.0
+            return measured > -math.inf if self.higher else measured < math.inf
+        sign = 1.0 if self.higher else -1.0
         bound = (
             best * (1 + sign * self.rule.threshold)
             if self.rule.relative
             else best + sign * self.rule.threshold
         )
-        return measured < bound if self.rule.mode == "min" else measured > bound
+        return measured > bound if self.higher else measured < bound
 
 
 def as_schedule(schedule):

@@ -36,7 +36,14 @@ class SparseRows:
         return self.shape[0]
 
     def __getitem__(self, rows):
-        """Some rows: a slice, or an array of their numbers."""
+        """Some rows: a slice, whose numbers are not copied where they lie side by side, or an array of their
+        numbers.
+        """
+        if isinstance(rows, slice) and rows.step in (None, 1):
+            first, last, _ = rows.indices(len(self))
+            starts = self.starts[first : max(first, last) + 1]
+            stored = slice(starts[0], starts[-1])
+            return SparseRows(self.data[stored], self.columns[stored], starts - starts[0], self.shape[1])
         rows = np.arange(len(self))[rows]
         lengths = (self.starts[1:] - self.starts[:-1])[rows]
         starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
@@ -71,12 +78,6 @@ def address_of(x):
 def arrays_of(x):
     """The arrays that rows are made of."""
     return (x.data, x.columns, x.starts) if type(x) is SparseRows else (x,)
-
-
-def dense_rows(x, dtype):
-    """Rows as an array of dtype, (n, n_in)."""
-    x = x.toarray() if type(x) is SparseRows else x
-    return x.astype(dtype, copy=False)
 
 
 def is_sparse(values):

@@ -2,7 +2,8 @@
 
 Tensors are called "layer.W", "layer.b" …; the metadata's entry "fastbp" is what `_description` writes and
 `_read_description` checks. The same network gives the same bytes. A checkpoint is such a file with more in
-it: tensors "training.…" and the metadata's entry "fastbp.training", which belong to ``checkpoints.py``.
+it: tensors "training.…" and the metadata's entry "fastbp.training", which belong to ``checkpoints.py``. The
+command line adds an entry "fastbp.table" of its own (``table.py``).
 """
 
 import contextlib
@@ -30,7 +31,7 @@ TRAINING_PREFIX = "training."
 _DTYPES = {"F32": "float32", "F64": "float64"}
 
 
-def save(network, path):
+def save(network, path, more=None):
     """Write architecture and parameters of a network to a ``.safetensors`` file.
 
     The file is written under another name beside it and then renamed: `path` always names a whole file.
@@ -39,6 +40,8 @@ def save(network, path):
     ----------
     network : Network
     path : str or path
+    more : dict of str to str, optional
+        Entries of the metadata beside the network's.
 
     Raises
     ------
@@ -47,7 +50,8 @@ def save(network, path):
     OSError
         If the file cannot be written; an older file of that name stays as it was.
     """
-    write_whole(path, to_bytes(tensors_of(network.layers), {NETWORK_KEY: describe(network)}))
+    metadata = {NETWORK_KEY: describe(network), **(more or {})}
+    write_whole(path, to_bytes(tensors_of(network.layers), metadata))
 
 
 def tensors_of(layers):

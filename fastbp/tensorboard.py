@@ -59,7 +59,8 @@ class TensorBoardLogger(Callback):
         if training.validates:
             values["loss/validation"] = history.validation_loss[-1]
         values |= {f"validation/{name}": history.metrics[name][-1] for name in training.metric_names}
-        values["learning_rate"] = history.learning_rate[-1]
+        if history.learning_rate:
+            values["learning_rate"] = history.learning_rate[-1]
         values["samples_per_second"] = history.samples_per_second[-1]
         self._file.write(record(event(time.time(), training.epoch, values)))
         self._file.flush()

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import validation as checks
 from .checkpoints import Checkpoints
+from .interrupts import GivenUp, may_be_given_up
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -87,6 +88,9 @@ class Training:
         self._held_out = data.held_out
         if self.validates:
             self._validate = network._evaluator(metrics, *data.held_out, device)
+            rows = len(data.held_out[0])
+            long = guess_seconds(network.architecture, rows, rows) / 3 > SECONDS_INLINE
+            self._validates_long = long and device == "cpu"
         self._callbacks, self._identity, self._looks = callbacks, identity, looks
         self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
         self._started, self.resumed, self._begun = [], False, Begun()
@@ -101,7 +105,7 @@ class Training:
 
     @property
     def learning_rate(self):
-        """The optimizer's, as its schedule has it at the end of the latest epoch.
+        """The optimizer's, as its schedule has it at the end of the latest epoch; None of LBFGS.
 
         May be set for the epochs to come: that of each layer changes by the same factor, and a compiled
         schedule begins from it.
@@ -189,7 +193,8 @@ class Training:
             checkpoint.restore_history(self)
         self._guess_seconds()
         try:
-            with conductor as interrupts:
+            with conductor as self._interrupts:
+                interrupts = self._interrupts
                 for callback in self._callbacks:
                     self._started.append(callback)
                     callback.start(self)
@@ -306,16 +311,31 @@ class Training:
         history.loss.append(loss)
         history.seconds.append(seconds)
         history.samples_per_second.append(self._n / seconds)
-        history.learning_rate.append(self.learning_rate)
+        rate = self.learning_rate
+        if rate is not None:
+            history.learning_rate.append(rate)
         if self.validates:
-            found = self._validate()
+            found = self._validated()
             history.validation_loss.append(found["loss"])
             for name in self.metric_names:
                 history.metrics[name].append(found[name])
-        if self._rates.plateau:
+        if self._rates and self._rates.plateau:
             self._rates.adapt(self._plan, history)
         for callback in self._callbacks:
             callback.epoch(self)
+
+    def _validated(self):
+        """Loss and metrics on the validation rows, by name; NaN where Ctrl-C ended a long look at them.
+
+        With checkpoints it comes to its end: they hold what a training that goes on would have measured.
+        """
+        if self._checkpoints or not self._validates_long:
+            return self._validate()
+        try:
+            with may_be_given_up(self._interrupts):
+                return self._validate()
+        except GivenUp:
+            return dict.fromkeys(["loss", *self.metric_names], math.nan)
 
     def _collect(self, always, interrupted=False):
         """Bring the weights from the panels to the network, if they are finite, and if it is time to look."""

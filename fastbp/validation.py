@@ -519,6 +519,27 @@ def weights(name, values, n, dtype, *, all_may_be_0=False):
     return w
 
 
+def parameters(network):
+    """Check that a network's parameters are finite, from which nothing could be learned otherwise.
+
+    Raises
+    ------
+    ValueError
+        If one is not; the message names the first.
+    """
+    if all_finite(network.parameters):
+        return
+    for layer in network.layers:
+        for name, values in layer.arrays.items():
+            finite = np.isfinite(values)
+            if not finite.all():
+                index = tuple(map(int, np.unravel_index(int(finite.argmin()), values.shape)))
+                raise ValueError(
+                    "the network's parameters must be finite before training; "
+                    f"{name}[{', '.join(map(str, index))}] of layer {layer.name!r} is {values[index]}"
+                )
+
+
 _TARGETS = {
     "binary": ("between 0 and 1", lambda t: (t >= 0) & (t <= 1)),
     "count": ("at least 0", lambda t: t >= 0),

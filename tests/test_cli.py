@@ -173,6 +173,148 @@ def test_ignored_and_constant_columns(capsys):
     assert "50 rows of 2 inputs" in out
 
 
+# Columns of text
+
+
+def mixed_table(n=300, name="mixed.csv"):
+    """A number from a number, a text and a code; and whether it is large."""
+    draw = np.random.default_rng(0)
+    area, town, code = draw.uniform(20, 200, n), draw.integers(0, 3, n), draw.integers(0, 2, n)
+    towns = np.array(["Zürich", "Bonn", "Ulm, old"])
+    price = 1000 * area + np.array([90_000, 0, 40_000])[town] + 50_000 * code
+    rows = [
+        (a, f'"{t}"', 70 + 3 * c, p, "dear" if p > 180_000 else "cheap")
+        for a, t, c, p in zip(area, towns[town], code, price)
+    ]
+    return write(name, ["area", "town", "zip", "price", "kind"], rows)
+
+
+def predict(capsys, model, names, rows):
+    """The lines that predict writes for rows."""
+    new = write("new.csv", names, rows)
+    code, out, err = run(capsys, "predict", model, new)
+    assert (code, err) == (0, "")
+    return out.splitlines()
+
+
+def test_text_is_an_input_for_each_text_then_and_later(capsys):
+    table = mixed_table()
+    arguments = ["--target", "price", "--ignore", "kind", "--categories", "zip", "--hidden", "--epochs", 60]
+    code, out, _ = run(capsys, "train", table, *arguments)
+    assert code == 0
+    assert "mixed.csv: 300 rows of 3 inputs" in out
+    assert "input town: 3 texts, Bonn, Ulm, old, Zürich" in out
+    assert "input zip: 2 texts, 70, 73" in out
+    assert float(out.split("root mean square), ")[1].split()[0]) > 99
+    network = fastbp.load("mixed.safetensors")
+    assert network.architecture.sizes == (6, 1)
+    # In any order, with columns that nobody asked for, and without the target.
+    rows = [("?", "Bonn", 73, 100), ("?", "Zürich", 70, 50), ("?", '"Ulm, old"', 70, 50)]
+    head, *values = predict(capsys, "mixed.safetensors", ["no", "town", "zip", "area"], rows)
+    assert head == "price"
+    np.testing.assert_allclose([float(v) for v in values], [150_000, 140_000, 90_000], rtol=0.02)
+    encoded = [[100, 1, 0, 0, 0, 1], [50, 0, 0, 1, 1, 0], [50, 0, 1, 0, 1, 0]]
+    np.testing.assert_allclose([float(v) for v in values], network.predict(encoded)[:, 0], rtol=1e-8)
+
+
+def test_classes_are_predicted_by_name(capsys):
+    arguments = ["--target", "kind", "--ignore", "price", "--epochs", 30, "--quiet"]
+    assert run(capsys, "train", mixed_table(), *arguments)[0] == 0
+    names = ["area", "town", "zip", "kind"]
+    lines = predict(capsys, "mixed.safetensors", names, [(190, "Zürich", 73, ""), (25, "Bonn", 70, "dear")])
+    assert lines[0] == "kind,probability"
+    assert [line.split(",")[0] for line in lines[1:]] == ["dear", "cheap"]
+    assert all(0.5 < float(line.split(",")[1]) <= 1 for line in lines[1:])
+    code, out, _ = run(capsys, "predict", "mixed.safetensors", "new.csv", "--output", "out.csv")
+    assert (code, out) == (0, "")
+    with open("out.csv", encoding="utf-8") as file:
+        assert file.read().splitlines() == lines
+
+
+@pytest.fixture
+def trained_on_text(capsys):
+    """A network, and files that do not fit it."""
+    run(capsys, "train", mixed_table(), "--target", "price", "--epochs", 1, "--quiet", "--ignore", "kind")
+    write("short.csv", ["area", "town"], [(1, "Bonn")])
+    write("other.csv", ["area", "town", "zip"], [(1, "Bonn", 70), (1, "Rome", 70)])
+    write("text.csv", ["area", "town", "zip"], [("x", "Bonn", 70)])
+    write("none.csv", ["area", "town", "zip"], [])
+    fastbp.Network([2, 1], seed=0).save("plain.safetensors")
+    fastbp.storage.save(fastbp.Network([2, 1], seed=0), "odd.safetensors", {"fastbp.table": "{}"})
+    network = fastbp.load("mixed.safetensors")
+    with fastbp.storage.opened("mixed.safetensors") as file:
+        text = file.metadata()["fastbp.table"]
+    fastbp.storage.save(fastbp.Network([7, 1]), "wide.safetensors", {"fastbp.table": text})
+    newer = text.replace('"format_version": 1', '"format_version": 2')
+    fastbp.storage.save(network, "newer.safetensors", {"fastbp.table": newer})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            "mixed.safetensors short.csv",
+            "short.csv must have the column 'zip', which the network was trained",
+        ),
+        (
+            "mixed.safetensors other.csv",
+            "other.csv, line 3: 'town' must be one of the texts that were there in",
+        ),
+        ("mixed.safetensors text.csv", "text.csv, line 2: 'area' must be a number, got 'x'\n"),
+        (
+            "mixed.safetensors none.csv",
+            "none.csv must have at least 1 row below the names of its columns; got 0",
+        ),
+        ("mixed.safetensors gone.csv", "there is no file 'gone.csv'; give a CSV file\n"),
+        (
+            "gone.safetensors other.csv",
+            "there is no file 'gone.safetensors'; `fastbp train data.csv` writes one",
+        ),
+        ("other.csv other.csv", "other.csv is not a whole safetensors file"),
+        ("plain.safetensors other.csv", "plain.safetensors does not know the columns of a table"),
+        ("odd.safetensors other.csv", "odd.safetensors is damaged: it does not describe a table"),
+        ("wide.safetensors other.csv", "wide.safetensors is damaged: its table does not fit its network"),
+        ("newer.safetensors other.csv", "newer.safetensors was written by a newer fastbp"),
+        ("mixed.safetensors other.csv --output other.csv", "--output would overwrite 'other.csv'"),
+        ("mixed.safetensors other.csv --device gpu", "--device: unknown device 'gpu': did you mean 'cuda'?"),
+    ],
+)
+def test_what_cannot_be_predicted(capsys, trained_on_text, arguments, sentence):
+    code, out, err = run(capsys, "predict", *arguments.split())
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert sentence in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--categories towm", "--categories: unknown column of mixed.csv 'towm': did you mean 'town'?"),
+        ("--categories price", "--categories: 'price' is the target"),
+        ("--categories zip --ignore zip", "--categories: 'zip' is ignored"),
+        (
+            "--categories area",
+            "mixed.csv: 'area' has 300 different texts in 300 rows, too many to learn from",
+        ),
+        ("--device gpu", "--device: unknown device 'gpu': did you mean 'cuda'?"),
+    ],
+)
+def test_bad_choices_for_text(capsys, arguments, sentence):
+    code, _, err = run(capsys, "train", mixed_table(), "--target", "price", *arguments.split())
+    assert code == 2
+    assert sentence in err
+    assert os.listdir() == ["mixed.csv"]
+
+
+def test_a_device_that_is_not_there(capsys, monkeypatch):
+    def require():
+        raise RuntimeError("there is no GPU")
+
+    monkeypatch.setattr("fastbp.cuda.device.require", require)
+    code, _, err = run(capsys, "train", "digits", "--device", "cuda")
+    assert (code, err) == (2, "fastbp: --device: there is no GPU\n")
+
+
 def test_a_diverged_training_is_not_saved(capsys):
     code, _, err = run(capsys, "train", "digits", "--learning-rate", "1e6", "--quiet", "--epochs", 2)
     assert code == 1
@@ -186,6 +328,7 @@ BAD_ARGUMENTS = [
     ("train digit", "there is no file 'digit'; give a CSV file, or 'digits'"),
     ("train digits --target a", "--target goes with a CSV file"),
     ("train digits --ignore a", "--ignore goes with a CSV file"),
+    ("train digits --categories a", "--categories goes with a CSV file"),
     ("train digits --task regression", "--task regression goes with a CSV file"),
     ("train digits --wrong 1", "unrecognized arguments: --wrong 1"),
     (
@@ -248,7 +391,9 @@ BAD_TABLES = [
     ("a,t\n1,2\n", "at least 2 rows"),
     ("a,t\n1,2\n1,2,3\n", "line 3: got 3 cells; the first line names 2"),
     ("a,t\n1,2\n,3\n", "line 3: 'a' is empty"),
-    ("a,t\n1,2\nred,3\n", "line 3: 'a' must be a number, got 'red'"),
+    ("a,t\n1,2\nred,3\n", "line 3: 'a' must be a number, got 'red'; --categories takes a column for text"),
+    ("a,t\nred,2\n,3\n", "line 3: 'a' is empty"),
+    ("a,t\nw,1\nx,2\ny,3\nz,4\n", "'a' has 4 different texts in 4 rows"),
     ("a,t\n1,2\nnan,3\n", "line 3: 'a' must be finite, got 'nan'"),
     ("a,t\n1,2\n1,\n", "line 3: the target 't' is empty"),
     ("a,t\n1,2\n1,inf\n", "line 3: 't' must be finite, got 'inf'"),
@@ -278,7 +423,7 @@ def test_bad_choices_of_columns(capsys):
         (["--target", "pric"], "--target: unknown column of line.csv 'pric': did you mean 'price'?"),
         (["--target", "price", "--ignore", "x"], "--ignore: unknown column of line.csv 'x'"),
         (["--target", "price", "--ignore", "price"], "--ignore: 'price' is the target"),
-        (["--target", "price", "--output", "line.csv"], "--output would overwrite the data"),
+        (["--target", "price", "--output", "line.csv"], "--output would overwrite 'line.csv'"),
     ):
         code, _, err = run(capsys, "train", table, *arguments)
         assert code == 2

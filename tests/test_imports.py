@@ -33,7 +33,7 @@ FLOORS = [
         "checkpoints", "compiled", "lbfgs", "rates", "shaping", "data", "training", "stream", "jobs", "many",
         "online", "learning_rate_range", "warmup",
     },
-    {"cli", "estimators", "distributed"},
+    {"table", "cli", "estimators", "distributed"},
     {"__init__"},
     {"__main__"},
 ]  # fmt: skip

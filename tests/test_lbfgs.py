@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastbp
+from fastbp.lbfgs import WholeBatch
 from fastbp.plan import Plan
 from tests.samples import draw_inputs, draw_targets, make_network, pythons_own_handler
 
@@ -82,17 +83,15 @@ def test_ends_where_the_gradient_vanishes():
 
 
 def test_interrupt_returns_the_last_iteration(monkeypatch):
-    from fastbp import lbfgs
+    run, calls = WholeBatch._over_all_rows, []
 
-    run, calls = lbfgs._run_over, []
-
-    def interrupted(*arguments, **options):
+    def interrupted(training):
         calls.append(1)
         if len(calls) == 12:
             signal.raise_signal(signal.SIGINT)
-        return run(*arguments, **options)
+        return run(training)
 
-    monkeypatch.setattr(lbfgs, "_run_over", interrupted)
+    monkeypatch.setattr(WholeBatch, "_over_all_rows", interrupted)
     x, y = draw_inputs(30, 4), draw_targets("mean_squared_error", 30, 3)
     net = make_network([4, 6, 3], dtype="float64")
     with pythons_own_handler():
@@ -123,6 +122,143 @@ def test_an_interrupt_ends_an_evaluation(monkeypatch):
     assert history.interrupted
     assert halted == [True]
     assert history.loss[-1] == pytest.approx(net.loss(x, y), rel=1e-12)
+
+
+def test_an_interrupt_ends_an_evaluation_between_parts(monkeypatch, in_parts):
+    run, calls = WholeBatch._run_part, []
+
+    def interrupted(training):
+        calls.append(1)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        run(training)
+
+    monkeypatch.setattr(WholeBatch, "_run_part", interrupted)
+    net = make_network([4, 6, 3], dtype="float64")
+    before = net.parameters.copy()
+    with pythons_own_handler():
+        history = fastbp.train(net, *many_rows(), epochs=100, optimizer="lbfgs")
+    assert history.interrupted
+    assert (len(history), len(calls)) == (0, 2)
+    assert np.array_equal(net.parameters, before)
+
+
+@pytest.fixture
+def in_parts(monkeypatch):
+    """Rows are taken sixteen at a time."""
+    monkeypatch.setattr("fastbp.lbfgs.WORK_OF_A_PART", 1)
+    monkeypatch.setattr("fastbp.lbfgs.LEAST_ROWS_OF_A_PART", 16)
+
+
+def many_rows():
+    return draw_inputs(70, 4), draw_targets("mean_squared_error", 70, 3)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_parts_add_up(in_parts, monkeypatch, weighted):
+    x, y = many_rows()
+    weights = np.random.default_rng(0).uniform(0, 2, 70) if weighted else None
+    if weighted:
+        weights[16:32] = 0  # a part that counts nothing
+    found, whole = [], WholeBatch._over_all_rows
+    monkeypatch.setattr(WholeBatch, "_over_all_rows", lambda self: found.append(whole(self)) or found[-1])
+    net = make_network([4, 6, 3], dtype="float64")
+    loss, gradient = net.gradient(x, y, sample_weight=weights)
+    history = fastbp.train(net, x, y, epochs=5, optimizer="lbfgs", sample_weight=weights)
+    assert found[0][0] == pytest.approx(loss, rel=1e-14)
+    np.testing.assert_allclose(found[0][1], gradient.parameters, rtol=1e-12, atol=1e-15)
+    assert history.loss[-1] == pytest.approx(net.loss(x, y, sample_weight=weights), rel=1e-12)
+
+
+def test_sparse_rows_stay_sparse_to_the_same_bits(in_parts, monkeypatch):
+    from scipy import sparse
+
+    x, y = many_rows()
+    x[np.abs(x) < 0.8] = 0
+    dense, other = (make_network([4, 6, 3]) for _ in range(2))
+    fastbp.train(dense, x, y, epochs=5, optimizer="lbfgs")
+    monkeypatch.setattr("fastbp.sparse.SparseRows.toarray", None)
+    history = fastbp.train(other, sparse.csr_array(x), y, epochs=5, optimizer="lbfgs")
+    assert len(history) == 5
+    assert other.parameters.tobytes() == dense.parameters.tobytes()
+
+
+def test_watching(tmp_path, capsys):
+    x, y = draw_inputs(60, 4), draw_targets("mean_squared_error", 60, 3)
+    net, seen = make_network([4, 20, 3], dtype="float64"), []
+
+    def look(training):
+        seen.append((training.epoch, training.network.loss(x[:20], y[:20]), training.learning_rate))
+
+    history = fastbp.train(
+        net, x[:20], y[:20], epochs=200, optimizer="lbfgs", validation=(x[20:], y[20:]), metrics=["r2"],
+        early_stopping=fastbp.EarlyStopping(5), callbacks=[look, fastbp.CSVLogger(tmp_path / "log.csv")],
+        verbose=10,
+    )  # fmt: skip
+    assert history.stopped == "validation_loss was not better in 5 epochs"
+    assert len(history) == history.best_epoch + 5 < 200
+    assert history.validation_loss[history.best_epoch - 1] == min(history.validation_loss)
+    assert net.loss(x[20:], y[20:]) == min(history.validation_loss)
+    assert net.evaluate(x[20:], y[20:], ["r2"])["r2"] == history.metrics["r2"][history.best_epoch - 1]
+    assert [epoch for epoch, *_ in seen] == list(range(1, len(history) + 1))
+    np.testing.assert_allclose([loss for _, loss, _ in seen], history.loss, rtol=1e-12)
+    assert {rate for *_, rate in seen} == {None}
+    assert history.learning_rate == []
+    head, *lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert head == "epoch,loss,validation_loss,r2,seconds"
+    assert len(lines) == len(history)
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["epoch", "loss", "validation", "r2", "seconds"]
+    assert table[-1] == f"stopped: {history.stopped}"
+
+
+def test_a_callback_may_end_it_and_change_no_weight():
+    x, y = many_rows()
+    refused = []
+
+    def stop(training):
+        for change in (lambda: training.set_parameters(0), lambda: setattr(training, "learning_rate", 1.0)):
+            with pytest.raises(ValueError, match="LBFGS") as error:
+                change()
+            refused.append(error)
+        training.stop("enough")
+
+    net = make_network([4, 6, 3], dtype="float64")
+    history = fastbp.train(net, x, y, optimizer="lbfgs", callbacks=[stop])
+    assert (history.stopped, len(history), len(refused), history.interrupted) == ("enough", 1, 2, False)
+    assert history.loss[-1] == pytest.approx(net.loss(x, y), rel=1e-12)
+
+
+def test_a_callback_that_raises_leaves_the_weights_of_the_iteration():
+    x, y = many_rows()
+    net, losses, ended = make_network([4, 6, 3], dtype="float64"), [], []
+
+    class Fails(fastbp.Callback):
+        def epoch(self, training):
+            losses.append(training.history.loss[-1])
+            if training.epoch == 3:
+                raise OSError("the disk is full")
+
+        def end(self, training):
+            ended.append(training.failed)
+
+    with pytest.raises(OSError, match="the disk is full"):
+        fastbp.train(net, x, y, optimizer="lbfgs", callbacks=[Fails()])
+    assert ended == [True]
+    assert losses[2] == pytest.approx(net.loss(x, y), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("tolerances", "why"),
+    [
+        (dict(gradient_tolerance=1e-3, loss_tolerance=0.0), "the gradient is within gradient_tolerance"),
+        (dict(loss_tolerance=0.1), "the loss fell by no more than loss_tolerance"),
+    ],
+)
+def test_tells_why_it_ended_early(tolerances, why):
+    net = make_network([4, 3], dtype="float64")
+    assert fastbp.train(net, *many_rows(), epochs=99, optimizer=fastbp.LBFGS(**tolerances)).stopped == why
+    assert fastbp.train(net, *many_rows(), epochs=1, optimizer="lbfgs").stopped is None
 
 
 def test_a_loss_that_is_infinite_at_the_start_is_an_error():
@@ -157,11 +293,14 @@ def test_refuses(settings):
         fastbp.LBFGS(**settings)
 
 
-@pytest.mark.parametrize("option", [{"callbacks": [print]}, {"verbose": True}, {"metrics": ["r2"]}])
-def test_what_scipy_does_not_know_is_refused(option):
+@pytest.mark.parametrize("way", ["checkpoints", "callbacks", "resume"])
+def test_nobody_can_go_on_to_the_same_bits(way, tmp_path):
+    checkpoints = fastbp.Checkpoints(tmp_path / "new")
+    option = {"checkpoints": checkpoints, "callbacks": [checkpoints], "resume": tmp_path}[way]
     net = fastbp.Network([2, 1])
-    with pytest.raises(ValueError, match="LBFGS is run by SciPy"):
-        fastbp.train(net, [[0, 1], [1, 0]], [1, 0], optimizer="lbfgs", **option)
+    with pytest.raises(ValueError, match="save the network in a callback, and train again from it"):
+        fastbp.train(net, [[0, 1], [1, 0]], [1, 0], optimizer="lbfgs", **{way: option})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("layer", [fastbp.BatchNorm(), fastbp.Dropout(), fastbp.Residual([fastbp.Dropout()])])

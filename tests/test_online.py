@@ -1,6 +1,8 @@
 """OnlineTrainer: the same steps as train(), one call at a time; and the range test that is built on it."""
 
 import _thread
+import copy
+import pickle
 import signal
 import threading
 
@@ -359,6 +361,80 @@ def test_interrupt_leaves_whole_weights(monkeypatch):
     assert np.array_equal(net.parameters, again.network.parameters)
 
 
+# Kinds of rows
+
+
+def test_sparse_rows_stay_sparse_to_the_same_bits(monkeypatch):
+    sparse = pytest.importorskip("scipy.sparse")
+    _, x, y = start(n_in=9)
+    x[np.abs(x) < 0.8] = 0
+    rows = sparse.csr_array(x)
+    trainer, dense = (OnlineTrainer(start(n_in=9)[0], Adam(0.01), batch_size=8) for _ in range(2))
+    monkeypatch.setattr("fastbp.sparse.SparseRows.toarray", None)
+    for some in (slice(20), slice(20, 21)):
+        assert trainer.step(rows[some], y[some]) == dense.step(x[some], y[some])
+    assert trainer.step(x[21], y[21]) == dense.step(x[21], y[21]), "one dense row after sparse ones"
+    assert trainer.step(rows[22:], y[22:]) == dense.step(x[22:], y[22:])
+    assert trainer.network.parameters.tobytes() == dense.network.parameters.tobytes()
+
+
+# Copies
+
+KEPT = {
+    "sgd": dict(optimizer=SGD(0.1)),
+    "schedule": dict(optimizer=fastbp.NAdam(0.01, schedule=schedules.Cosine(total=60, per="step"))),
+    "weights": dict(optimizer=Adam(0.01), update_network=False, batch_size=4),
+}
+
+
+@pytest.mark.parametrize("how", KEPT.values(), ids=KEPT)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda trainer: pickle.loads(pickle.dumps(trainer))])
+def test_a_copy_goes_on_to_the_same_bits(how, copied):
+    x, y = draw_inputs(40, 5), draw_targets("softmax_cross_entropy", 40, 3)
+    layers = [fastbp.Dense(6, "tanh"), fastbp.Dropout(0.3), fastbp.BatchNorm(), fastbp.Dense(3)]
+    net = fastbp.Network(layers, inputs=5, loss="softmax_cross_entropy", dtype="float64", seed=1)
+    if "batch_size" in how:
+        how = how | {"class_weight": {0: 2.0, 2: 0.5}}
+    trainer = OnlineTrainer(net, **how)
+    trainer.step(x[:20], y[:20])
+    trainer.learning_rate = 0.005
+    other = copied(trainer)
+    assert other.network is not net
+    assert (other.steps, other.learning_rate) == (trainer.steps, trainer.learning_rate)
+    assert other.network.parameters.tobytes() == net.parameters.tobytes(), "not even where steps are ahead"
+    losses = [[each.step(x[20:], y[20:]), each.step(x[0], y[0])] for each in (trainer, other)]
+    assert losses[0] == losses[1]
+    for each in (trainer, other):
+        each.synchronize()
+    assert other.network.parameters.tobytes() == net.parameters.tobytes()
+
+
+def test_a_copy_takes_the_rows_that_came_last():
+    net, x, y = start("softmax_cross_entropy", n_out=4)
+    trainer = OnlineTrainer(net, Adam(0.01))
+    trainer.step(x[:4], np.eye(4)[y[:4]], sample_weight=[1, 2, 3, 0.5])
+    other = copy.deepcopy(trainer)
+    for each in (trainer, other):
+        each.step(x[4], y[4])
+    assert other.network.parameters.tobytes() == net.parameters.tobytes()
+
+
+# Parameters that are not finite
+
+
+def test_parameters_that_are_not_finite_are_told_before_any_work():
+    net, x, y = start()
+    trainer = OnlineTrainer(net)
+    net.layers[1].b[1] = np.inf
+    told = r"the network's parameters must be finite before training; b\[1\] of layer '\w+' is inf"
+    for work in (trainer.take_parameters, lambda: OnlineTrainer(net)):
+        with pytest.raises(ValueError, match=told):
+            work()
+    with pytest.raises(ValueError, match=told):
+        fastbp.find_learning_rate(net, x, y)
+    assert np.isfinite(trainer.step(x[0], y[0])), "it goes on from its own"
+
+
 # The range test
 
 
@@ -404,6 +480,7 @@ def test_a_loss_that_never_falls_suggests_nothing():
         (dict(lowest=0), ValueError),
         (dict(lowest=2, highest=1), ValueError),
         (dict(batch_size=0), ValueError),
+        (dict(batch_size=2.5), TypeError),
         (dict(optimizer="sdg"), ValueError),
         (dict(optimizer="lbfgs"), ValueError),
         (dict(seed=-1), ValueError),
@@ -412,3 +489,26 @@ def test_a_loss_that_never_falls_suggests_nothing():
 def test_range_test_refuses(how, error):
     with pytest.raises(error):
         fastbp.find_learning_rate(*start(), **how)
+
+
+def test_range_test_of_all_rows_and_of_sparse_ones(monkeypatch):
+    sparse = pytest.importorskip("scipy.sparse")
+    net, x, y = start(n_in=9)
+    x[np.abs(x) < 0.8] = 0
+    whole = fastbp.find_learning_rate(net, x, y, batch_size=None, lowest=1e-3, highest=0.1)
+    assert whole.losses[0] == net.loss(x, y)
+    assert (np.diff(whole.losses) < 0).all(), "no noise of batches"
+    batches = fastbp.find_learning_rate(net, x, y, batch_size=7)
+    monkeypatch.setattr("fastbp.sparse.SparseRows.toarray", None)
+    for batch_size, dense in ((None, whole), (7, batches)):
+        rates = dict(lowest=1e-3, highest=0.1) if batch_size is None else {}
+        found = fastbp.find_learning_rate(net, sparse.csr_array(x), y, batch_size=batch_size, **rates)
+        assert np.array_equal(found.losses, dense.losses)
+
+
+def test_range_test_begins_from_the_weights_that_are_there():
+    net, x, y = start()
+    fastbp.train(net, x, y, epochs=50)
+    assert fastbp.find_learning_rate(net, x, y, batch_size=None).losses[0] == net.loss(x, y)
+    with pytest.raises(TypeError, match=r"network must be a fastbp\.Network"):
+        fastbp.find_learning_rate("net", x, y)

@@ -107,6 +107,7 @@ def test_refuses_a_warm_up_that_leaves_nothing():
         (schedules.ReduceOnPlateau, dict(factor=1.0), "factor"),
         (schedules.ReduceOnPlateau, dict(patience=-1), "patience"),
         (schedules.ReduceOnPlateau, dict(mode="best"), "unknown mode"),
+        (schedules.ReduceOnPlateau, dict(monitor=3), "monitor must be the name"),
         (schedules.ReduceOnPlateau, dict(relative=1), "relative"),
     ],
 )
@@ -182,6 +183,48 @@ def test_a_plateau_lowers_the_rate_between_epochs(validation):
     assert len(set(rates)) > 1
     if validation is None:
         assert net.parameters.tobytes() == by_hand(rates).parameters.tobytes()
+
+
+def on_a_plateau(rule, metrics=("r2", "mean_absolute_error")):
+    x, y = draw_inputs(40, 3), draw_targets("mean_squared_error", 40, 2)
+    net = make_network([3, 4, 2], dtype="float64")
+    optimizer = fastbp.SGD(0.3, schedule=rule)
+    return fastbp.train(net, x, y, epochs=12, optimizer=optimizer, validation=0.5, metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode", "higher"),
+    [
+        ("r2", "auto", True),
+        ("r2", "min", False),
+        ("mean_absolute_error", "auto", False),
+        ("loss", "auto", False),
+    ],
+)
+def test_a_plateau_of_what_is_watched(monitor, mode, higher):
+    bounds = dict(threshold=0.02, relative=False)
+    rule = schedules.ReduceOnPlateau(factor=0.5, patience=0, monitor=monitor, mode=mode, **bounds)
+    history = on_a_plateau(rule)
+    follower, by_loss = rule.follow([0.3], higher), rule.follow([0.3])
+    values, losses = history.column(monitor), history.validation_loss
+    rates = [0.3, *(follower.next_rates(value)[0] for value in values[:-1])]
+    assert history.learning_rate == rates
+    assert len(set(rates)) > 1
+    assert rates != [0.3, *(by_loss.next_rates(loss)[0] for loss in losses[:-1])], "another than by default"
+
+
+def test_a_plateau_of_a_metric_of_ones_own():
+    def own(targets, predictions):
+        return float(predictions.mean())
+
+    rule = schedules.ReduceOnPlateau(patience=0, monitor="own", mode="max")
+    assert len(on_a_plateau(rule, [own])) == 12
+    for wrong, sentence in (
+        (dict(monitor="own"), 'say mode="min" or mode="max"'),
+        (dict(monitor="r2"), "monitor 'r2' is not measured here; measured are loss, validation_loss, own"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            on_a_plateau(schedules.ReduceOnPlateau(**wrong), [own])
 
 
 def test_layers_keep_their_share_on_a_plateau():

@@ -622,3 +622,16 @@ def test_metrics_of_each_epoch():
     plain = trained(x[:40], y[:40], loss="softmax_cross_entropy", epochs=4)
     assert plain[0].parameters.tobytes() == net.parameters.tobytes()
     assert plain[1].metrics == {}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lbfgs"])
+def test_parameters_that_are_not_finite_are_told_before_any_work(optimizer):
+    if optimizer == "lbfgs":
+        pytest.importorskip("scipy")
+    net = fastbp.Network([2, 3, 1], seed=0)
+    net.layers[0].W[1, 2] = np.nan
+    told = r"^the network's parameters must be finite before training; W\[1, 2\] of layer '\w+' is nan$"
+    with pytest.raises(ValueError, match=told):
+        fastbp.train(net, [[0, 1], [1, 0]], [1, 0], optimizer=optimizer)
+    history = fastbp.train(net, [[0, 1], [1, 0]], [1, 0], epochs=2, on_divergence="continue")
+    assert len(history) == 2

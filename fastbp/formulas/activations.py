@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import FunctionType
 
 import numpy as np
+from numba import njit, types
 
 from fastbp.formulas import elementary
 from fastbp.formulas.elementary import erf, exp, expm1, like, sqrt
@@ -451,8 +452,9 @@ def register_activation(name, forward, backward, keeps="z", *, initializer="glor
     """Add an activation of one's own; layers then know it by its name.
 
     Both functions are plain Python of one number at a time, using arithmetic, ``math`` and NumPy functions
-    that Numba compiles. Before the activation is added, `backward` is compared with differences of `forward`
-    in float64 between -8 and 8. At a kink any slope between those on its two sides is accepted.
+    that Numba compiles. Before the activation is added, both are compiled for float64, some tenths of a
+    second, and `backward` is compared with differences of `forward` between -8 and 8. At a kink any slope
+    between those on its two sides is accepted.
 
     Parameters
     ----------
@@ -477,7 +479,7 @@ def register_activation(name, forward, backward, keeps="z", *, initializer="glor
     Raises
     ------
     TypeError
-        If `forward` or `backward` is not callable.
+        If `forward` or `backward` is not callable, Numba cannot compile it, or it returns no number.
     ValueError
         If the name is no identifier or taken, `keeps` is neither "y" nor "z", or `backward` is not the
         derivative of `forward`: the message names the worst point.
@@ -497,6 +499,8 @@ def register_activation(name, forward, backward, keeps="z", *, initializer="glor
     if name in ACTIVATIONS and not overwrite:
         raise ValueError(f"the activation {name!r} exists already; overwrite=True replaces it")
     row = Activation(_formula(forward, "forward"), _formula(backward, "backward"), keeps, initializer)
+    _check_compiles(f"the forward of activation {name!r}", row.forward, 1)
+    _check_compiles(f"the backward of activation {name!r}", row.backward, 2)
     _check_backward(name, row)
     global replacements
     replacements += name in ACTIVATIONS
@@ -510,6 +514,29 @@ def _formula(function, role):
         raise TypeError(f"{role} must be a function of one number, not {function!r}")
     function = getattr(function, "py_func", function)  # loops over an @njit function would not be cached
     return formula(function) if isinstance(function, FunctionType) else function
+
+
+def _check_compiles(what, function, n_arguments):
+    """Refuse what Numba cannot compile for so many numbers, rather than at the first use."""
+    if not isinstance(function, FunctionType):  # math.sin, np.tanh
+        called = function
+        function = (lambda z: called(z)) if n_arguments == 1 else (lambda dy, kept: called(dy, kept))
+    try:
+        compiled = njit(function)
+        compiled.compile((types.float64,) * n_arguments)
+    except Exception as error:  # Numba's own, TypeError, NotImplementedError …
+        raise TypeError(f"Numba cannot compile {what}: {_first_reason(error)}") from error
+    returned = compiled.nopython_signatures[0].return_type
+    if not isinstance(returned, (types.Float, types.Integer, types.Boolean)):
+        raise TypeError(f"{what} must return a number; Numba finds that it returns {returned}")
+
+
+def _first_reason(error):
+    """The line of Numba's message that says what is wrong, and the call behind it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("Failed in nopython mode")]
+    called = lines[1:2] if lines[1:] and lines[1].startswith(">>>") else []
+    return " ".join([*lines[:1], *called])
 
 
 def _check_backward(name, row):

@@ -209,6 +209,9 @@ def test_where_pytorch_rounds_the_slope_of_hard_sigmoid():
     assert set(slope.tolist()) == {1 / 6}
 
 
+SLOPES = {"one": 1.0}  # Numba knows no dict of a module
+
+
 class TestRegister:
     @pytest.fixture(autouse=True)
     def _table(self, monkeypatch):
@@ -301,6 +304,26 @@ class TestRegister:
     def test_keeps_must_be_y_or_z(self):
         with pytest.raises(ValueError, match='keeps must be "y" or "z", not \'x\''):
             register_activation("own", lambda z: z, lambda dy, z: dy, keeps="x")
+
+    @pytest.mark.parametrize(
+        ("forward", "backward", "sentence"),
+        [
+            (lambda z: os.nice(0) * z, lambda dy, z: dy, r"cannot compile the forward of .* 'own': .*'nice'"),
+            (lambda z: z, lambda dy, z: SLOPES["one"] * dy, r"cannot compile the backward .* 'SLOPES'"),
+            (lambda z: z, lambda dy: dy, r"cannot compile the backward .*takes 1 arg"),
+            (lambda z: missing(z), lambda dy, z: dy, r"cannot compile the forward .*'missing' is not"),  # noqa: F821
+            (lambda z: np.clip(z, 0, 1), lambda dy, z: dy, r"cannot compile the forward .*clip\(float64, "),
+            (functools.partial(pow, 2.0), lambda dy, z: dy, r"cannot compile the forward .*partial"),
+            (lambda z: None, lambda dy, z: dy, r"the forward .* must return a number; .* none$"),
+            (lambda z: z, lambda dy, z: np.where(z > 0, dy, dy), r"the backward .* must return a number"),
+            (lambda z: z + 1j, lambda dy, z: dy, r"the forward .* must return a number; .* complex128$"),
+        ],
+    )
+    def test_what_numba_cannot_compile_is_refused_at_once(self, forward, backward, sentence):
+        with pytest.raises(TypeError, match=sentence) as error:
+            register_activation("own", forward, backward)
+        assert "\n" not in str(error.value)
+        assert "own" not in activations.ACTIVATIONS
 
     @pytest.mark.parametrize("pair", [(None, lambda dy, z: dy), (lambda z: z, 3)])
     def test_functions_must_be_callable(self, pair):

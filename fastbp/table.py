@@ -1,0 +1,327 @@
+"""CSV files at the command line: what their columns are, and how they become numbers, now and later on.
+
+A column of numbers is one input. A column of text is one input for each of its texts, 1 where a row has it
+and 0 elsewhere. What the columns were is kept in the saved network's file, as JSON under ``KEY`` of its
+metadata, so that rows to predict become numbers in the same way.
+"""
+
+import csv
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import validation
+
+# Of the file's metadata. The version goes up when older versions of fastbp would misread what is there.
+KEY = "fastbp.table"
+FORMAT_VERSION = 1
+
+# A column of integers with so many different values at most is taken for classes; so many are named.
+MOST_CLASSES = 20
+
+# Numbers are standardised, and the squares of larger ones overflow.
+LARGEST = 1e150
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's cells as text: names of the columns, rows, and the line of each row."""
+
+    path: str
+    names: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def cells(self, name):
+        """The cells of a column."""
+        at = self.names.index(name)
+        return [row[at] for row in self.rows]
+
+    def check_name(self, name):
+        """Raise ValueError where there is no such column."""
+        validation.known_name(f"column of {self.path}", name, self.names)
+
+
+@dataclass(frozen=True)
+class Column:
+    """An input: a number, or one of the texts in `categories`."""
+
+    name: str
+    categories: tuple[str, ...] | None = None
+
+    @property
+    def width(self):
+        """How many inputs of the network it is."""
+        return 1 if self.categories is None else len(self.categories)
+
+    def encode(self, table):
+        """Its numbers in a table, (n, width)."""
+        cells = table.cells(self.name)
+        if self.categories is None:
+            return as_numbers(table, self.name)[:, None]
+        _refuse_empty(table, self.name)
+        places = {text: place for place, text in enumerate(self.categories)}
+        x = np.zeros((len(cells), self.width))
+        for i, (cell, line) in enumerate(zip(cells, table.lines, strict=True)):
+            if cell not in places:
+                raise ValueError(
+                    f"{table.path}, line {line}: {self.name!r} must be one of the texts that were there in "
+                    f"training, {listed(self.categories)}; got {cell!r}"
+                )
+            x[i, places[cell]] = 1.0
+        return x
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is remembered of a table: its inputs, the target, and the names of the classes, if it is one."""
+
+    inputs: tuple[Column, ...]
+    target: str
+    classes: tuple[str, ...] | None
+
+    def encode(self, table):
+        """The inputs of a network, float64 (n, n_inputs)."""
+        for column in self.inputs:
+            if column.name not in table.names:
+                raise ValueError(
+                    f"{table.path} must have the column {column.name!r}, which the network was trained on; "
+                    f"it has {listed(table.names)}"
+                )
+        return np.concatenate([column.encode(table) for column in self.inputs], axis=1)
+
+    def to_json(self):
+        """Text for a file's metadata."""
+        inputs = [{"name": column.name, "categories": column.categories} for column in self.inputs]
+        described = dict(inputs=inputs, target=self.target, classes=self.classes)
+        return json.dumps({"format_version": FORMAT_VERSION} | described, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, path, text, n_inputs, n_outputs):
+        """What `to_json` returned, for a network of so many inputs and outputs in a file.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing (None), or nothing that fits the network.
+        """
+        if text is None:
+            raise ValueError(
+                f"{path} does not know the columns of a table; `fastbp train data.csv` writes files that do"
+            )
+        try:
+            found = json.loads(text)
+            if validation.integer("format_version", found["format_version"], at_least=1) > FORMAT_VERSION:
+                raise ValueError(f"{path} was written by a newer fastbp")
+            inputs = tuple(Column(str(each["name"]), _texts(each["categories"])) for each in found["inputs"])
+            description = cls(inputs, str(found["target"]), _texts(found["classes"]))
+        except (KeyError, TypeError, json.JSONDecodeError):
+            raise ValueError(f"{path} is damaged: it does not describe a table") from None
+        outputs = 1 if description.classes is None else len(description.classes)
+        if (sum(column.width for column in inputs), outputs) != (n_inputs, n_outputs):
+            raise ValueError(f"{path} is damaged: its table does not fit its network")
+        return description
+
+
+def _texts(texts):
+    return None if texts is None else tuple(map(str, texts))
+
+
+def listed(texts):
+    """Some texts, one after the other; the first of many."""
+    return ", ".join(texts[:MOST_CLASSES]) + (", …" if len(texts) > MOST_CLASSES else "")
+
+
+def read(path, least_rows=2, wanted="a CSV file"):
+    """The table in a CSV file with commas, semicolons or tabs; `wanted` is what might have been given.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is no table, or has fewer rows than these.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no file {str(path)!r}; give {wanted}")
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder; give {wanted}")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows, lines = [], []
+        try:
+            first = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), skipinitialspace=True)
+            names = [name.strip() for name in next(reader, [])]
+            for row in reader:
+                if row:
+                    rows.append([cell.strip() for cell in row])
+                    lines.append(reader.line_num)
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not text in UTF-8") from None
+    _check(path, names, rows, lines)
+    if len(rows) < least_rows:
+        at_least = f"at least {least_rows} row{'s' if least_rows > 1 else ''}"
+        raise ValueError(f"{path} must have {at_least} below the names of its columns; got {len(rows)}")
+    return Table(str(path), names, rows, lines)
+
+
+def _check(path, names, rows, lines):
+    """Raise ValueError where names or rows make no table."""
+    if not names:
+        raise ValueError(f"{path} is empty; its first line must name the columns")
+    if any(name == "" or _number_or_none(name) is not None for name in names):
+        raise ValueError(f"the first line of {path} must name all columns; got {', '.join(map(repr, names))}")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"columns of {path} must have different names; two are {name!r}")
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(names):
+            raise ValueError(f"{path}, line {line}: got {len(row)} cells; the first line names {len(names)}")
+
+
+def inputs_of(table, names, categorical):
+    """What columns are: text where no cell is a number, or where they are among `categorical`.
+
+    Raises
+    ------
+    ValueError
+        If a cell is empty, one of a column of numbers is none, or almost every row has a text of its own.
+    """
+    columns = []
+    for name in names:
+        cells = table.cells(name)
+        text = not any(cell == "" or _number_or_none(cell) is not None for cell in cells)
+        if not (text or name in categorical):
+            as_numbers(table, name, "; --categories takes a column for text, --ignore leaves it out")
+            columns.append(Column(name))
+            continue
+        _refuse_empty(table, name)
+        categories = _sorted(set(cells))
+        if len(categories) > max(2, len(cells) // 2):
+            raise ValueError(
+                f"{table.path}: {name!r} has {len(categories)} different texts in {len(cells)} rows, too "
+                "many to learn from; leave the column out with --ignore"
+            )
+        columns.append(Column(name, categories))
+    return tuple(columns)
+
+
+def _sorted(texts):
+    """Texts in their order, or that of the numbers they are."""
+    numeric = all(_number_or_none(text) is not None for text in texts)
+    return tuple(sorted(texts, key=(lambda text: (float(text), text)) if numeric else str))
+
+
+def _number_or_none(text):
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _refuse_empty(table, name):
+    for cell, line in zip(table.cells(name), table.lines, strict=True):
+        if cell == "":
+            raise ValueError(
+                f"{table.path}, line {line}: {name!r} is empty; fill such cells or leave out their rows"
+            )
+
+
+def as_numbers(table, name, hint=""):
+    """A column's numbers, float64 (n,); `hint` is what the sentence for a text ends with.
+
+    Raises
+    ------
+    ValueError
+        If a cell is no number, not finite, or too large.
+    """
+    _refuse_empty(table, name)
+    cells = table.cells(name)
+    numbers = np.empty(len(cells))
+    for i, (cell, line) in enumerate(zip(cells, table.lines, strict=True)):
+        number, place = _number_or_none(cell), f"{table.path}, line {line}: {name!r}"
+        if number is None:
+            raise ValueError(f"{place} must be a number, got {cell!r}{hint}")
+        if not np.isfinite(number):
+            raise ValueError(f"{place} must be finite, got {cell!r}")
+        if abs(number) > LARGEST:
+            raise ValueError(f"{place} must be at most {LARGEST:g} in size, got {cell!r}")
+        numbers[i] = number
+    return numbers
+
+
+def as_target(table, name, task):
+    """The target: (y, names of the classes or None).
+
+    Parameters
+    ----------
+    table : Table
+    name : str
+    task : {"auto", "classification", "regression"}
+        Auto takes text, and few different integers, for classes.
+
+    Returns
+    -------
+    y : array (n,)
+        Numbers, or places among the classes.
+    classes : tuple of str or None
+
+    Raises
+    ------
+    ValueError
+        If a cell is no target, or the classes are too few or too many.
+    """
+    cells, path = table.cells(name), table.path
+    for cell, line in zip(cells, table.lines, strict=True):
+        if cell == "":
+            raise ValueError(f"{path}, line {line}: the target {name!r} is empty; leave out such rows")
+    values = [_number_or_none(cell) for cell in cells]
+    numeric = None not in values
+    if task == "auto":
+        few_integers = numeric and len(set(values)) <= MOST_CLASSES and all(v.is_integer() for v in values)
+        task = "classification" if few_integers or not numeric else "regression"
+    if task == "regression":
+        return as_numbers(table, name), None
+    classes = _sorted(set(cells))
+    if len(classes) < 2:
+        raise ValueError(
+            f"{path}: the target {name!r} must have at least 2 classes; all rows have {cells[0]!r}"
+        )
+    if len(classes) > len(cells) // 2:
+        raise ValueError(
+            f"{path}: the target {name!r} has {len(classes)} classes in {len(cells)} rows; "
+            f"a class needs more rows to learn from"
+        )
+    number = {text: i for i, text in enumerate(classes)}
+    return np.array([number[cell] for cell in cells]), classes
+
+
+def predictions_as_csv(description, predicted):
+    """The lines of a CSV file: the target of each row, and of a class its probability.
+
+    Parameters
+    ----------
+    description : Description
+    predicted : array (n, n_outputs)
+
+    Yields
+    ------
+    list of str
+        The cells of a line, their names first.
+    """
+    if description.classes is None:
+        yield [description.target]
+        for value in predicted[:, 0]:
+            yield [f"{value:.10g}"]
+        return
+    yield [description.target, "probability"]
+    for row in predicted:
+        best = int(row.argmax())
+        yield [description.classes[best], f"{row[best]:.6g}"]

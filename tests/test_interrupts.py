@@ -1,0 +1,138 @@
+"""Ctrl-C while kernels are compiled is raised until somebody hears of it."""
+
+import contextlib
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp import interrupts
+from fastbp.interrupts import NotLost
+from tests.samples import pythons_own_handler
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(interrupts, "SECONDS_UNTIL_AGAIN", 0.02)
+    with pythons_own_handler():
+        yield
+        time.sleep(0.06)  # what comes too late would be raised here
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def lose_one():
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def work():
+    for _ in range(1000):  # no long sleep, from which this does not wake
+        time.sleep(0.01)
+    raise AssertionError("nobody was told")
+
+
+def loses_two():
+    lose_one()
+    with contextlib.suppress(KeyboardInterrupt):
+        work()
+    work()
+
+
+def loses_one_and_fails():
+    lose_one()
+    raise OSError("the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("compile_kernels", "error"),
+    [
+        (lambda: signal.raise_signal(signal.SIGINT) or pytest.fail("it goes on"), KeyboardInterrupt),
+        (loses_two, KeyboardInterrupt),
+        (lose_one, KeyboardInterrupt),  # told at the end
+        (loses_one_and_fails, OSError),
+    ],
+    ids=["at once", "again", "at the end", "an error stays what it is"],
+)
+def test_ctrl_c_is_heard_of(compile_kernels, error):
+    with pytest.raises(error), NotLost():
+        compile_kernels()
+
+
+def test_without_ctrl_c_and_with_another_handler_nothing_happens():
+    with NotLost():
+        pass
+    heard = []
+    signal.signal(signal.SIGINT, lambda *arguments: heard.append(1))
+    with NotLost():
+        signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert heard == [1]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "made"), [("sgd", "fastbp.jobs.Plan"), ("lbfgs", "fastbp.network.Plan")]
+)
+def test_train_hears_of_one_that_was_lost_while_it_compiled(monkeypatch, optimizer, made):
+    if optimizer == "lbfgs":
+        pytest.importorskip("scipy")
+
+    class LosesOne(fastbp.plan.Plan):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            lose_one()
+
+    monkeypatch.setattr(made, LosesOne)
+    net = fastbp.Network([2, 3, 1], seed=0, dtype="float64")
+    before = net.parameters.copy()
+    with pytest.raises(KeyboardInterrupt):
+        fastbp.train(net, [[0, 1], [1, 0]], [1, 0], optimizer=optimizer)
+    assert np.array_equal(net.parameters, before)
+
+
+@pytest.mark.parametrize("task", ["loss", "predict"])
+@pytest.mark.parametrize("optimizer", ["sgd", "lbfgs"])
+def test_a_long_validation_is_given_up(monkeypatch, task, optimizer):
+    if optimizer == "lbfgs":
+        pytest.importorskip("scipy")
+    history, net, halted = interrupted_validation(monkeypatch, task, optimizer=optimizer)
+    assert halted == [True], "not after its rows"
+    assert history.interrupted
+    assert len(history) == 1
+    assert np.isnan([history.validation_loss, history.metrics["r2"]]).all()
+    assert np.isfinite(history.loss).all()
+    assert np.isfinite(net.parameters).all()
+
+
+def test_with_checkpoints_it_comes_to_its_end(monkeypatch, tmp_path):
+    checkpoints = fastbp.Checkpoints(tmp_path, every=1)
+    history, net, _ = interrupted_validation(monkeypatch, "predict", checkpoints=checkpoints)
+    assert history.interrupted
+    x, y = rows()
+    assert history.validation_loss == [net.loss(x, y)]
+    assert history.metrics["r2"] == [net.evaluate(x, y, ["r2"])["r2"]]
+
+
+def rows():
+    """So many that nobody is done with them before Ctrl-C comes."""
+    return np.random.default_rng(0).normal(size=(40_000, 64)), np.ones((40_000, 1))
+
+
+def interrupted_validation(monkeypatch, task, **how):
+    """(history, network, whether each call that Ctrl-C came to was given up) of one in a validation."""
+    start, halted = fastbp.plan.Plan.start, []
+
+    def start_and_interrupt(plan):
+        team = start(plan)
+        if plan.task == task and not halted:
+            signal.raise_signal(signal.SIGINT)
+            team.wait()
+            halted.append(int(plan.contexts["epoch"][0]) == 0)
+        return team
+
+    monkeypatch.setattr(fastbp.plan.Plan, "start", start_and_interrupt)
+    x, y = rows()
+    net = fastbp.Network([64, 400, 1], seed=0, dtype="float64")
+    held_out = dict(validation=(x, y), metrics=["r2"])
+    return fastbp.train(net, x[:50], y[:50], epochs=9, **held_out, **how), net, halted
