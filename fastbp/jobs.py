@@ -193,6 +193,8 @@ class Job:
         Empty before it runs.
     data : Data, Stream or None
         What is trained on. None where it was given back, to be made again when it is needed.
+    checkpoint : Checkpoint or None
+        What it goes on from.
     epochs, epochs_before, batch_size : int
         Epochs, those of a checkpoint, and rows of a step.
     n_rows : int or None
@@ -220,13 +222,13 @@ class Job:
             _check_whole_batch(network, device, watched, self.shaping or sampling is not None, self._streams)
         self.device = checks.device(device)
         self.looks = checks.known_name("on_divergence", on_divergence, ("raise", "continue")) == "raise"
-        self._checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
+        self.checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
         self.epochs_before = checkpoint.epoch if checkpoint else 0
         own = checkpoint.seed if checkpoint else network.seed
         self.seed = own if seed is None else checks.seed(seed)
         rows = dict(
             sample_weight=sample_weight, class_weight=class_weight, sampling=sampling, shuffle=self.shuffle,
-            validation=validation, seed=self.seed, keep_sparse=self.device == "cpu",
+            validation=validation, seed=self.seed,
         )  # fmt: skip
         if self._streams:
             _check_checkpoints_of_stream(self.callbacks)
@@ -255,35 +257,12 @@ class Job:
             schedule=list(self._rates.schedule_settings),
         )  # fmt: skip
 
-    def why_not_small(self):
-        """Why it cannot be one of many on a GPU, as a predicate; None where it can."""
-        data, cannot = self.data, "cannot do this: "
-        if data is None or data.held_out or self.metrics or self.callbacks or self._checkpoint:
-            return cannot + "validation, metrics, early stopping, callbacks, checkpoints or resume"
-        if data.samples or data.weights is not None:
-            return cannot + "weights of rows or classes, or sampling"
-        if self._rates.of_all is None:
-            return cannot + "schedules, or settings of single layers or of biases"
-        if self.shaping is not None:
-            return cannot + "penalties, largest norms, clipping or noise"
-        why = self.as_small().why_not()
-        return why and f"cannot train this network: {why}"
-
-    def as_small(self):
-        """What `device_many.train_small` takes, with parameters of its own."""
-        from .device_many import Small  # needs numba-cuda
-
-        return Small(
-            self.network.architecture, self.network.parameters.copy(), self.data.x, self.data.y,
-            self.optimizer.formula, self._rates.of_all, self.batch_size, self.seed, self.shuffle, self.looks,
-        )  # fmt: skip
-
     def _make_plan(self, architecture, task, batch_size, threads, **options):
         if self.device == "cpu":
             return Plan(architecture, task, batch_size, threads, **options)
-        from .device_plan import DevicePlan  # needs numba-cuda
+        from .device_plan import make_plan  # needs numba-cuda
 
-        return DevicePlan(architecture, task, batch_size, **options)
+        return make_plan(architecture, task, batch_size, **options)
 
     def guess_seconds(self):
         """How long it takes on one core, roughly."""
@@ -301,27 +280,29 @@ class Job:
         make_plan : callable, optional
             Something that is called like `Plan` and may return one that was used before.
         """
-        network, data, rates = self.network, self.data or self._make_data(), self._rates
         if self.whole_batch:
-            train_whole_batch(network, self.optimizer, data, self.history, bar, conductor, self.looks)
+            data = self.data or self._make_data()
+            train_whole_batch(self.network, self.optimizer, data, self.history, bar, conductor, self.looks)
             return
+        training, plan = self.training(make_plan)
+        training.run(self.checkpoint, bar, conductor(plan))
+
+    def training(self, make_plan=None):
+        """(the `Training` that `run` would run, its plan)."""
+        network, data, rates = self.network, self.data or self._make_data(), self._rates
         plan = (make_plan or self._make_plan)(
             network.architecture, "train", data.batch_size, self.history.threads,
             optimizer=self.optimizer.formula, materialise=self.materialise, shaping=self.shaping,
             **rates.options, **data.options,
         )  # fmt: skip
-        row_losses = np.empty(data.batch_size, network.dtype)
         rates.set(plan)
-        plan.set(
-            row_losses=row_losses.ctypes.data, seed=np.uint64(self.seed).astype(np.int64), epoch=0, step=0,
-            begin=0, careful=self.looks,
-        )  # fmt: skip
+        plan.set(seed=np.uint64(self.seed).astype(np.int64), epoch=0, step=0, begin=0, careful=self.looks)
         data.set(plan)
         training = (StreamTraining if self._streams else Training)(
             network, plan, rates, data, self.history, metrics=self.metrics, callbacks=self.callbacks,
             identity=lambda: self._identity(data), looks=self.looks, device=self.device,
         )  # fmt: skip
-        training._run(self._checkpoint, bar, conductor(plan))
+        return training, plan
 
 
 def _check_whole_batch(network, device, watched, shaped, stream):

@@ -21,7 +21,10 @@ FLOORS = [
         "balance",
     },
     {"operations"},
-    {"plan", "device_plan", "device_many", "interrupts"},
+    {
+        "plan", "device_memory", "device_run", "device_small", "device_program", "device_plan",
+        "device_evaluate", "interrupts",
+    },
     {"network"},
     {
         "storage", "gradient_check", "history", "plots", "callbacks", "progress", "tensorboard",

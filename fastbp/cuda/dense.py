@@ -15,10 +15,10 @@ from fastbp.cuda.elementwise import update_one
 from fastbp.cuda.gemm import finish, four_numbers, product, start, tile_named
 from fastbp.cuda.program import REAL, context, operation
 from fastbp.cuda.scale_shift import slots_in_use
-from fastbp.cuda.shaping import MOST, SHAPE, SHAPE64, bound_one, shape_one
+from fastbp.cuda.shaping import MOST, SHAPE, SHAPE64, before_norm_one, shape_one
 from fastbp.cuda.simt import array, load4, part, store4
 from fastbp.formulas.activations import ACTIVATIONS
-from fastbp.formulas.shaping import penalty_backward, renorm_factor
+from fastbp.formulas.shaping import renorm_factor
 
 
 def dense_forward(activation, tile, real):
@@ -156,13 +156,14 @@ def dense_update(optimizer, shaped, tile, real):
 
 def _apply(optimizer, shaped, real):
     """A function that steps element (i, j) of W and b, given its gradient."""
-    size, update, shape = REAL[real](0).itemsize, update_one(optimizer, real), shape_one(real)
+    dtype, size = REAL[real], REAL[real](0).itemsize
+    update, shape = update_one(optimizer, real), shape_one(real)
 
     @part
     def apply(op, ctx, i, j, dw):
         w = op.w + (i * op.n_out + j) * size
         if shaped:
-            dw = shape(op, ctx, i, j, w, dw)
+            dw = shape(op, ctx, i, j, array(w, 1, dtype)[0], dw)
         update(w, dw, op.state_bytes, op.hyper if i < op.n_in else op.bias_hyper)
 
     return apply
@@ -198,22 +199,20 @@ def dense_collect(real):
     op.squares (n_out,): the sum of squares of each column, b's element included, in float64, from the first
     row on.
     """
-    dtype, size, bound = REAL[real], REAL[real](0).itemsize, bound_one(real)
+    dtype, size, before_norm = REAL[real], REAL[real](0).itemsize, before_norm_one(real)
 
     def dense_collect(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
         j = cuda.grid(1)
         if ctx.halt != 0 or j >= op.n_out:
             return
-        l1, l2, total = array(op.shaping, 2, dtype)[0], array(op.shaping, 2, dtype)[1], 0.0
+        total = 0.0
         for i in range(op.n_in + op.use_bias):
             at = (i * op.n_out + j) * size
             dw = array(op.slots + at, 1, dtype)[0]
             for s in range(1, slots_in_use(ctx)):
                 dw += array(op.slots + at + s * op.slot_bytes, 1, dtype)[0]
-            if i < op.n_in and (l1 != 0 or l2 != 0):
-                dw += penalty_backward(array(op.w + at, 1, dtype)[0], l1, l2)
-            dw = bound(op, dw)
+            dw = before_norm(op, i, array(op.w + at, 1, dtype)[0], dw)
             array(op.slots + at, 1, dtype)[0] = dw
             total += np.float64(dw) * np.float64(dw)
         array(op.squares, op.n_out, np.float64)[j] = total

@@ -145,7 +145,10 @@ def configured(compiled, blocks, threads, shared=0):
 
 
 class Memory:
-    """Zeros on the device: `address` of the first byte, a multiple of 256."""
+    """A piece of the device's memory, zeros: `address` of the first byte, a multiple of 256.
+
+    Copies are in the order of the launches. Those from and to the host return when they are done.
+    """
 
     def __init__(self, n_bytes):
         self.n_bytes = n_bytes
@@ -173,6 +176,14 @@ class Memory:
             target[:] = self._host[offset : offset + target.size]
         elif target.size:
             self._bytes[offset : offset + target.size].copy_to_host(target)
+
+    def copy(self, offset, other, other_offset, n_bytes):
+        """Copy so many bytes of another piece to an offset; the host takes no part."""
+        if SIMULATED:
+            self._host[offset : offset + n_bytes] = other._host[other_offset : other_offset + n_bytes]
+        elif n_bytes:
+            source = other._bytes[other_offset : other_offset + n_bytes]
+            self._bytes[offset : offset + n_bytes].copy_to_device(source)
 
 
 def wait():
