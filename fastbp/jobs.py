@@ -257,7 +257,8 @@ class Job:
             schedule=list(self._rates.schedule_settings),
         )  # fmt: skip
 
-    def _make_plan(self, architecture, task, batch_size, threads, **options):
+    def make_plan(self, architecture, task, batch_size, threads, **options):
+        """The plan of a training on the device that was asked for."""
         if self.device == "cpu":
             return Plan(architecture, task, batch_size, threads, **options)
         from .device_plan import make_plan  # needs numba-cuda
@@ -290,7 +291,7 @@ class Job:
     def training(self, make_plan=None):
         """(the `Training` that `run` would run, its plan)."""
         network, data, rates = self.network, self.data or self._make_data(), self._rates
-        plan = (make_plan or self._make_plan)(
+        plan = (make_plan or self.make_plan)(
             network.architecture, "train", data.batch_size, self.history.threads,
             optimizer=self.optimizer.formula, materialise=self.materialise, shaping=self.shaping,
             **rates.options, **data.options,

@@ -390,7 +390,7 @@ class _OnDevice(_Turns):
     """All jobs on a GPU: side by side those that a block of threads can do, then each other one alone."""
 
     def __init__(self, jobs, progress):
-        from .device_plan import fits_block, make_plan  # needs numba-cuda
+        from .device_plan import fits_block  # needs numba-cuda
         from .device_small import Blocks
 
         turns = [
@@ -399,13 +399,12 @@ class _OnDevice(_Turns):
         ]  # fmt: skip
         super().__init__(jobs, progress, turns)
         self._blocks = Blocks()
-        self._make_plan = functools.partial(make_plan, blocks=self._blocks)
 
     def _run(self, interrupts):
         together = [turn for turn in self._turns if isinstance(turn, _TurnInBlocks)]
         try:
             for turn in together:
-                turn.prepare(self._make_plan, len(together) * SECONDS_OF_PYTHON / SHARE_OF_PYTHON)
+                turn.prepare(self._blocks, len(together) * SECONDS_OF_PYTHON / SHARE_OF_PYTHON)
             for turn in together:
                 self._go_on(turn)
             while any(not turn.ended for turn in together):
@@ -499,7 +498,7 @@ class _TurnAlone(_Turn):
 
     def run(self, short, show, reasons=()):
         """A call, in a thread of its own; this one looks how far it is."""
-        self.plan = self._plan
+        self._reasons, self.plan = (), self._plan
         try:
             run_in_team(self.plan, self, self._crew.look, reasons)
         finally:
@@ -515,9 +514,9 @@ class _TurnInBlocks(_Turn):
         Whether its call has ended, so that it can go on.
     """
 
-    def prepare(self, make_plan, seconds_per_call):
-        """Make its plan; calls shall last so long where nothing is due earlier."""
-        training, plan = self._job.training(make_plan)
+    def prepare(self, blocks, seconds_per_call):
+        """Make its plan, one of `blocks`; calls shall last so long where nothing is due earlier."""
+        training, plan = self._job.training(functools.partial(self._job.make_plan, blocks=blocks))
         training.seconds_per_call = max(training.seconds_per_call, seconds_per_call)
         self._calls = training.calls(self._job.checkpoint, self, self.begin(plan))
         self._call = None

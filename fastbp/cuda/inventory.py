@@ -24,7 +24,8 @@ IN_FLOAT64 = {
 }  # fmt: skip
 
 _SINGLE = {
-    kernels.gather: ELEMENTS, kernels.empty_rows: ELEMENTS, kernels.scale_rows: ELEMENTS, kernels.input_noise: ELEMENTS,
+    kernels.gather: ELEMENTS, kernels.empty_rows: ELEMENTS, kernels.scale_rows: ELEMENTS,
+    kernels.input_noise: ELEMENTS,
     kernels.clip_factor: ONE, kernels.noise_of_step: ONE, kernels.scale_shift_collect: COLUMNS,
     kernels.softmax_link: BY_ROWS, kernels.copy_outputs: ELEMENTS, kernels.total_weight: ONE,
     kernels.weigh_rows: ELEMENTS, kernels.end_of_step: ONE, kernels.dense_collect: COLUMNS,
@@ -117,8 +118,8 @@ def items(real):
 
 
 def _small(
-    *, hidden="tanh", loss="softmax_cross_entropy", data="numbers", optimizer="momentum", schedule="", weighted=0,
-    shaped=0, real,
+    *, hidden="tanh", loss="softmax_cross_entropy", data="numbers", optimizer="momentum", schedule="",
+    weighted=0, shaped=0, real,
 ):  # fmt: skip
     targets = "classes" if LOSSES[loss].rowwise else "probabilities"
     kind = small.Kind(

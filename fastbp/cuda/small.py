@@ -71,7 +71,7 @@ def _record(text):
 
 
 # A layer: where its parameters begin in the flat vector, and its input x, z, y and dz in shared memory, all
-# counted in elements; z is y where the backward needs only y. hyper, bias_hyper, shaping, noise, collected are
+# counted in elements; z is y where the backward needs only y. hyper, bias_hyper, shaping, noise, collected:
 # those of an operation (program.py); at shaping the largest norm of a column of W lies too.
 LAYER = _record("n_in n_out use_bias w x z y dz hyper bias_hyper shaping noise collected")
 
