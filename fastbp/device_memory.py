@@ -92,8 +92,7 @@ class Rows:
         """Where the device has what the host has at an address."""
         key = int(address), int(count) * np.dtype(dtype).itemsize
         if key not in self._sent:
-            self._sent[key] = enough(None, key[1])
-            self._sent[key].write(0, host_array(address, count, dtype))
+            self._sent[key] = device.Memory.of(host_array(address, count, dtype))
         return self._sent[key].address
 
     def _sparse(self, address, n, dtype):
@@ -107,8 +106,7 @@ class Rows:
                 self._place(columns, n_stored, np.int32),
                 self._place(starts, n + 1, np.int64),
             ]
-            self._sent[key] = enough(None, 24)
-            self._sent[key].write(0, np.array(places, np.int64))
+            self._sent[key] = device.Memory.of(np.array(places, np.int64))
         return self._sent[key].address
 
 

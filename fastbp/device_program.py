@@ -18,7 +18,7 @@ from fastbp.formulas.losses import LOSSES
 
 _THREADS = 8 if device.SIMULATED else 256  # of a block whose threads take elements
 
-# Blocks along y, at most, of grids whose threads go on to further rows: a GPU has 65,535 there.
+# Blocks of grids whose threads go on to further rows, at most.
 _MOST_BLOCKS = 4096
 
 
@@ -87,18 +87,20 @@ class DeviceProgram:
         tall = _THREADS // wide
         return (-(-columns // wide), min(-(-rows // tall), _MOST_BLOCKS)), (wide, tall)
 
-    def _columns(self, n, chunks=1):
+    def _columns(self, n, chunks=None):
+        """A thread for each of n columns, along x; of each chunk, where the chunks are along x."""
         threads = min(_THREADS, 64)
-        return (-(-n // threads), chunks), (threads, 1)
+        blocks = -(-n // threads)
+        return ((blocks, 1) if chunks is None else (chunks, blocks)), (threads, 1)
 
     def _rows(self, rows):
         return (min(-(-rows // ROWS), _MOST_BLOCKS), 1), (LANES, ROWS)
 
     def _tiles(self, m, n, chunks=1):
-        """(name of the tile, grid) of a product of m rows and n columns."""
+        """(name of the tile, grid) of a product of m rows and n columns, or of one for each chunk."""
         name = tile_for(m, n, self.plan.real)
         edge, threads = tile_named(name, self.plan.real).edge, tile_named(name, self.plan.real).threads
-        return name, ((-(-n // edge), -(-m // edge), chunks), (threads, 1))
+        return name, ((-(-m // edge) * chunks, -(-n // edge)), (threads, 1))
 
     _ONE = (1, 1), (1, 1)
 

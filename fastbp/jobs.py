@@ -286,7 +286,7 @@ class Job:
             train_whole_batch(self.network, self.optimizer, data, self.history, bar, conductor, self.looks)
             return
         training, plan = self.training(make_plan)
-        training.run(self.checkpoint, bar, conductor(plan))
+        training._run(self.checkpoint, bar, conductor(plan))
 
     def training(self, make_plan=None):
         """(the `Training` that `run` would run, its plan)."""

@@ -515,10 +515,10 @@ class _TurnInBlocks(_Turn):
     """
 
     def prepare(self, blocks, seconds_per_call):
-        """Make its plan, one of `blocks`; calls shall last so long where nothing is due earlier."""
+        """Make its plan, one of `blocks`; its calls shall last so long at least, if nothing is due."""
         training, plan = self._job.training(functools.partial(self._job.make_plan, blocks=blocks))
-        training.seconds_per_call = max(training.seconds_per_call, seconds_per_call)
-        self._calls = training.calls(self._job.checkpoint, self, self.begin(plan))
+        training._least_seconds_per_call = seconds_per_call
+        self._calls = training._calls(self._job.checkpoint, self, self.begin(plan))
         self._call = None
 
     def go_on(self):

@@ -98,8 +98,7 @@ class Training:
         Whether it goes on from a checkpoint.
     """
 
-    # Short epochs are run several in a call, so that a call lasts about this long.
-    seconds_per_call = SECONDS_PER_CALL
+    _least_seconds_per_call = 0.0  # where others wait while Python turns to this one
 
     def __init__(self, network, plan, rates, data, history, *, metrics, callbacks, identity, looks, device):
         self.network, self.history, self.epochs, self.failed = network, history, data.epochs, False
@@ -208,13 +207,13 @@ class Training:
 
     # The run
 
-    def run(self, checkpoint, bar, conductor):
+    def _run(self, checkpoint, bar, conductor):
         """All epochs, one call after the other."""
-        with contextlib.closing(self.calls(checkpoint, bar, conductor)) as calls:
+        with contextlib.closing(self._calls(checkpoint, bar, conductor)) as calls:
             for call in calls:
                 call()
 
-    def calls(self, checkpoint, bar, conductor):
+    def _calls(self, checkpoint, bar, conductor):
         """Yield each `Call` of the training, to be run before the next one is asked for.
 
         Whatever happens, the network has whole weights at the end, also where it is closed before, and
@@ -266,7 +265,8 @@ class Training:
         needed after it).
         """
         done = self.epoch
-        at_once = max(1, min(self.epochs - done, int(self.seconds_per_call / self._epoch_seconds)))
+        seconds = max(SECONDS_PER_CALL, self._least_seconds_per_call)
+        at_once = max(1, min(self.epochs - done, int(seconds / self._epoch_seconds)))
         if self._guessed:
             at_once = min(at_once, max(1, int(SECONDS_INLINE / self._epoch_seconds)))
         due = [callback.next_epoch(done) for callback in self._callbacks]

@@ -7,6 +7,11 @@ that lie half a tile apart). Slices of A and B, `depth` steps of k, pass through
 is on its way to registers meanwhile. Each element of C is one chain of fused multiply-adds in the order of k,
 from c0 on: the same bits as ``cpu/gemm.py``, for any tile. k beyond the last is not computed.
 
+Two barriers a slice: one when the slice is there, before it is read, and one when all have read it, before
+the next one takes its place. How many slices there are depends on k alone, so all threads of a block meet at
+each; and a block whose tile lies outside C leaves as a whole, before any. Tiles of rows lie along x of the
+grid, which may have 2³¹ − 1 blocks, as batches may be long; along y and z there are but 65,535.
+
 A and B lie in one of two ways: with k along their rows in memory (x of the forward product, both operands of
 dx), or across (W of the forward product, both operands of dW). An access takes four numbers, at once where
 they lie at a multiple of 16 bytes.
@@ -186,7 +191,7 @@ def start(tile, c0):
 
 
 def finish(tile, body):
-    """A function ``(op, ctx, first, c)`` that calls ``body(op, ctx, i, j, numbers)`` for all of a thread's C.
+    """A function ``(op, ctx, first, c)`` that calls ``body(op, ctx, first, i, j, numbers)`` for a thread's C.
 
     Four numbers at a time, of row i from column j on; some may lie outside C.
     """
@@ -196,7 +201,7 @@ def finish(tile, body):
         t = cuda.threadIdx.x
         i, j = first[0] + t // in_a_row * 4, first[1] + t % in_a_row * 4
         for r in range(4):
-            body(op, ctx, i + r, j, row(c, r, c[:4]))
+            body(op, ctx, first, i + r, j, row(c, r, c[:4]))
 
     def eight(op, ctx, first, c):
         t = cuda.threadIdx.x
@@ -204,7 +209,7 @@ def finish(tile, body):
         for r in range(8):
             numbers = row(c, r, c[:8])
             here = i + r + (r >> 2) * (half - 4)
-            body(op, ctx, here, j, numbers[:4])
-            body(op, ctx, here, j + half, numbers[4:])
+            body(op, ctx, first, here, j, numbers[:4])
+            body(op, ctx, first, here, j + half, numbers[4:])
 
     return block_part(four if tile.side == 4 else eight)

@@ -3,6 +3,9 @@
 The host enqueues the same launches for every step; what differs from step to step is counted on the device,
 in the context. After a loss that is not finite the context says so, and what was enqueued beyond does
 nothing.
+
+Launches follow each other, and what one wrote the next one sees: no kernel here needs a barrier, nor waits
+for another block. Where a number is for one thread to find, the kernel is launched with one.
 """
 
 import numpy as np
@@ -140,7 +143,8 @@ def count_on(ctx):
 # The order of an epoch is that of `random.shuffle`: step i writes row i to place jᵢ ≤ i, and who stood there
 # moves to place i. So a row that stands at place p moves to the first i to come with jᵢ = p, and on from
 # there: each row's last place can be found alone. All i with jᵢ = p are kept in a list that begins at
-# ctx.heads[p]; its order depends on chance, what is found in it does not.
+# ctx.heads[p]; its order depends on chance, what is found in it does not. Lists are emptied, filled (by
+# atomic exchanges, each of which gives the list before) and read in three launches, or between barriers.
 
 
 @part

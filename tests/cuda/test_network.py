@@ -298,10 +298,10 @@ def test_evaluate_bytes_and_running_statistics(device):
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_rows_are_sent_once(streams, device, monkeypatch):
-    places, write = [], device_plan.device.Memory.write
+    places, begin = [], device_plan.device.Memory._begin
     monkeypatch.setattr(
-        device_plan.device.Memory, "write",
-        lambda memory, at, array: places.append(array.ctypes.data) or write(memory, at, array),
+        device_plan.device.Memory, "_begin",
+        lambda memory, content: places.append(content.ctypes.data) or begin(memory, content),
     )  # fmt: skip
     net = make_network([3, 4, 2])
     x, y = (array.astype(np.float32) for array in data(net, 9))

@@ -20,10 +20,10 @@ def way(request, device, monkeypatch):
 @pytest.fixture
 def sent(monkeypatch):
     """Where each array that was sent to the device lies on the host."""
-    places, write = [], device_memory.device.Memory.write
+    places, begin = [], device_memory.device.Memory._begin
     monkeypatch.setattr(
-        device_memory.device.Memory, "write",
-        lambda memory, at, array: places.append(array.ctypes.data) or write(memory, at, array),
+        device_memory.device.Memory, "_begin",
+        lambda memory, content: places.append(content.ctypes.data) or begin(memory, content),
     )  # fmt: skip
     return places
 
