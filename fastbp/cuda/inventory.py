@@ -105,7 +105,7 @@ def items(real):
     found += [_small(weighted=1, real=real), *(_small(shaped=how, real=real) for how in (1, 2))]
     found.append(_small(hidden="gelu", optimizer="amsgrad", data="sparse bytes", schedule="one_cycle",
                         weighted=1, shaped=2, real=real))  # fmt: skip
-    for tile in TILES:
+    for tile in TILES[real]:
         found += [
             _product(factory, arguments, tile, real)
             for factory, arguments in (
@@ -136,7 +136,7 @@ def main_items(real):
     """Those of `items` that a table shows: one kernel of each kind, products in every tile."""
     seen, kept = set(), []
     for item in items(real):
-        shown = item.arguments[:1] and item.arguments[0] in ("relu", "adam", *TILES)
+        shown = item.arguments[:1] and item.arguments[0] in ("relu", "adam", *TILES["float32"])
         if shown if item.is_product else item.factory not in seen:
             kept.append(item)
         seen.add(item.factory)

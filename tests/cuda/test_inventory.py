@@ -34,8 +34,8 @@ OTHERWISE = {
 }  # fmt: skip
 
 
-# Of the instructions in a product's inner loop: multiply-adds. Two of float64 fill an access of 128 bits.
-LEAST_SHARE = {"float32": 0.8, "float64": 0.75}
+# Of the instructions in a product's inner loop: multiply-adds.
+LEAST_SHARE = 0.8
 
 
 def kernels_of_the_cpu():
@@ -119,7 +119,7 @@ def _check(job):
             if item.is_product:
                 name = "FFMA" if real == "float32" else "DFMA"
                 multiply_adds, all_of_them = assembly.inner_loop(found.sass, name)
-                least = LEAST_SHARE[real] * all_of_them
+                least = LEAST_SHARE * all_of_them
                 assert multiply_adds >= least, (capability, multiply_adds, all_of_them)
     except Exception as error:
         wrong.append(f"{item.name}: {error!r}")

@@ -7,7 +7,8 @@ import pytest
 
 import fastbp
 from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_plan, device_small, plan
-from fastbp.cuda import small
+from fastbp.cuda import device as the_device
+from fastbp.cuda import gemm, small
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -96,6 +97,17 @@ def test_stacks(name, device):
 def test_float64(device):
     net = assert_same_training(device, lambda: make_network([4, 5, 2], "gelu", dtype="float64"), epochs=1)
     assert_same_answers(device, net, rows=3)
+
+
+@pytest.mark.parametrize("tile", [(32, 8, 8), (16, 4, 8)], ids=lambda tile: "{1} x {2}".format(*tile))
+def test_tiles_of_several_squares(tile, device, monkeypatch, request):
+    """As a GPU has them; elsewhere the simulator takes the smallest."""
+    monkeypatch.setattr(gemm, "TINY", gemm.Tile(*tile))
+    the_device._kernel.cache_clear()
+    request.addfinalizer(the_device._kernel.cache_clear)
+    layers = [Dense(35, "tanh"), Dense(3)]
+    assert_same_answers(device, fastbp.Network(layers, inputs=18, seed=1), rows=17)
+    assert_same_training(device, lambda: fastbp.Network(layers, inputs=5, seed=1), rows=6, epochs=1)
 
 
 @pytest.mark.parametrize("statistics", [False, True])
