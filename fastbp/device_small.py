@@ -155,7 +155,7 @@ class SmallPlan(DeviceRun):
             schedule or "", int(bool(weighted)), shaped, architecture.real,
         )  # fmt: skip
         device.kernel(small.train_small, *self.kind)
-        self._order, self._sent, self._found = None, None, None
+        self._order = self._sent = None
         self._lay_out()
 
     def _lay_out(self):
@@ -197,15 +197,13 @@ class SmallPlan(DeviceRun):
         layers = np.zeros(architecture.n_layers, small.LAYER)
         layers["n_in"], layers["n_out"] = architecture.sizes[:-1], architecture.sizes[1:]
         layers["use_bias"], layers["w"] = architecture.biases, architecture.parameter_offsets()[:-1]
-        places = _places(architecture, self.batch_size)[2]
+        _, self._row_losses, places = _places(architecture, self.batch_size)
         layers["x"], layers["z"], layers["y"], layers["dz"] = zip(*places, strict=True)
         row = ROOM * architecture.dtype.itemsize
         for name, groups in zip(("hyper", "bias_hyper"), zip(*self.groups, strict=True), strict=True):
             layers[name] = [parts.address("hyper") + row * group for group in groups]
-        layers["collected"], layers["noise"] = (
-            self.kind.shaped == 2,
-            list(map(self.noise_of, range(len(layers)))),
-        )
+        layers["collected"] = self.kind.shaped == 2
+        layers["noise"] = [self.noise_of(place) for place in range(len(layers))]
         if self.shaping is not None:
             layers["shaping"] = [parts.address(("shaping", place)) for place in range(len(layers))]
         return layers
@@ -286,7 +284,7 @@ class SmallPlan(DeviceRun):
             chunk_rows=CHUNK_ROWS if sums_in_chunks(architecture, self.batch_size) else self.batch_size,
             ordered=self._ordered, step=self.step, careful=given.get("careful", 0), losses=losses,
             last_epoch=epoch + self.epochs_touched(steps), last_step=min(self.step + steps, self._end),
-            row_losses=_places(architecture, self.batch_size)[1],
+            row_losses=self._row_losses,
         )  # fmt: skip
         for name, value in fields.items():
             record[name] = value

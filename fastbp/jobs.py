@@ -36,10 +36,9 @@ def train(
         Its parameters are changed in place.
     x : array-like (n, n_inputs), or a stream
         Of uint8, or of the network's dtype, arrays are used where they are, memory-mapped ones too, and so
-        are sparse rows of SciPy: a batch of them at a time becomes dense. (In CSR they are not copied; with
-        ``device="cuda"``, and all rows in a batch, all become dense, which takes as much memory.) A stream,
-        which stands for y too, is an iterator of chunks, a function that returns one, or an object to be
-        iterated over, such as a list; see Notes.
+        are sparse rows of SciPy: a batch of them at a time becomes dense. (In CSR they are not copied.) A
+        stream, which stands for y too, is an iterator of chunks, a function that returns one, or an object to
+        be iterated over, such as a list; see Notes.
     y : array-like
         Targets of the network's loss, see `Network.loss`.
     epochs : int, optional
@@ -137,10 +136,10 @@ def train(
     On a GPU a small network is trained by one block of threads, with its weights in the block's memory, many
     steps in a launch of at most a quarter of a second. Small is one of Dense layers alone, the hidden ones of
     one activation, of which all that a step works in (weights, rows of a batch, outputs and gradients of
-    every layer) lies in 46 KiB; without `input_scale`, weights of rows or classes, sampling, schedules other
-    than `ReduceOnPlateau`, settings of single layers or of biases, penalties, largest norms, clipping, noise
-    and `materialise`. Any other training is a dozen launches for each step, which are sent ahead of the
-    device. Ctrl-C ends training after the launches that were sent.
+    every layer) lies in 46 KiB; not with `materialise`. Any other training is a dozen launches for each step,
+    which are sent ahead of the device. Validation rows are measured by the parameters on the device; these
+    come to the host where a callback needs the network, and from time to time for a look whether they are
+    finite. Ctrl-C ends training after the launches that were sent.
 
     Training a network again goes on from its weights, but is a training of its own: the optimizer's state
     starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.

@@ -514,12 +514,13 @@ class _TurnInBlocks(_Turn):
         Whether its call has ended, so that it can go on.
     """
 
+    _calls = _call = None
+
     def prepare(self, blocks, seconds_per_call):
         """Make its plan, one of `blocks`; its calls shall last so long at least, if nothing is due."""
         training, plan = self._job.training(functools.partial(self._job.make_plan, blocks=blocks))
         training._least_seconds_per_call = seconds_per_call
         self._calls = training._calls(self._job.checkpoint, self, self.begin(plan))
-        self._call = None
 
     def go_on(self):
         """Begin the next call; raises StopIteration where there is none, or what ended the training."""
@@ -541,7 +542,7 @@ class _TurnInBlocks(_Turn):
 
     def close_calls(self):
         """Whatever happened: the network has whole weights."""
-        if not self.ended and hasattr(self, "_calls"):
+        if self._calls is not None:
             self._calls.close()
 
 
