@@ -140,11 +140,15 @@ def test_every_kernel_is_compiled_and_assembled_for_every_gpu(real, numba_cuda):
 
 
 def test_the_table_has_a_line_for_a_kernel(numba_cuda, monkeypatch):
-    some = inventory.main_items("float32")[:1]
+    names = inventory.main_items("float32")
+    some = [names[0], max(names, key=lambda item: len(item.name))]
     monkeypatch.setattr(inventory, "main_items", lambda real: some)
-    head, line = inventory.table()
+    head, *lines = inventory.table()
     assert head.split()[:2] == ["kernel,", "sm_90"]
-    assert line.split()[0] == some[0].name
+    assert [line.startswith(item.name + " ") for line, item in zip(lines, some)] == [True, True]
+    for column in ("registers", "shared", "stack", "occupancy"):
+        end = head.index(column) + len(column)
+        assert all(line[end - 1 : end + 1].strip() in [*"0123456789%"] for line in lines), column
 
 
 def test_the_inner_loop_is_found():
