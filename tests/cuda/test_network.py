@@ -339,6 +339,21 @@ def test_divergence_is_told_as_on_the_cpu(device):
     assert told[0] == told[1]
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+@both_ways
+def test_weights_that_are_not_finite_are_told_as_on_the_cpu(device, monkeypatch):
+    monkeypatch.setattr("fastbp.training.SHARE_OF_LOOKS", -1.0)  # the validation loss says so
+    told = []
+    for where in ("cpu", device):
+        net = make_network([3, 4, 2])
+        x, y = data(net, 6)
+        options = dict(batch_size=None, optimizer=fastbp.SGD(1e38), validation=(x[:2], y[:2]), epochs=3)
+        with pytest.raises(fastbp.DivergenceError, match="a weight became infinite or NaN") as error:
+            fastbp.train(net, x, y * 1e3, device=where, **options)
+        told.append((str(error.value), error.value.epoch, error.value.steps, len(error.value.history)))
+    assert told[0] == told[1]
+
+
 @both_ways
 def test_resumed_to_the_same_bits(device, tmp_path):
     x, y = draw_inputs(9, 3), draw_targets("mean_squared_error", 9, 2)
