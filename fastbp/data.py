@@ -31,9 +31,9 @@ class Data:
 
     def __init__(
         self, network, x, y, batch_size, epochs, *, sample_weight, class_weight, sampling, shuffle,
-        validation, seed, keep_sparse=True,
+        validation, seed,
     ):  # fmt: skip
-        x, y = network.check_data(x, y, keep_bytes=True, keep_sparse=keep_sparse)
+        x, y = network.check_data(x, y, keep_bytes=True, keep_sparse=True)
         x, y, weights, self.held_out = _hold_out(network, x, y, sample_weight, validation, seed)
         loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
         self.weights = weights = row_weights(weights, class_weight, y, loss, n_outputs, network.dtype)

@@ -37,10 +37,9 @@ def train(
         Its parameters are changed in place.
     x : array-like (n, n_inputs), or a stream
         Of uint8, or of the network's dtype, arrays are used where they are, memory-mapped ones too, and so
-        are sparse rows of SciPy: a batch of them at a time becomes dense. (In CSR they are not copied; with
-        ``device="cuda"``, and all rows in a batch, all become dense, which takes as much memory.) A stream,
-        which stands for y too, is an iterator of chunks, a function that returns one, or an object to be
-        iterated over, such as a list; see Notes.
+        are sparse rows of SciPy: a batch of them at a time becomes dense. (In CSR they are not copied.) A
+        stream, which stands for y too, is an iterator of chunks, a function that returns one, or an object to
+        be iterated over, such as a list; see Notes.
     y : array-like
         Targets of the network's loss, see `Network.loss`.
     epochs : int, optional
@@ -141,10 +140,10 @@ def train(
     On a GPU a small network is trained by one block of threads, with its weights in the block's memory, many
     steps in a launch of at most a quarter of a second. Small is one of Dense layers alone, the hidden ones of
     one activation, of which all that a step works in (weights, rows of a batch, outputs and gradients of
-    every layer) lies in 46 KiB; without `input_scale`, weights of rows or classes, sampling, schedules other
-    than `ReduceOnPlateau`, settings of single layers or of biases, penalties, largest norms, clipping, noise
-    and `materialise`. Any other training is a dozen launches for each step, which are sent ahead of the
-    device. Ctrl-C ends training after the launches that were sent.
+    every layer) lies in 46 KiB; not with `materialise`. Any other training is a dozen launches for each step,
+    which are sent ahead of the device. Validation rows are measured by the parameters on the device; these
+    come to the host where a callback needs the network, and from time to time for a look whether they are
+    finite. Ctrl-C ends training after the launches that were sent.
 
     Training a network again goes on from its weights, but is a training of its own: the optimizer's state
     starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.
@@ -197,6 +196,8 @@ class Job:
         Empty before it runs.
     data : Data, Stream or None
         What is trained on. None where it was given back, to be made again when it is needed.
+    checkpoint : Checkpoint or None
+        What it goes on from.
     epochs, epochs_before, batch_size : int
         Epochs, those of a checkpoint, and rows of a step.
     n_rows : int or None
@@ -226,13 +227,13 @@ class Job:
         self.looks = checks.known_name("on_divergence", on_divergence, ("raise", "continue")) == "raise"
         if self.looks and resume is None:
             checks.parameters(network)
-        self._checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
+        self.checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
         self.epochs_before = checkpoint.epoch if checkpoint else 0
         own = checkpoint.seed if checkpoint else network.seed
         self.seed = own if seed is None else checks.seed(seed)
         rows = dict(
             sample_weight=sample_weight, class_weight=class_weight, sampling=sampling, shuffle=self.shuffle,
-            validation=validation, seed=self.seed, keep_sparse=self.device == "cpu",
+            validation=validation, seed=self.seed,
         )  # fmt: skip
         if self._streams:
             _check_checkpoints_of_stream(self.callbacks)
@@ -265,35 +266,13 @@ class Job:
             schedule=list(self._rates.schedule_settings),
         )  # fmt: skip
 
-    def why_not_small(self):
-        """Why it cannot be one of many on a GPU, as a predicate; None where it can."""
-        data, cannot = self.data, "cannot do this: "
-        if data is None or data.held_out or self.metrics or self.callbacks or self._checkpoint:
-            return cannot + "validation, metrics, early stopping, callbacks, checkpoints or resume"
-        if data.samples or data.weights is not None:
-            return cannot + "weights of rows or classes, or sampling"
-        if self._rates.of_all is None:
-            return cannot + "schedules, or settings of single layers or of biases"
-        if self.shaping is not None:
-            return cannot + "penalties, largest norms, clipping or noise"
-        why = self.as_small().why_not()
-        return why and f"cannot train this network: {why}"
-
-    def as_small(self):
-        """What `device_many.train_small` takes, with parameters of its own."""
-        from .device_many import Small  # needs numba-cuda
-
-        return Small(
-            self.network.architecture, self.network.parameters.copy(), self.data.x, self.data.y,
-            self.optimizer.formula, self._rates.of_all, self.batch_size, self.seed, self.shuffle, self.looks,
-        )  # fmt: skip
-
-    def _make_plan(self, architecture, task, batch_size, threads, **options):
+    def make_plan(self, architecture, task, batch_size, threads, **options):
+        """The plan of a training on the device that was asked for."""
         if self.device == "cpu":
             return Plan(architecture, task, batch_size, threads, **options)
-        from .device_plan import DevicePlan  # needs numba-cuda
+        from .device_plan import make_plan  # needs numba-cuda
 
-        return DevicePlan(architecture, task, batch_size, **options)
+        return make_plan(architecture, task, batch_size, **options)
 
     def guess_seconds(self):
         """How long it takes on one core, roughly."""
@@ -311,29 +290,31 @@ class Job:
         make_plan : callable, optional
             Something that is called like `Plan` and may return one that was used before.
         """
-        network, data, rates = self.network, self.data or self._make_data(), self._rates
         if self.whole_batch:
+            data = self.data or self._make_data()
             watched = dict(metrics=self.metrics, callbacks=self.callbacks, looks=self.looks)
-            WholeBatch(network, self.optimizer, data, self.history, **watched)._run(bar, conductor)
+            WholeBatch(self.network, self.optimizer, data, self.history, **watched)._run(bar, conductor)
             return
+        training, plan = self.training(make_plan)
+        training._run(self.checkpoint, bar, conductor(plan))
+
+    def training(self, make_plan=None):
+        """(the `Training` that `run` would run, its plan)."""
+        network, data, rates = self.network, self.data or self._make_data(), self._rates
         with NotLost():  # kernels may be compiled
-            plan = (make_plan or self._make_plan)(
+            plan = (make_plan or self.make_plan)(
                 network.architecture, "train", data.batch_size, self.history.threads,
                 optimizer=self.optimizer.formula, materialise=self.materialise, shaping=self.shaping,
                 **rates.options, **data.options,
             )  # fmt: skip
-        row_losses = np.empty(data.batch_size, network.dtype)
         rates.set(plan)
-        plan.set(
-            row_losses=row_losses.ctypes.data, seed=np.uint64(self.seed).astype(np.int64), epoch=0, step=0,
-            begin=0, careful=self.looks,
-        )  # fmt: skip
+        plan.set(seed=np.uint64(self.seed).astype(np.int64), epoch=0, step=0, begin=0, careful=self.looks)
         data.set(plan)
         training = (StreamTraining if self._streams else Training)(
             network, plan, rates, data, self.history, metrics=self.metrics, callbacks=self.callbacks,
             identity=lambda: self._identity(data), looks=self.looks, device=self.device,
         )  # fmt: skip
-        training._run(self._checkpoint, bar, conductor(plan))
+        return training, plan
 
 
 def _check_whole_batch(network, device, kept, shaped, stream):

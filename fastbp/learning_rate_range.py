@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import random, validation
+from .division import automatic_threads
 from .network import Network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, as_optimizer
-from .division import automatic_threads
 
 # The loss is smoothed as a running mean with this share of the old; a test ends where it is so many times
 # its best.

@@ -7,6 +7,7 @@ the other.
 """
 
 import copy
+import functools
 import inspect
 import os
 from collections import Counter, deque
@@ -26,7 +27,6 @@ from .jobs import Job, progress_wanted, train
 from .network import Network
 from .plan import Plan
 from .progress import Rows
-from .training import DivergenceError
 
 # A plan that has no more than this to forget is used again. One of a larger network takes less time to build
 # than its first epoch takes.
@@ -35,6 +35,10 @@ BYTES_TO_FORGET = 1 << 20
 # What Python does for a network, roughly. Threads take turns at that, and while they wait for theirs they are
 # slower than one thread alone: 0.2 instead of 0.1 ms for a network that trains for a microsecond.
 SECONDS_OF_PYTHON = 1e-4
+
+# On a GPU, where all wait while Python turns to one after the other, calls are so long that this share of the
+# time goes into it.
+SHARE_OF_PYTHON = 0.1
 
 # Plans that a thread keeps for its next networks; the oldest goes first.
 PLANS_KEPT = 8
@@ -57,8 +61,8 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
         Whether to show a progress bar over the rows of all networks; "auto" does in a terminal or notebook
         if it takes seconds.
     device : {"cpu", "cuda"}
-        "cuda" trains all at once on an NVIDIA GPU, a block of its threads for each network. Networks are
-        small then, see Notes. It needs the extra ``fastbp[cuda]``.
+        "cuda" trains on an NVIDIA GPU: small networks all at once, a block of its threads for each; see
+        Notes. It needs the extra ``fastbp[cuda]``.
     **options
         Every other option of `train` but `verbose`: one value for all networks, or a list with one value for
         each. Where no value is itself a sequence, a tuple, a range or an array (n_networks,) will do as well
@@ -96,14 +100,12 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     is called by several threads then, at the same time. A `Callback` or `Checkpoints` keeps what it knows of
     one training, so each network needs its own; of `early_stopping` each gets a copy.
 
-    With ``device="cuda"`` each network has the bits of ``device="cpu"`` too. What a step works in (weights,
-    rows of a batch, outputs and gradients of every layer) lies in 46 KiB, so networks and batches are small;
-    there are only Dense layers, the hidden ones of one activation, and no scaled inputs. Refused are
-    validation and all that watches or resumes a training, weights of rows and classes, sampling, schedules,
-    settings of single layers or of biases, penalties, largest norms, clipping, noise and LBFGS. Ctrl-C ends
-    all after the steps that were launched, a quarter of a second's. A network whose loss diverged has the
-    weights from before those; one of which only the last weights are not finite those that it began with.
-    `threads` has no effect.
+    With ``device="cuda"`` each network has the bits of ``device="cpu"`` too. The notes of `train` say which
+    networks are small; all others are trained one after the other, when the small ones are done. All that
+    `train` does between calls is done between launches, of a quarter of a second at most: validation,
+    metrics, callbacks, checkpoints. Where these look after each epoch, networks wait for each other there.
+    Callbacks are called in the calling thread. Ctrl-C ends all after the steps that were launched. `threads`
+    has no effect.
 
     Examples
     --------
@@ -122,7 +124,6 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     device = checks.device(device)
     jobs = _jobs(networks, options, device)
     if device == "cuda":
-        _check_small(jobs)
         errors = _OnDevice(jobs, progress).run()
     else:
         errors = _Crew(jobs, _useful_threads(jobs, threads), progress).run()
@@ -261,14 +262,6 @@ def _jobs(networks, options, device="cpu"):
     return jobs
 
 
-def _check_small(jobs):
-    """Raise where a job cannot be one of many on a GPU, and say which."""
-    for index, job in enumerate(jobs):
-        why = job.why_not_small()
-        if why:
-            raise ValueError(f'network {index}: train_many(device="cuda") {why}')
-
-
 def _useful_threads(jobs, threads):
     """At most so many threads, and no more than have something to do beside Python."""
     compiled = sum(job.guess_seconds() for job in jobs)
@@ -290,8 +283,7 @@ class _SharedData:
         loss, sizes = network.loss_function.formula, network.architecture.sizes
         form = (sizes[0], sizes[-1], id(loss), network.dtype.name, id(x), id(y))
         if form not in self._checked:
-            keep = dict(keep_bytes=True, keep_sparse=rows["keep_sparse"])
-            self._checked[form] = network.check_data(x, y, **keep)
+            self._checked[form] = network.check_data(x, y, keep_bytes=True, keep_sparse=True)
         given = (network, *self._checked[form], batch_size, epochs)
         if self.draws_rows(rows["validation"]):
             return Data(*given, **rows)
@@ -306,14 +298,11 @@ class _SharedData:
 # How it is done
 
 
-class _Crew:
-    """Threads that take one job after another. To `run_in_team` it is what a plan is."""
+class _Turns:
+    """The turns of all jobs, however they are run. To `Interrupts` it is what a plan is."""
 
-    def __init__(self, jobs, threads, progress):
-        self._jobs, self._threads, self._errors, self.stopped = jobs, threads, {}, False
-        self._turns = [_Turn(self, job) for job in jobs]
-        order = sorted(range(len(jobs)), key=lambda index: -jobs[index].guess_seconds())
-        self._queue = deque(order)
+    def __init__(self, jobs, progress, turns):
+        self._jobs, self._turns, self._errors, self.stopped = jobs, turns, {}, False
         rows = [(job.epochs * job.n_rows, job.epochs_before * job.n_rows) for job in jobs]
         total, before = map(sum, zip(*rows, strict=True))
         self._bar = Rows(progress, total, before)
@@ -322,13 +311,42 @@ class _Crew:
         """All jobs; returns the errors by the number of their job."""
         try:
             with Interrupts(self) as interrupts:
-                run_in_team(self, interrupts, self._look)
-                self._look()
+                self._run(interrupts)
+                self.look()
         finally:
             self._bar.close()
         for job, turn in zip(self._jobs, self._turns, strict=True):
             job.history.interrupted |= not turn.ended
         return self._errors
+
+    def stop(self):
+        """Ask every job to end after its step, and begin no other."""
+        self.stopped = True
+        for turn in self._turns:
+            plan = turn.plan
+            if plan is not None:
+                plan.stop()
+
+    def look(self, steps=0):
+        """From time to time: whether a call shall end, and how far all are."""
+        for turn in self._turns:
+            turn.look()
+        ended = sum(turn.ended for turn in self._turns)
+        self._bar.show(
+            sum(turn.rows_done() for turn in self._turns), {"networks": f"{ended}/{len(self._turns)}"}
+        )
+
+
+class _Crew(_Turns):
+    """Threads that take one job after another. To `run_in_team` it is what a plan is."""
+
+    def __init__(self, jobs, threads, progress):
+        super().__init__(jobs, progress, [_Turn(self, job) for job in jobs])
+        self._threads = threads
+        self._queue = deque(sorted(range(len(jobs)), key=lambda index: -jobs[index].guess_seconds()))
+
+    def _run(self, interrupts):
+        run_in_team(self, interrupts, self.look)
 
     def start(self):
         """Let the threads begin."""
@@ -346,27 +364,10 @@ class _Crew:
         if self.stopped:
             self.stop()
 
-    def stop(self):
-        """Ask every job to end after its step, and begin no other."""
-        self.stopped = True
-        for turn in self._turns:
-            plan = turn.plan
-            if plan is not None:
-                plan.stop()
-
     @property
     def steps_done(self):
-        """Nobody counts; `_look` counts rows."""
+        """Nobody counts; `look` counts rows."""
         return 0
-
-    def _look(self, steps=0):
-        """From time to time: whether a call shall end, and how far all are."""
-        for turn in self._turns:
-            turn.look()
-        ended = sum(turn.ended for turn in self._turns)
-        self._bar.show(
-            sum(turn.rows_done() for turn in self._turns), {"networks": f"{ended}/{len(self._turns)}"}
-        )
 
     def _work(self, thread, _):
         """What one thread does."""
@@ -386,67 +387,55 @@ class _Crew:
                 turn.end()
 
 
-class _OnDevice:
-    """All jobs side by side on a GPU. To `Interrupts` it is what a plan is."""
+class _OnDevice(_Turns):
+    """All jobs on a GPU: side by side those that a block of threads can do, then each other one alone."""
 
     def __init__(self, jobs, progress):
-        self._jobs, self._stopped = jobs, False
-        self._small = [job.as_small() for job in jobs]
-        self._total = [job.epochs * job.n_rows for job in jobs]
-        self._bar = Rows(progress, sum(self._total))
+        from .device_plan import fits_block  # needs numba-cuda
+        from .device_small import Blocks
 
-    def stop(self):
-        """Ask for the end after the steps that were launched."""
-        self._stopped = True
+        turns = [
+            (_TurnInBlocks if fits_block(job.network.architecture, job.batch_size, job.materialise)
+             else _TurnAlone)(self, job) for job in jobs
+        ]  # fmt: skip
+        super().__init__(jobs, progress, turns)
+        self._blocks = Blocks()
 
-    def run(self):
-        """All jobs; returns the errors by the number of their job."""
-        from .device_many import train_small  # needs numba-cuda
-
+    def _run(self, interrupts):
+        together = [turn for turn in self._turns if isinstance(turn, _TurnInBlocks)]
         try:
-            with Interrupts(self):
-                trained = train_small(self._small, [job.epochs for job in self._jobs], self._look)
+            for turn in together:
+                turn.prepare(self._blocks, len(together) * SECONDS_OF_PYTHON / SHARE_OF_PYTHON)
+            for turn in together:
+                self._go_on(turn)
+            while any(not turn.ended for turn in together):
+                self._blocks.launch()
+                self.look()
+                if self.stopped:  # a call that was beginning has not heard of it
+                    self.stop()
+                for turn in together:
+                    if turn.waits:
+                        self._go_on(turn)
         finally:
-            self._bar.close()
-        errors = {}
-        for index, each in enumerate(zip(self._jobs, self._small, trained, strict=True)):
-            try:
-                _finish(*each)
-            except DivergenceError as error:
-                errors[index] = error
-        return errors
+            for turn in together:
+                turn.close_calls()
+        for index, (job, turn) in enumerate(zip(self._jobs, self._turns, strict=True)):
+            if isinstance(turn, _TurnAlone) and not self.stopped:
+                try:
+                    job.run(turn, turn.begin)
+                except Exception as error:
+                    self._errors[index] = error
+                turn.end()
 
-    def _look(self, trained):
-        """After a launch; returns whether that shall be all."""
-        for job, each in zip(self._jobs, trained, strict=True):
-            _record(job, each)
-        rows = [each.rows for each in trained]
-        ended = sum(done == total for done, total in zip(rows, self._total, strict=True))
-        self._bar.show(sum(rows), {"networks": f"{ended}/{len(self._jobs)}"})
-        return self._stopped
-
-
-def _record(job, trained):
-    """Epochs that are new in the history of a job; none of a launch in which it diverged."""
-    history, n = job.history, trained.known if trained.diverged else len(trained.losses)
-    new = slice(len(history.loss), n)
-    history.loss += trained.losses[new]
-    history.seconds += trained.seconds[new]
-    history.samples_per_second += [job.n_rows / seconds for seconds in trained.seconds[new]]
-    history.learning_rate += [job.optimizer.learning_rate] * (n - new.start)
-
-
-def _finish(job, small, trained):
-    """Weights to the network, or the error that says why not."""
-    if trained.diverged:
-        job.network.parameters[:] = small.parameters
-        steps, epoch = (trained.steps, trained.steps), len(trained.losses)
-        raise DivergenceError(f"the loss became {trained.losses[-1]}", epoch, steps, job.history)
-    job.history.interrupted = interrupted = trained.rows < job.epochs * job.n_rows
-    if job.looks and not interrupted and not checks.all_finite(small.parameters):
-        steps, epoch = (trained.steps - job.data.steps + 1, trained.steps), len(trained.losses)
-        raise DivergenceError("a weight became infinite or NaN", epoch, steps, job.history)
-    job.network.parameters[:] = small.parameters
+    def _go_on(self, turn):
+        """From one call to the next; what happens between them is that of a training alone."""
+        try:
+            turn.go_on()
+        except StopIteration:
+            turn.end()
+        except Exception as error:
+            self._errors[self._turns.index(turn)] = error
+            turn.end()
 
 
 class _Turn:
@@ -503,6 +492,59 @@ class _Turn:
         """Over: let go of what only this training needed."""
         self._plan, self._job.data = None, None
         self.ended = True
+
+
+class _TurnAlone(_Turn):
+    """The turn of a job that has the GPU for itself."""
+
+    def run(self, short, show, reasons=()):
+        """A call, in a thread of its own; this one looks how far it is."""
+        self._reasons, self.plan = (), self._plan
+        try:
+            run_in_team(self.plan, self, self._crew.look, reasons)
+        finally:
+            self.plan = None
+
+
+class _TurnInBlocks(_Turn):
+    """The turn of a job whose calls are run together with those of others.
+
+    Attributes
+    ----------
+    waits : bool
+        Whether its call has ended, so that it can go on.
+    """
+
+    _calls = _call = None
+
+    def prepare(self, blocks, seconds_per_call):
+        """Make its plan, one of `blocks`; its calls shall last so long at least, if nothing is due."""
+        training, plan = self._job.training(functools.partial(self._job.make_plan, blocks=blocks))
+        training._least_seconds_per_call = seconds_per_call
+        self._calls = training._calls(self._job.checkpoint, self, self.begin(plan))
+
+    def go_on(self):
+        """Begin the next call; raises StopIteration where there is none, or what ended the training."""
+        if self._call is not None:
+            self._call.seconds, self.plan = self._plan.seconds, None
+        self._call = next(self._calls)
+        self._call()
+
+    def run(self, short, show, reasons=()):
+        """Ask for a call: `Blocks.launch` runs it."""
+        self._reasons, self.plan = reasons, self._plan
+        self.plan.begin()
+        self.plan.ask()
+
+    @property
+    def waits(self):
+        """See above."""
+        return not (self.ended or self._plan.is_asked)
+
+    def close_calls(self):
+        """Whatever happened: the network has whole weights."""
+        if self._calls is not None:
+            self._calls.close()
 
 
 class _Plans:

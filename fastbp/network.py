@@ -73,7 +73,7 @@ class Network:
     Notes
     -----
     Arrays of uint8 (n, n_inputs) are used as they are, at a byte an element, a memory-mapped one too; all
-    else becomes `dtype` first. Sparse rows of SciPy stay sparse, but for ``device="cuda"``: some at a time
+    else becomes `dtype` first. Sparse rows of SciPy stay sparse: some at a time
     become dense, where they are worked on. A byte becomes a number of `dtype`, and its product with the
     scale, which is rounded to `dtype`, is rounded once: in NumPy
     ``x.astype(dtype) * dtype.type(input_scale)``.
@@ -289,8 +289,6 @@ class Network:
         options = {"inputs": True} if inputs else {}
         if validation.boolean("batch_statistics", batch_statistics):
             options["batch_statistics"] = True
-        if sparse and where == "cuda":
-            x, sparse = x.toarray(), False
         rows, options = max(1, _INPUTS_AT_ONCE // x.shape[1]), options | one_pass.options_of(x, y, weights)
         flat, d_inputs = np.empty_like(self.parameters), np.empty(x.shape, self.dtype) if inputs else None
         if sparse and n > rows and not (inputs or batch_statistics):
@@ -537,7 +535,7 @@ class Network:
 
     def _outputs_on_device(self, task, x):
         n_inputs, n_outputs = self.architecture.sizes[0], self.architecture.sizes[-1]
-        rows = validation.inputs(x, n_inputs, self.dtype, row=True, keep_bytes=True)
+        rows = validation.inputs(x, n_inputs, self.dtype, row=True, keep_bytes=True, keep_sparse=True)
         out = np.empty((len(rows), n_outputs), self.dtype)
         at_once = min(len(rows), one_pass.ROWS_ON_DEVICE)
         with self._plan(task, at_once, "cuda", **one_pass.form_of(rows)) as plan:
@@ -557,7 +555,6 @@ class Network:
         Rows, targets and weights were checked; on a GPU they lie from now on.
         """
         if validation.device(device) == "cuda":
-            x = x.toarray() if type(x) is SparseRows else x
             run = one_pass.on_device(self, "evaluate" if metrics else "loss", x, y, weights)
         else:
             run = lambda: (self._loss(x, y, weights), self._outputs("predict", x) if metrics else None)

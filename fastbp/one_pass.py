@@ -29,10 +29,10 @@ def places_of(x, y, weights):
     return dict(x=address_of(x), n_rows=len(x), targets=targets, weights=weights)
 
 
-def run_over(plan, network, x, y, *, outputs=None, weights=None, run=run_whole):
+def run_over(plan, network, x, y, *, outputs=None, weights=None):
     """Run a plan once over all rows; returns the sum of their losses, float64 (1,)."""
     row_losses = np.empty(0 if y is None else len(x), network.dtype)
-    return _run(plan, network, outputs, run, row_losses=row_losses.ctypes.data, **places_of(x, y, weights))
+    return _run(plan, network, outputs, row_losses=row_losses.ctypes.data, **places_of(x, y, weights))
 
 
 def on_device(network, task, x, y, weights):
@@ -54,7 +54,7 @@ def on_device(network, task, x, y, weights):
     return run
 
 
-def _run(plan, network, outputs=None, run=run_whole, **fields):
+def _run(plan, network, outputs=None, **fields):
     """Run a plan once over the rows that it was told of, or that `fields` tell it of; see `run_over`."""
     losses = np.zeros(1)
     plan.set(
@@ -62,5 +62,5 @@ def _run(plan, network, outputs=None, run=run_whole, **fields):
         epoch=0, first_epoch=0, last_epoch=1, shuffle=0, step=0, **fields,
     )  # fmt: skip
     plan.pack(network.parameters)
-    run(plan)
+    run_whole(plan)
     return losses

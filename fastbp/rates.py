@@ -48,12 +48,6 @@ class Rates:
                 )
             self.schedule_settings = schedule.settings(epochs, steps_per_epoch or 1)
 
-    @property
-    def of_all(self):
-        """The settings, where they are the same for every W and b and in every step; else None."""
-        changes = self.plateau is not None or self.schedule_settings
-        return None if changes or len(self._rows) > 1 else self._rows[0]
-
     def set(self, plan):
         """Write the settings where the plan's program reads them."""
         plan.settings[:, : len(self._rows[0])] = self._rows

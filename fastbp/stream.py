@@ -10,7 +10,7 @@ from . import validation as checks
 from .balance import row_weights
 from .data import fingerprint_of, given_rows
 from .one_pass import options_of, places_of
-from .training import SECONDS_INLINE, Training, guess_seconds
+from .training import SECONDS_INLINE, Call, Training, guess_seconds
 
 # What is added to the seed from chunk to chunk, so that chunks of an epoch have orders of their own: 2**64
 # over the golden ratio. The first one has the order that the epoch of an array has.
@@ -32,8 +32,6 @@ class Stream:
         None: one of an iterator, which can be run through once, else ten.
     sample_weight, class_weight, sampling, shuffle, validation, seed
         As for `fastbp.train`.
-    keep_sparse : bool
-        Whether sparse rows stay sparse.
 
     Attributes
     ----------
@@ -54,7 +52,7 @@ class Stream:
 
     def __init__(
         self, network, chunks, batch_size, epochs, *, sample_weight, class_weight, sampling, shuffle,
-        validation, seed, keep_sparse=True,
+        validation, seed,
     ):  # fmt: skip
         self._chunks, self._open, once = _opener(chunks)
         if once and epochs is not None and epochs > 1:
@@ -68,7 +66,7 @@ class Stream:
         self.held_out = None if validation is None else given_rows(network, validation)
         self._network, self._class_weight, self._shuffle, self._seed = network, class_weight, shuffle, seed
         self._order, self._losses, self.options, self._first = np.empty(0, np.int64), np.zeros(1), {}, None
-        self._epoch, self._number, self._keep_sparse = 0, 0, keep_sparse
+        self._epoch, self._number = 0, 0
         first = self.next_chunk()
         if first is None:
             raise ValueError("a stream must have chunks (x, y); this one has none")
@@ -112,8 +110,8 @@ class Stream:
         """A chunk in the form that kernels take, and of the kind that the first one was."""
         network, first = self._network, self.options
         kind = first.get("data", "numbers") if first else "sparse bytes"
-        sparse = self._keep_sparse and "sparse" in kind
-        x, y = network.check_data(x, y, keep_bytes="bytes" in kind, keep_sparse=sparse)
+        keep = dict(keep_bytes="bytes" in kind, keep_sparse="sparse" in kind)
+        x, y = network.check_data(x, y, **keep)
         loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
         weights = row_weights(weights, self._class_weight, y, loss, n_outputs, network.dtype)
         if weights is None and "weighted" in first:
@@ -169,7 +167,7 @@ class StreamTraining(Training):
         start = time.perf_counter()
         self._n, self._total, self._within = 0, 0.0, True
         self._data.begin(self.epoch)
-        while self._one_chunk(interrupts, bar):
+        while (yield from self._one_chunk(interrupts, bar)):
             pass
         if interrupts.asked:
             return
@@ -194,10 +192,10 @@ class StreamTraining(Training):
         n, here = len(chunk[0]), self._rows_before + self._n
         if self._collected:
             self._first_step, self._collected = self.step + 1, False
-        start = time.perf_counter()
         short = guess_seconds(self.network.architecture, n, plan.batch_size) < SECONDS_INLINE
-        interrupts.run(short, lambda steps: bar.show(here + steps * plan.batch_size, self.history))
-        self._seconds_since_look += time.perf_counter() - start
+        show = lambda steps: bar.show(here + steps * plan.batch_size, self.history)
+        yield (call := Call(lambda: interrupts.run(short, show)))
+        self._seconds_since_look += call.seconds
         if self._looks and not math.isfinite(data.loss):
             raise self._divergence(
                 f"the loss became {data.loss} in {data.place}", self.epoch + 1, exactly=True

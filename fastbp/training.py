@@ -1,5 +1,6 @@
 """A training while it runs: epochs of compiled steps, and what happens between them."""
 
+import contextlib
 import math
 import time
 from typing import NamedTuple
@@ -9,6 +10,8 @@ import numpy as np
 from . import validation as checks
 from .checkpoints import Checkpoints
 from .interrupts import GivenUp, may_be_given_up
+from .metrics import measure
+from .one_pass import ROWS_ON_DEVICE, options_of, places_of
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
 # often enough to show progress.
@@ -60,6 +63,22 @@ class Begun(NamedTuple):
     seconds: float = 0.0
 
 
+class Call:
+    """A compiled call of a training, to be run by whoever drives it.
+
+    Or its plan is run in some other way, and `seconds` is told how long that took.
+    """
+
+    def __init__(self, run):
+        self._run, self.seconds = run, 0.0
+
+    def __call__(self):
+        """Run it, here and now."""
+        start = time.perf_counter()
+        self._run()
+        self.seconds = time.perf_counter() - start
+
+
 class Training:
     """A training while it runs: what callbacks are given.
 
@@ -80,17 +99,20 @@ class Training:
         Whether it goes on from a checkpoint.
     """
 
+    _least_seconds_per_call = 0.0  # where others wait while Python turns to this one
+
     def __init__(self, network, plan, rates, data, history, *, metrics, callbacks, identity, looks, device):
         self.network, self.history, self.epochs, self.failed = network, history, data.epochs, False
         self.validates, self.metric_names = data.held_out is not None, [metric.name for metric in metrics]
         self.history.metrics.update({name: [] for name in self.metric_names})
         self._plan, self._rates, self._data, self._n = plan, rates, data, data.n
-        self._held_out = data.held_out
-        if self.validates:
+        self._held_out, self._on_device, self._validates_long = data.held_out, device == "cuda", False
+        if self.validates and self._on_device:
+            self._validate = _evaluator_on_device(network, plan, metrics, *data.held_out)
+        elif self.validates:
             self._validate = network._evaluator(metrics, *data.held_out, device)
             rows = len(data.held_out[0])
-            long = guess_seconds(network.architecture, rows, rows) / 3 > SECONDS_INLINE
-            self._validates_long = long and device == "cpu"
+            self._validates_long = guess_seconds(network.architecture, rows, rows) / 3 > SECONDS_INLINE
         self._callbacks, self._identity, self._looks = callbacks, identity, looks
         self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
         self._started, self.resumed, self._begun = [], False, Begun()
@@ -187,8 +209,20 @@ class Training:
     # The run
 
     def _run(self, checkpoint, bar, conductor):
-        """All epochs; whatever happens, the network has whole weights then and callbacks know the end."""
+        """All epochs, one call after the other."""
+        with contextlib.closing(self._calls(checkpoint, bar, conductor)) as calls:
+            for call in calls:
+                call()
+
+    def _calls(self, checkpoint, bar, conductor):
+        """Yield each `Call` of the training, to be run before the next one is asked for.
+
+        Whatever happens, the network has whole weights at the end, also where it is closed before, and
+        callbacks know of it.
+        """
         plan, network, self.resumed = self._plan, self.network, checkpoint is not None
+        self._row_losses = np.empty(plan.batch_size, network.dtype)  # the program's, as long as this lives
+        plan.set(row_losses=self._row_losses.ctypes.data)
         if self.resumed:
             checkpoint.restore_history(self)
         self._guess_seconds()
@@ -202,7 +236,7 @@ class Training:
                     checkpoint.restore(self)
                 plan.pack(network.parameters)
                 while self.epoch < self.epochs and not interrupts.asked and not self.history.stopped:
-                    self._call(interrupts, bar)
+                    yield from self._call(interrupts, bar)
                 self._collect(always=True, interrupted=interrupts.asked)
                 self.history.interrupted = interrupts.asked
         except BaseException as error:
@@ -235,15 +269,15 @@ class Training:
         needed after it).
         """
         done = self.epoch
-        at_once = max(1, min(self.epochs - done, int(SECONDS_PER_CALL / self._epoch_seconds)))
+        seconds = max(SECONDS_PER_CALL, self._least_seconds_per_call)
+        at_once = max(1, min(self.epochs - done, int(seconds / self._epoch_seconds)))
         if self._guessed:
             at_once = min(at_once, max(1, int(SECONDS_INLINE / self._epoch_seconds)))
         due = [callback.next_epoch(done) for callback in self._callbacks]
-        due = min((epoch for epoch in due if epoch is not None), default=None)
-        if self.validates or self._rates.plateau:
+        due = min((epoch for epoch in due if epoch is not None), default=self.epochs + 1)
+        if self._rates.plateau or (self.validates and not self._on_device):
             due = done + 1
-        if due is not None:
-            at_once = min(at_once, due - done)
+        at_once = min(at_once, 1 if self.validates else due - done)
         at_once, rest = self._until_step(at_once)
         return at_once, rest, due == done + at_once and rest == 0
 
@@ -266,7 +300,8 @@ class Training:
         sums[0] = self._begun.loss
         plan.set(first_epoch=done, last_epoch=done + at_once, rest=rest, losses=sums.ctypes.data)
         self._first_step, self._collected = self.step + 1, False
-        elapsed = self._run_plan(at_once, interrupts, bar)
+        yield (call := self._call_of_plan(at_once, interrupts, bar))
+        elapsed = call.seconds
         completed, rows = self.position[0] - done, self.position[1]
         losses = (sums / n).tolist()
         self._seconds_since_look += elapsed
@@ -282,15 +317,14 @@ class Training:
             for callback in self._checkpoints:
                 callback.within_epoch(self)
 
-    def _run_plan(self, at_once, interrupts, bar):
-        """The compiled call itself; how many seconds it took."""
-        start, (done, before) = time.perf_counter(), self.position
+    def _call_of_plan(self, at_once, interrupts, bar):
+        """The compiled call itself."""
+        done, before = self.position
         before, batch_size = done * self._n + before, self._plan.batch_size
         # Epochs so short that several are run in a call are checkpointed at their ends.
         late = [callback.is_late for callback in self._checkpoints] if at_once == 1 else []
         short = at_once * self._epoch_seconds < SECONDS_INLINE
-        interrupts.run(short, lambda steps: bar.show(before + steps * batch_size), late)
-        return time.perf_counter() - start
+        return Call(lambda: interrupts.run(short, lambda steps: bar.show(before + steps * batch_size), late))
 
     def _spread(self, elapsed, sums, completed, before):
         """Seconds of each epoch that a call completed; what is known of the one begun is kept."""
@@ -307,7 +341,9 @@ class Training:
 
     def _record(self, loss, seconds):
         """An epoch's row of the history, and its callbacks."""
-        history = self.history
+        history, found = self.history, self._validated() if self.validates else {}
+        if self.validates and not math.isfinite(found["loss"]):  # on a GPU nobody may have looked yet
+            self._collect(always=self._looks)
         history.loss.append(loss)
         history.seconds.append(seconds)
         history.samples_per_second.append(self._n / seconds)
@@ -315,7 +351,6 @@ class Training:
         if rate is not None:
             history.learning_rate.append(rate)
         if self.validates:
-            found = self._validated()
             history.validation_loss.append(found["loss"])
             for name in self.metric_names:
                 history.metrics[name].append(found[name])
@@ -366,3 +401,18 @@ class Training:
         """Those of an epoch since the last look at the weights."""
         steps = self._data.steps
         return max(self._first_step, (epoch - 1) * steps + 1), min(last, epoch * steps)
+
+
+def _evaluator_on_device(network, plan, metrics, x, y, weights):
+    """A function without arguments: loss and metrics, a dict, of the network as a plan on a GPU has it."""
+    from .device_evaluate import evaluator  # needs numba-cuda
+
+    task, rows = "evaluate" if metrics else "loss", (x, y, weights)
+    run = evaluator(plan, task, ROWS_ON_DEVICE, places_of(*rows), **options_of(*rows))
+
+    def evaluate():
+        loss, predicted = run()
+        found = measure(metrics, network.loss_function.formula, y, predicted, weights) if metrics else {}
+        return {"loss": loss, **found}
+
+    return evaluate

@@ -25,7 +25,10 @@ FLOORS = [
     {"choices"},
     {"layout"},
     {"program"},
-    {"plan", "device_plan", "device_many", "interrupts"},
+    {
+        "plan", "device_memory", "device_run", "device_small", "device_program", "device_plan",
+        "device_evaluate", "interrupts",
+    },
     {"views", "one_pass", "kept_plans"},
     {"network"},
     {

@@ -72,7 +72,7 @@ def test_without_ctrl_c_and_with_another_handler_nothing_happens():
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "made"), [("sgd", "fastbp.jobs.Plan"), ("lbfgs", "fastbp.network.Plan")]
+    ("optimizer", "made"), [("sgd", "fastbp.jobs.Plan"), ("lbfgs", "fastbp.kept_plans.Plan")]
 )
 def test_train_hears_of_one_that_was_lost_while_it_compiled(monkeypatch, optimizer, made):
     if optimizer == "lbfgs":

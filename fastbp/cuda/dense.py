@@ -15,10 +15,10 @@ from fastbp.cuda.elementwise import update_one
 from fastbp.cuda.gemm import finish, four_numbers, product, start, tile_named
 from fastbp.cuda.program import REAL, context, operation
 from fastbp.cuda.scale_shift import slots_in_use
-from fastbp.cuda.shaping import MOST, SHAPE, SHAPE64, bound_one, shape_one
+from fastbp.cuda.shaping import MOST, SHAPE, SHAPE64, before_norm_one, shape_one
 from fastbp.cuda.simt import array, load4, part, store4
 from fastbp.formulas.activations import ACTIVATIONS
-from fastbp.formulas.shaping import penalty_backward, renorm_factor
+from fastbp.formulas.shaping import renorm_factor
 
 
 def dense_forward(activation, tile, real):
@@ -33,7 +33,7 @@ def dense_forward(activation, tile, real):
         return numbers(op.w + op.n_in * op.n_out * size, 0, rows, op.n_out, 0, j, 0)
 
     @part
-    def body(op, ctx, i, j, z):
+    def body(op, ctx, first, i, j, z):
         if i < ctx.batch_rows and j < op.n_out:
             at = i * op.z_row + j * size
             if keeps_z:
@@ -45,7 +45,7 @@ def dense_forward(activation, tile, real):
 
     def dense_forward(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
-        first = cuda.blockIdx.y * tile.edge, cuda.blockIdx.x * tile.edge
+        first = cuda.blockIdx.x * tile.edge, cuda.blockIdx.y * tile.edge
         if ctx.halt != 0 or first[0] >= ctx.batch_rows:
             return
         x, W, sizes = (op.x, op.x_row), (op.w, op.n_out * size), (ctx.batch_rows, op.n_out, op.n_in)
@@ -64,7 +64,7 @@ def dense_backward(activation, tile, real):
     is_identity = activation == "identity"
 
     @part
-    def body(op, ctx, i, j, d):
+    def body(op, ctx, first, i, j, d):
         if i < ctx.batch_rows and j < op.n_in:
             at = i * op.x_row + j * size
             if is_identity:
@@ -83,7 +83,7 @@ def dense_backward(activation, tile, real):
 
     def dense_backward(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
-        first = cuda.blockIdx.y * tile.edge, cuda.blockIdx.x * tile.edge
+        first = cuda.blockIdx.x * tile.edge, cuda.blockIdx.y * tile.edge
         if ctx.halt != 0 or first[0] >= ctx.batch_rows:
             return
         dz, W, sizes = (op.dz, op.z_row), (op.w, op.n_out * size), (ctx.batch_rows, op.n_in, op.n_out)
@@ -103,30 +103,33 @@ def _zeros(real):
 
 
 def _gradient(real, tile, one):
-    """The kernel that calls ``one(op, ctx, chunk, i, j, dw)`` for each element of dW and db.
+    """The kernel that calls ``one(op, ctx, first, i, j, dw)`` for each element of dW and db.
 
-    Over all rows of the batch, or over those of one chunk: chunks lie along z of the grid.
+    Over all rows of the batch, or over those of one chunk, first[2]: along x of the grid are the tiles of the
+    first chunk, then those of the next.
     """
     accumulate = product(real, tile, False, False)
 
     @part
-    def body(op, ctx, i, j, dw):
+    def body(op, ctx, first, i, j, dw):
         if i < op.n_in + op.use_bias:
             if j < op.n_out:
-                one(op, ctx, i, j, dw[0])
+                one(op, ctx, first, i, j, dw[0])
             if j + 1 < op.n_out:
-                one(op, ctx, i, j + 1, dw[1])
+                one(op, ctx, first, i, j + 1, dw[1])
             if j + 2 < op.n_out:
-                one(op, ctx, i, j + 2, dw[2])
+                one(op, ctx, first, i, j + 2, dw[2])
             if j + 3 < op.n_out:
-                one(op, ctx, i, j + 3, dw[3])
+                one(op, ctx, first, i, j + 3, dw[3])
 
     begin, end = start(tile, _zeros(real)), finish(tile, body)
 
     def gradient(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
-        first = cuda.blockIdx.y * tile.edge, cuda.blockIdx.x * tile.edge
-        row = cuda.blockIdx.z * ctx.chunk_rows
+        tiles = (op.n_in + tile.edge) // tile.edge  # of n_in + 1 rows
+        chunk = cuda.blockIdx.x // tiles
+        first = cuda.blockIdx.x % tiles * tile.edge, cuda.blockIdx.y * tile.edge, chunk
+        row = chunk * ctx.chunk_rows
         if ctx.halt != 0 or row >= ctx.batch_rows:
             return
         x, dz = (op.x + row * op.x_row, op.x_row), (op.dz + row * op.z_row, op.z_row)
@@ -141,8 +144,8 @@ def dense_gradient(tile, real):
     tile, dtype, size = tile_named(tile, real), REAL[real], REAL[real](0).itemsize
 
     @part
-    def one(op, ctx, i, j, dw):
-        slot = op.slots + cuda.blockIdx.z * op.slot_bytes
+    def one(op, ctx, first, i, j, dw):
+        slot = op.slots + first[2] * op.slot_bytes
         array(slot + (i * op.n_out + j) * size, 1, dtype)[0] = dw
 
     return _gradient(real, tile, one)
@@ -151,18 +154,24 @@ def dense_gradient(tile, real):
 def dense_update(optimizer, shaped, tile, real):
     """dW in registers over the whole batch, applied to W there; `shaped`: 1 where it is shaped first."""
     apply = _apply(optimizer, shaped, real)
-    return _gradient(real, tile_named(tile, real), apply)
+
+    @part
+    def one(op, ctx, first, i, j, dw):
+        apply(op, ctx, i, j, dw)
+
+    return _gradient(real, tile_named(tile, real), one)
 
 
 def _apply(optimizer, shaped, real):
     """A function that steps element (i, j) of W and b, given its gradient."""
-    size, update, shape = REAL[real](0).itemsize, update_one(optimizer, real), shape_one(real)
+    dtype, size = REAL[real], REAL[real](0).itemsize
+    update, shape = update_one(optimizer, real), shape_one(real)
 
     @part
     def apply(op, ctx, i, j, dw):
         w = op.w + (i * op.n_out + j) * size
         if shaped:
-            dw = shape(op, ctx, i, j, w, dw)
+            dw = shape(op, ctx, i, j, array(w, 1, dtype)[0], dw)
         update(w, dw, op.state_bytes, op.hyper if i < op.n_in else op.bias_hyper)
 
     return apply
@@ -198,22 +207,20 @@ def dense_collect(real):
     op.squares (n_out,): the sum of squares of each column, b's element included, in float64, from the first
     row on.
     """
-    dtype, size, bound = REAL[real], REAL[real](0).itemsize, bound_one(real)
+    dtype, size, before_norm = REAL[real], REAL[real](0).itemsize, before_norm_one(real)
 
     def dense_collect(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
         j = cuda.grid(1)
         if ctx.halt != 0 or j >= op.n_out:
             return
-        l1, l2, total = array(op.shaping, 2, dtype)[0], array(op.shaping, 2, dtype)[1], 0.0
+        total = 0.0
         for i in range(op.n_in + op.use_bias):
             at = (i * op.n_out + j) * size
             dw = array(op.slots + at, 1, dtype)[0]
             for s in range(1, slots_in_use(ctx)):
                 dw += array(op.slots + at + s * op.slot_bytes, 1, dtype)[0]
-            if i < op.n_in and (l1 != 0 or l2 != 0):
-                dw += penalty_backward(array(op.w + at, 1, dtype)[0], l1, l2)
-            dw = bound(op, dw)
+            dw = before_norm(op, i, array(op.w + at, 1, dtype)[0], dw)
             array(op.slots + at, 1, dtype)[0] = dw
             total += np.float64(dw) * np.float64(dw)
         array(op.squares, op.n_out, np.float64)[j] = total

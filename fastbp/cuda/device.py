@@ -145,17 +145,31 @@ def configured(compiled, blocks, threads, shared=0):
 
 
 class Memory:
-    """Zeros on the device: `address` of the first byte, a multiple of 256."""
+    """A piece of the device's memory, zeros at first: `address` of the first byte, a multiple of 256.
+
+    Copies are in the order of the launches. Those from and to the host return when they are done.
+    """
 
     def __init__(self, n_bytes):
-        self.n_bytes = n_bytes
+        self._begin(np.zeros(n_bytes, np.uint8))
+
+    @classmethod
+    def of(cls, array):
+        """One that begins with what is in a host array, C-contiguous: sent once, no zeros before."""
+        source, made = np.ascontiguousarray(array).reshape(-1).view(np.uint8), cls.__new__(cls)
+        made._begin(source if source.size else np.zeros(256, np.uint8))
+        return made
+
+    def _begin(self, content):
+        self.n_bytes = content.size
         if SIMULATED:
-            memory = np.zeros(n_bytes + 256, np.uint8)
+            memory = np.zeros(content.size + 256, np.uint8)
             start = -memory.ctypes.data % 256
-            self._host = memory[start : start + n_bytes]
+            self._host = memory[start : start + content.size]
+            self._host[:] = content
             self.address = self._host.ctypes.data
         else:
-            self._bytes = cuda.to_device(np.zeros(n_bytes, np.uint8))
+            self._bytes = cuda.to_device(content)
             self.address = self._bytes.device_ctypes_pointer.value
 
     def write(self, offset, array):
@@ -173,6 +187,14 @@ class Memory:
             target[:] = self._host[offset : offset + target.size]
         elif target.size:
             self._bytes[offset : offset + target.size].copy_to_host(target)
+
+    def copy(self, offset, other, other_offset, n_bytes):
+        """Copy so many bytes of another piece to an offset; the host takes no part."""
+        if SIMULATED:
+            self._host[offset : offset + n_bytes] = other._host[other_offset : other_offset + n_bytes]
+        elif n_bytes:
+            source = other._bytes[other_offset : other_offset + n_bytes]
+            self._bytes[offset : offset + n_bytes].copy_to_device(source)
 
 
 def wait():

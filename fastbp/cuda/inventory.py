@@ -24,7 +24,8 @@ IN_FLOAT64 = {
 }  # fmt: skip
 
 _SINGLE = {
-    kernels.gather: ELEMENTS, kernels.scale_rows: ELEMENTS, kernels.input_noise: ELEMENTS,
+    kernels.gather: ELEMENTS, kernels.empty_rows: ELEMENTS, kernels.scale_rows: ELEMENTS,
+    kernels.input_noise: ELEMENTS,
     kernels.clip_factor: ONE, kernels.noise_of_step: ONE, kernels.scale_shift_collect: COLUMNS,
     kernels.softmax_link: BY_ROWS, kernels.copy_outputs: ELEMENTS, kernels.total_weight: ONE,
     kernels.weigh_rows: ELEMENTS, kernels.end_of_step: ONE, kernels.dense_collect: COLUMNS,
@@ -50,7 +51,7 @@ class Item(NamedTuple):
     @property
     def name(self):
         """As in the table."""
-        return f"{self.factory.__name__}({', '.join(map(str, self.arguments))})"
+        return f"{self.factory.__name__}({', '.join(str(each) for each in self.arguments if each != '')})"
 
     @property
     def is_product(self):
@@ -72,7 +73,9 @@ def items(real):
     """All kernels for a type of numbers, as `Item`."""
     found = [Item(factory, (real,), threads) for factory, threads in _SINGLE.items()]
     found += [Item(factory, (), _WITHOUT_TYPE.get(factory, ELEMENTS)) for factory in kernels.WITHOUT_TYPE]
-    found += [Item(kernels.gather_scaled, (data, real), ELEMENTS) for data in ("bytes", "numbers")]
+    for data in ("bytes", "numbers"):
+        found.append(Item(kernels.gather_scaled, (data, real), ELEMENTS))
+        found.append(Item(kernels.gather_sparse, (data, real), BY_ROWS))
     for name in ACTIVATIONS:
         if name != "identity":
             found.append(Item(kernels.activation_backward, (name, real), ELEMENTS))
@@ -92,11 +95,17 @@ def items(real):
         found += [Item(kernels.dense_apply, (name, shaped, real), ELEMENTS) for shaped in (0, 1)]
     found.append(Item(kernels.scale_shift_apply, ("momentum", 1, real), COLUMNS))
     found += [Item(kernels.prepare, ("nesterov", name, real), ONE) for name in SCHEDULES]
-    # One for each way to keep what the backward needs, each kind of loss, each number of states.
+    # One for each way to keep what the backward needs, each kind of loss, each number of states; and one for
+    # each thing that may come to it.
     found += [_small(hidden=name, real=real) for name in ("tanh", "gelu")]
     found += [_small(loss=name, real=real) for name in ("huber", "softmax_cross_entropy")]
     found += [_small(optimizer=name, real=real) for name in ("sgd", "adam", "amsgrad")]
-    for tile in TILES:
+    found += [_small(data=data, real=real) for data in ("bytes", "sparse numbers", "sparse bytes")]
+    found += [_small(schedule=name, real=real) for name in ("cosine", "one_cycle")]
+    found += [_small(weighted=1, real=real), *(_small(shaped=how, real=real) for how in (1, 2))]
+    found.append(_small(hidden="gelu", optimizer="amsgrad", data="sparse bytes", schedule="one_cycle",
+                        weighted=1, shaped=2, real=real))  # fmt: skip
+    for tile in TILES[real]:
         found += [
             _product(factory, arguments, tile, real)
             for factory, arguments in (
@@ -108,10 +117,15 @@ def items(real):
     return list(dict.fromkeys(found))
 
 
-def _small(*, hidden="tanh", loss="softmax_cross_entropy", optimizer="momentum", real):
+def _small(
+    *, hidden="tanh", loss="softmax_cross_entropy", data="numbers", optimizer="momentum", schedule="",
+    weighted=0, shaped=0, real,
+):  # fmt: skip
     targets = "classes" if LOSSES[loss].rowwise else "probabilities"
-    threads = small.THREADS[0] * small.THREADS[1]
-    return Item(kernels.train_small, (hidden, "identity", loss, targets, optimizer, real), threads)
+    kind = small.Kind(
+        hidden, "identity", loss, targets, data, optimizer, schedule, weighted, shaped, real
+    )  # fmt: skip
+    return Item(kernels.train_small, kind, small.THREADS[0] * small.THREADS[1])
 
 
 def _product(factory, arguments, tile, real):
@@ -122,7 +136,7 @@ def main_items(real):
     """Those of `items` that a table shows: one kernel of each kind, products in every tile."""
     seen, kept = set(), []
     for item in items(real):
-        shown = item.arguments[:1] and item.arguments[0] in ("relu", "adam", *TILES)
+        shown = item.arguments[:1] and item.arguments[0] in ("relu", "adam", *TILES["float32"])
         if shown if item.is_product else item.factory not in seen:
             kept.append(item)
         seen.add(item.factory)
@@ -131,11 +145,12 @@ def main_items(real):
 
 def table(capability=(9, 0), real="float32"):
     """Give a line for each of the main kernels: registers, shared memory, occupancy, share of FFMA."""
-    name = "FFMA" if real == "float32" else "DFMA"
-    yield f"{'kernel, sm_{}{}'.format(*capability):52} registers   shared  stack  occupancy  {name}"
-    for item in main_items(real):
+    name, shown = "FFMA" if real == "float32" else "DFMA", main_items(real)
+    width = max(len(item.name) for item in shown)
+    yield f"{'kernel, sm_{}{}'.format(*capability):{width}} registers   shared  stack  occupancy  {name}"
+    for item in shown:
         ((_, _, found),) = item.assembled(capability)
-        share, line = "", f"{item.name:52} {found.registers:9}  {found.shared:7}  {found.stack:5}"
+        share, line = "", f"{item.name:{width}} {found.registers:9}  {found.shared:7}  {found.stack:5}"
         if item.is_product:
             multiply_adds, all_of_them = assembly.inner_loop(found.sass, name)
             share = f"{multiply_adds / all_of_them:5.0%}"

@@ -24,7 +24,7 @@ from fastbp.cuda.dense import (
 )
 from fastbp.cuda.dropout import dropout_backward, dropout_forward
 from fastbp.cuda.elementwise import activation_backward
-from fastbp.cuda.gather import gather, gather_scaled, scale_rows
+from fastbp.cuda.gather import empty_rows, gather, gather_scaled, gather_sparse, scale_rows
 from fastbp.cuda.layer_norm import layer_norm_backward, layer_norm_forward
 from fastbp.cuda.loss import (
     copy_outputs,

@@ -39,7 +39,8 @@ OPERATION = _record(
 
 # The run.
 #
-#   x, targets, order, n_rows, weights       the data; order 0: as it comes
+#   x, targets, order, n_rows, weights       the data (of sparse rows x has three addresses, see gather.py);
+#                                            order 0: as it comes
 #   heads, following, by_class, class_starts, classes      of a shuffle, of balanced samples
 #   row_losses, losses, outputs, option      losses: float64, one for each epoch of the run
 #   row_scale, shortening, deviation         addresses of what a row of weight 1 counts in this batch, what

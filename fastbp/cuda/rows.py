@@ -2,7 +2,9 @@
 
 Sums are in the one fixed order of `cpu.simd.sum16`: sixteen threads take a row, element j joins partial
 result j mod 16, so each thread has one partial result; the sixteen are then joined pairwise, halves first, in
-shared memory. All threads of a block come together there, so all must call, whether they have a row or not.
+shared memory. All threads of a block come together there, before each halving, before the total is read and
+after it, when the memory may be used again. So all must call, whether they have a row or not, and equally
+often: kernels count blocks of rows, not rows, and leave early only where the context tells all to.
 """
 
 from functools import cache

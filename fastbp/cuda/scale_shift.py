@@ -45,13 +45,14 @@ def slots_in_use(ctx):
 def scale_shift_gradient(real):
     """dγ and dβ over the rows of each chunk, into its gradient slot: γ's, then β's.
 
-    The backward of a batch normalisation needs both even where they are not learnt: they lie at op.dskip too.
+    Chunks lie along x of the grid. The backward of a batch normalisation needs both sums even where they are
+    not learnt: they lie at op.dskip too.
     """
     dtype, size = REAL[real], REAL[real](0).itemsize
 
     def scale_shift_gradient(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
-        j, chunk = cuda.grid(1), cuda.blockIdx.y
+        j, chunk = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, cuda.blockIdx.x
         first = chunk * ctx.chunk_rows
         if ctx.halt != 0 or j >= op.n_out or first >= ctx.batch_rows:
             return

@@ -20,6 +20,12 @@ L1, L2, LIMIT, DEVIATION, SHAPE = 0, 1, 2, 3, 4
 MOST, FIRST_DEVIATION, DECAY, SHAPE64 = 0, 1, 2, 3
 
 
+def numbers_of(dtype, l1=0.0, l2=0.0, limit=0.0, noise=0.0, most=0.0, first_deviation=0.0, decay=0.0):
+    """The numbers at op.shaping, as bytes."""
+    narrow, wide = np.array([l1, l2, limit, noise], dtype), np.array([most, first_deviation, decay])
+    return np.concatenate([narrow.view(np.uint8), wide.view(np.uint8)])
+
+
 @cache
 def _normal_number(real):
     """A function ``normal(seed, purpose, step, block, which)``: one of the four numbers of a block.
@@ -43,23 +49,38 @@ def _normal_number(real):
 def shape_one(real):
     """A function ``shape(op, ctx, i, j, w, dw)``: the gradient of W[i, j], of b where i is n_in, shaped.
 
-    Penalties, clipping, noise, in this order; b has no penalty. w is the parameter's address. Where the whole
-    gradient was collected, all that comes before the norm was done to it, and all of it is scaled.
+    Penalties, clipping, noise, in this order. w is the parameter. Where the whole gradient was collected, all
+    that comes before the norm was done to it, and all of it is scaled.
     """
-    dtype, bound, add_noise = REAL[real], bound_one(real), noise_one(real)
+    dtype, before_norm, add_noise = REAL[real], before_norm_one(real), noise_one(real)
 
     @part
     def shape(op, ctx, i, j, w, dw):
-        numbers = array(op.shaping, SHAPE, dtype)
         if op.collected != 0:
             dw = dw * array(ctx.shortening, 1, dtype)[0]
         else:
-            if i < op.n_in and (numbers[L1] != 0 or numbers[L2] != 0):
-                dw = dw + formulas.penalty_backward(array(w, 1, dtype)[0], numbers[L1], numbers[L2])
-            dw = bound(op, dw)
+            dw = before_norm(op, i, w, dw)
         return add_noise(op, ctx, i // 4 * op.n_out + j, i % 4, dw)
 
     return shape
+
+
+@cache
+def before_norm_one(real):
+    """A function ``before_norm(op, i, w, dw)``: what is done to an element of row i before all are measured.
+
+    Penalties, which b, row n_in, has none of; clipping by value.
+    """
+    dtype, bound = REAL[real], bound_one(real)
+
+    @part
+    def before_norm(op, i, w, dw):
+        numbers = array(op.shaping, SHAPE, dtype)
+        if i < op.n_in and (numbers[L1] != 0 or numbers[L2] != 0):
+            dw = dw + formulas.penalty_backward(w, numbers[L1], numbers[L2])
+        return bound(op, dw)
+
+    return before_norm
 
 
 @cache
@@ -93,50 +114,84 @@ def noise_one(real):
     return add_noise
 
 
+@cache
+def deviation_of_step(real):
+    """A function ``write(op, ctx, step)``: the standard deviation of a step's noise, at ctx.deviation."""
+    dtype, size = REAL[real], REAL[real](0).itemsize
+
+    @part
+    def write(op, ctx, step):
+        numbers = array(op.shaping + SHAPE * size, SHAPE64, np.float64)
+        deviation = formulas.noise_deviation(numbers[FIRST_DEVIATION], numbers[DECAY], step - 1)
+        array(ctx.deviation, 1, dtype)[0] = dtype(deviation)
+
+    return write
+
+
 def noise_of_step(real):
     """The standard deviation of this step's noise on gradients, at ctx.deviation; one thread."""
-    dtype, size = REAL[real], REAL[real](0).itemsize
+    write = deviation_of_step(real)
 
     def noise_of_step(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        numbers = array(op.shaping + SHAPE * size, SHAPE64, np.float64)
-        deviation = formulas.noise_deviation(numbers[FIRST_DEVIATION], numbers[DECAY], ctx.step - 1)
-        array(ctx.deviation, 1, dtype)[0] = dtype(deviation)
+        if ctx.halt == 0:
+            write(op, ctx, ctx.step)
 
     return noise_of_step
 
 
-def input_noise(real):
-    """x (rows, n_in) of the workspace += deviation · normal numbers, others in each step."""
+@cache
+def input_noise_one(real):
+    """A function ``noise(op, ctx, i, j)``: what is added to input j of row i of the batch in ctx.step."""
     dtype, normal = REAL[real], _normal_number(real)
 
+    @part
+    def noise(op, ctx, i, j):
+        quarter, deviation = (op.n_in + 3) // 4, array(op.shaping, SHAPE, dtype)[DEVIATION]
+        block = i * quarter + j % quarter
+        return deviation * normal(ctx.seed, INPUT_NOISE, ctx.step, block, j // quarter)
+
+    return noise
+
+
+def input_noise(real):
+    """x (rows, n_in) of the workspace += deviation · normal numbers, others in each step."""
+    dtype, noise = REAL[real], input_noise_one(real)
+
     def input_noise(op, ctx, i, columns):
-        x, deviation = array(op.x + i * op.x_row, op.n_in, dtype), array(op.shaping, SHAPE, dtype)[DEVIATION]
-        quarter = (op.n_in + 3) // 4
+        x = array(op.x + i * op.x_row, op.n_in, dtype)
         for j in columns:
-            block = i * quarter + j % quarter
-            x[j] += deviation * normal(ctx.seed, INPUT_NOISE, ctx.step, block, j // quarter)
+            x[j] += noise(op, ctx, i, j)
 
     return over_rows(input_noise, inputs)
 
 
-def clip_factor(real):
-    """What every gradient is multiplied by so that all together are no longer than asked, at ctx.shortening.
+@cache
+def factor_of_norm(real):
+    """A function ``write(op, ctx, n)``: what shortens the gradient to its norm, at ctx.shortening.
 
-    op.squares: the sum of squares of each of the op.n_out columns of all layers, added up by one thread.
+    op.squares: the sum of squares of each of the n columns of all layers, added up in their order.
     """
     dtype, size = REAL[real], REAL[real](0).itemsize
 
-    def clip_factor(op_address, ctx_address):
-        op, ctx = operation(op_address), context(ctx_address)
-        if ctx.halt != 0:
-            return
-        squares, total = array(op.squares, op.n_out, np.float64), 0.0
-        for column in range(op.n_out):
+    @part
+    def write(op, ctx, n):
+        squares, total = array(op.squares, n, np.float64), 0.0
+        for column in range(n):
             total += squares[column]
         most = array(op.shaping + SHAPE * size, SHAPE64, np.float64)[MOST]
         array(ctx.shortening, 1, dtype)[0] = dtype(formulas.clip_factor(total, most))
+
+    return write
+
+
+def clip_factor(real):
+    """What every gradient is multiplied by so that all together are no longer than asked; one thread."""
+    write = factor_of_norm(real)
+
+    def clip_factor(op_address, ctx_address):
+        op, ctx = operation(op_address), context(ctx_address)
+        if ctx.halt == 0:
+            write(op, ctx, op.n_out)
 
     return clip_factor

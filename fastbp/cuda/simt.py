@@ -183,7 +183,7 @@ def put4(typing_context, shared, i, j, numbers):
 
 # The register tile: tuples, whose elements have names of their own in LLVM and so are registers.
 #
-#     steps(n, half)      c[i, j] = fma(a[i], b[j], c[i, j]), c (m · n) row by row, n times
+#     steps(n, …)         c[i, j] = fma(a[i], b[j], c[i, j]), c (m · n) row by row, n times
 #     row(c, i, like)     row i of c, as many numbers as `like` has
 
 
@@ -215,18 +215,18 @@ def fused(a, b, c):
     return np.where(inexact, odd, total).astype(np.float32)
 
 
-def steps(n, half):
+def steps(n, half_a, half_b):
     """A function ``steps(a, b, s, i, j, c)``: n outer products, of rows s … s + n − 1 of slices a and b.
 
-    Of numbers i … i + 3 of a row of a and j … j + 3 of one of b; with `half` of those half a tile on too.
-    All n are written out, so that neither LLVM nor ptxas is left a choice.
+    Of numbers i … i + 3 of a row of a and j … j + 3 of one of b; of those `half_a` and `half_b` further on
+    too, where these are not 0. All n are written out, so that neither LLVM nor ptxas is left a choice.
     """
-    halves = (0, half) if half else (0,)
+    of_a, of_b = ((0, half) if half else (0,) for half in (half_a, half_b))
 
     def in_python(a, b, s, i, j, c):
         for step in range(s, s + n):
-            left = np.concatenate([a[step, i + h : i + h + 4] for h in halves])
-            right = np.concatenate([b[step, j + h : j + h + 4] for h in halves])
+            left = np.concatenate([a[step, i + h : i + h + 4] for h in of_a])
+            right = np.concatenate([b[step, j + h : j + h + 4] for h in of_b])
             c = _outer_in_python(left, right, c)
         return c
 
@@ -246,7 +246,7 @@ def steps(n, half):
                             builder, *_place(context, builder, kind, shared, line, builder.add(at, _INT64(h)))
                         )
                     ]
-                    for kind, shared, at in ((a, a_slice, i), (b, b_slice, j))
+                    for kind, shared, at, halves in ((a, a_slice, i, of_a), (b, b_slice, j, of_b))
                 )
                 pairs = [(x, y) for x in left for y in right]
                 total = [builder.call(fused, [x, y, z]) for (x, y), z in zip(pairs, total)]

@@ -3,6 +3,9 @@
 The host enqueues the same launches for every step; what differs from step to step is counted on the device,
 in the context. After a loss that is not finite the context says so, and what was enqueued beyond does
 nothing.
+
+Launches follow each other, and what one wrote the next one sees: no kernel here needs a barrier, nor waits
+for another block. Where a number is for one thread to find, the kernel is launched with one.
 """
 
 import numpy as np
@@ -31,25 +34,35 @@ def begin_step():
 
 
 def prepare(optimizer, schedule, real):
-    """What the optimizer's formula uses in this step, for each group of settings; a thread for a group.
-
-    ctx.schedule: whether to count steps, counts of warm-up, where that starts, then the formula's settings.
-    """
-    size, hyper = REAL[real](0).itemsize, write_hyper(optimizer, real)
-    adapt = _adapt(schedule) if schedule else None
-    scheduled = 1 if schedule else 0
+    """What the optimizer's formula uses in this step, for each group of settings; a thread for a group."""
+    prepare_group = group_of_settings(optimizer, schedule, real)
 
     def prepare(op_address, ctx_address):
         ctx, group = context(ctx_address), cuda.grid(1)
         if ctx.halt != 0 or group >= ctx.groups:
             return
+        prepare_group(ctx, ctx.step, ctx.epoch, group)
+
+    return prepare
+
+
+def group_of_settings(optimizer, schedule, real):
+    """A function ``prepare(ctx, step, epoch, group)``: what the formula uses, at ctx.hyper, for one group.
+
+    ctx.schedule: whether to count steps, counts of warm-up, where that starts, then the formula's settings.
+    """
+    size, hyper = REAL[real](0).itemsize, write_hyper(optimizer, real)
+    adapt, scheduled = (_adapt(schedule), 1) if schedule else (None, 0)
+
+    @part
+    def prepare_group(ctx, step, epoch, group):
         settings = ctx.settings + 8 * ROOM * group
         if scheduled:
             given, settings = settings, ctx.scheduled + 8 * ROOM * group
-            adapt(ctx, given, settings)
-        hyper(settings, ctx.step, ctx.hyper + size * ROOM * group)
+            adapt(ctx, step, epoch, given, settings)
+        hyper(settings, step, ctx.hyper + size * ROOM * group)
 
-    return prepare
+    return prepare_group
 
 
 def _adapt(name):
@@ -59,12 +72,12 @@ def _adapt(name):
     (load, _), sets_momentum = column(n), momentum_of is not None
 
     @part
-    def adapt(ctx, given, made):
+    def adapt(ctx, step, epoch, given, made):
         given, made = array(given, ROOM, np.float64), array(made, ROOM, np.float64)
         for i in range(ROOM):
             made[i] = given[i]
         first, settings = array(ctx.schedule, 3, np.float64), load(ctx.schedule + 24, 8, np.float64)
-        count = ctx.step - 1 if first[0] != 0.0 else ctx.epoch
+        count = step - 1 if first[0] != 0.0 else epoch
         if count < first[1]:
             made[0] = warm_up(given[0], first[1], first[2], count)
         else:
@@ -73,12 +86,12 @@ def _adapt(name):
             made[ctx.momentum] = momentum_of(settings, count)
 
     @part
-    def without_settings(ctx, given, made):
+    def without_settings(ctx, step, epoch, given, made):
         given, made = array(given, ROOM, np.float64), array(made, ROOM, np.float64)
         for i in range(ROOM):
             made[i] = given[i]
         first = array(ctx.schedule, 3, np.float64)
-        count = ctx.step - 1 if first[0] != 0.0 else ctx.epoch
+        count = step - 1 if first[0] != 0.0 else epoch
         if count < first[1]:
             made[0] = warm_up(given[0], first[1], first[2], count)
 
@@ -130,7 +143,8 @@ def count_on(ctx):
 # The order of an epoch is that of `random.shuffle`: step i writes row i to place jᵢ ≤ i, and who stood there
 # moves to place i. So a row that stands at place p moves to the first i to come with jᵢ = p, and on from
 # there: each row's last place can be found alone. All i with jᵢ = p are kept in a list that begins at
-# ctx.heads[p]; its order depends on chance, what is found in it does not.
+# ctx.heads[p]; its order depends on chance, what is found in it does not. Lists are emptied, filled (by
+# atomic exchanges, each of which gives the list before) and read in three launches, or between barriers.
 
 
 @part
@@ -208,6 +222,18 @@ def shuffle_write():
     return shuffle_write
 
 
+@part
+def draw_two(ctx, epoch, block):
+    """Places 2 · block and the next of an order drawn with replacement so that classes are equally likely."""
+    n, classes = ctx.n_rows, np.uint64(ctx.classes)
+    order, by_class = array(ctx.order, n, np.int64), array(ctx.by_class, n, np.int64)
+    starts = array(ctx.class_starts, ctx.classes + 1, np.int64)
+    w0, w1, w2, w3 = philox(ctx.seed, SAMPLE, epoch, 0, block)
+    order[2 * block] = row_of_class(w0, w1, classes, by_class, starts)
+    if 2 * block + 1 < n:
+        order[2 * block + 1] = row_of_class(w2, w3, classes, by_class, starts)
+
+
 def sample_balanced():
     """The order of an epoch drawn with replacement so that classes are equally likely, as `random` has it."""
 
@@ -215,13 +241,7 @@ def sample_balanced():
         ctx = context(ctx_address)
         if ctx.halt != 0:
             return
-        n, classes = ctx.n_rows, np.uint64(ctx.classes)
-        order, by_class = array(ctx.order, n, np.int64), array(ctx.by_class, n, np.int64)
-        starts = array(ctx.class_starts, ctx.classes + 1, np.int64)
-        for block in range(cuda.grid(1), (n + 1) // 2, cuda.gridsize(1)):
-            w0, w1, w2, w3 = philox(ctx.seed, SAMPLE, ctx.epoch, 0, block)
-            order[2 * block] = row_of_class(w0, w1, classes, by_class, starts)
-            if 2 * block + 1 < n:
-                order[2 * block + 1] = row_of_class(w2, w3, classes, by_class, starts)
+        for block in range(cuda.grid(1), (ctx.n_rows + 1) // 2, cuda.gridsize(1)):
+            draw_two(ctx, ctx.epoch, block)
 
     return sample_balanced

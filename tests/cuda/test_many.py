@@ -6,84 +6,161 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import device_many, division
-from fastbp.device_many import Small, train_small
+from fastbp import device_plan, device_small, division
+from fastbp.cuda import small
 from tests.samples import draw_inputs, draw_targets, make_network
 
 
-def small(net, x, y, optimizer, batch_size=4, **options):
-    """A network as `train_small` takes it, with parameters of its own."""
-    x, y = net.check_data(x, y)
-    return Small(
-        net.architecture, net.parameters.copy(), x, y, optimizer.formula, optimizer.settings, batch_size,
-        net.seed, **options,
-    )  # fmt: skip
+def assert_same_as_alone(device, make, x, y, **options):
+    """Each ends with the parameters and the history that it has alone on the CPU; returns the histories."""
+    options |= dict(progress=False)
+    expected, found = make(), make()
+    histories = fastbp.train_many(expected, x, y, **options)
+    on_device = fastbp.train_many(found, x, y, device=device, **options)
+    for net, other, history, told in zip(expected, found, histories, on_device):
+        assert net.parameters.tobytes() == other.parameters.tobytes()
+        for name in ("loss", "validation_loss", "metrics", "learning_rate", "stopped", "best_epoch"):
+            assert getattr(history, name) == getattr(told, name), name
+        assert len(told.seconds) == len(told.samples_per_second) == len(told)
+        assert not told.interrupted
+    return on_device
 
 
-def assert_same_as_alone(networks, optimizers, rows=9, epochs=2, **options):
-    """Each ends with the parameters and the losses of `fastbp.train`."""
-    sizes, loss = networks[0].architecture.sizes, networks[0].loss_function.name
-    x, y = draw_inputs(rows, sizes[0]), draw_targets(loss, rows, sizes[-1])
-    together = [small(net, x, y, opt, **options) for net, opt in zip(networks, optimizers)]
-    assert [each.why_not() for each in together] == [None] * len(networks)
-    seen = []
-    look = lambda trained: seen.append([each.rows for each in trained])
-    for net, each, optimizer, found in zip(
-        networks, together, optimizers, train_small(together, epochs, look)
-    ):
-        options = dict(batch_size=each.batch_size, shuffle=each.shuffle)
-        history = fastbp.train(net, x, y, epochs=epochs, optimizer=optimizer, **options)
-        assert found.losses == history.loss
-        assert each.parameters.tobytes() == net.parameters.tobytes()
-        assert (found.steps, found.diverged) == (epochs * -(-rows // each.batch_size), False)
-    assert seen[-1] == [epochs * rows] * len(networks)
+def rows(n, inputs, outputs, loss="mean_squared_error"):
+    return draw_inputs(n, inputs), draw_targets(loss, n, outputs)
+
+
+def tanh_networks(*hidden, loss="mean_squared_error"):
+    return lambda: [make_network([3, n, 2], "tanh", loss, seed=n) for n in hidden]
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """How many networks each launch takes further; the first one two steps, then as many as asked."""
+    monkeypatch.setattr(device_small, "FIRST_STEPS", 2)
+    seen, configured = [], device_small.device.configured
+
+    def counted(kernel, blocks, threads, shared=0):
+        if threads == small.THREADS and shared:
+            seen.append(blocks)
+        return configured(kernel, blocks, threads, shared)
+
+    monkeypatch.setattr(device_small.device, "configured", counted)
     return seen
 
 
-def test_networks_of_several_sizes_seeds_and_optimizers(device):
-    networks = [
-        make_network([4, hidden, 3], "gelu", "softmax_cross_entropy", seed=hidden) for hidden in (5, 18, 7)
-    ]
-    assert_same_as_alone(networks, [fastbp.Adam(0.01), fastbp.SGD(0.1), fastbp.Adam(0.02)])
+def test_networks_of_several_sizes_seeds_and_optimizers(device, launches):
+    make = lambda: [make_network([4, n, 3], "gelu", "softmax_cross_entropy", seed=n) for n in (5, 18, 7)]
+    optimizers = [fastbp.Adam(0.01), fastbp.SGD(0.1), fastbp.Adam(0.02)]
+    x, y = rows(9, 4, 3, "softmax_cross_entropy")
+    assert_same_as_alone(device, make, x, y, epochs=2, batch_size=4, optimizer=optimizers)
+    assert set(launches) == {1, 2}  # two kernels, of which one trains two networks
 
 
 def test_deep_without_shuffle(device):
-    networks = [fastbp.Network([3, 5, 4, 2], activation="tanh", output_activation="tanh", seed=1)]
-    assert_same_as_alone(networks, [fastbp.SGD(0.1, momentum=0.9)], shuffle=False)
+    make = lambda: [fastbp.Network([3, 5, 4, 2], activation="tanh", output_activation="tanh", seed=1)]
+    assert_same_as_alone(device, make, *rows(9, 3, 2), epochs=2, batch_size=4, shuffle=False)
 
 
 def test_one_layer_without_bias_in_float64(device):
-    networks = [fastbp.Network([fastbp.Dense(2, use_bias=False)], inputs=3, dtype="float64", seed=0)]
-    assert_same_as_alone(networks, [fastbp.RMSprop()])
+    make = lambda: [fastbp.Network([fastbp.Dense(2, use_bias=False)], inputs=3, dtype="float64", seed=0)]
+    assert_same_as_alone(device, make, *rows(9, 3, 2), epochs=1, batch_size=4, optimizer="rmsprop")
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_launches_that_end_within_epochs(shuffle, device, monkeypatch):
-    monkeypatch.setattr(device_many, "FIRST_STEPS", 2)
-    monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
-    networks = [make_network([3, hidden, 2], "tanh", seed=hidden) for hidden in (2, 3)]
-    seen = assert_same_as_alone(networks, [fastbp.SGD(0.1, momentum=0.9)] * 2, shuffle=shuffle)
-    assert seen == [[rows] * 2 for rows in (8, 9, 13, 17, 18)]
+def test_launches_that_end_within_epochs(shuffle, device, launches, monkeypatch):
+    monkeypatch.setattr(device_small, "SECONDS_PER_LAUNCH", 0)
+    how = dict(epochs=2, batch_size=4, optimizer=fastbp.SGD(0.1, momentum=0.9), shuffle=shuffle)
+    assert_same_as_alone(device, tanh_networks(2, 3), *rows(9, 3, 2), **how)
+    assert launches == [2] * 5  # two steps, then one each
 
 
 def test_chunks(device, monkeypatch):
     monkeypatch.setattr(division, "CHUNK_ROWS", 4)
-    net = fastbp.Network([3, 6, 2], seed=1)
-    assert division.sums_in_chunks(net.architecture, 13)
-    assert_same_as_alone([net], [fastbp.SGD(0.1)], rows=14, batch_size=13)
+    make = lambda: [fastbp.Network([3, 6, 2], seed=1)]
+    assert division.sums_in_chunks(make()[0].architecture, 13)
+    assert_same_as_alone(device, make, *rows(14, 3, 2), epochs=1, batch_size=13)
 
 
-@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # plain Python in the simulator
-def test_one_that_diverges_stops_no_other(device):
-    nets = [make_network([2, 3, 1], seed=seed) for seed in (1, 2)]
-    x, y = draw_inputs(6, 2), draw_targets("mean_squared_error", 6, 1)
-    together = [small(net, x, y, fastbp.SGD(rate)) for net, rate in zip(nets, (1e30, 0.1))]
-    bad, good = train_small(together, 3)
-    assert bad.diverged
-    assert not np.isfinite(bad.losses[-1])
-    assert together[0].parameters.tobytes() == nets[0].parameters.tobytes()
-    assert not good.diverged
-    assert len(good.losses) == 3
+def test_validation_and_what_watches(device, tmp_path, launches):
+    class Watch(fastbp.Callback):
+        def __init__(self):
+            self.seen = []
+
+        def epoch(self, training):
+            self.seen.append((training.epoch, training.network.parameters.tobytes()))
+            if training.epoch == 2:
+                training.learning_rate = 0.01
+
+    watching = [[[Watch()], [Watch()]] for _ in range(2)]
+    x, y = rows(9, 3, 2)
+    how = dict(epochs=[3, 4], batch_size=4, validation=0.3, metrics=["r2"], progress=False)
+    stopping = fastbp.EarlyStopping(patience=1, monitor="loss", min_delta=10.0)
+    nets = [tanh_networks(2, 3)() for _ in range(2)]
+    for place, made, callbacks in zip(("cpu", device), nets, watching):
+        checkpoints = [fastbp.Checkpoints(tmp_path / f"{place} {i}", every=1) for i in range(2)]
+        fastbp.train_many(
+            made, x, y, device=place, callbacks=callbacks, early_stopping=[None, stopping],
+            checkpoints=checkpoints, **how,
+        )  # fmt: skip
+    seen = [[each.seen for (each,) in callbacks] for callbacks in watching]
+    assert seen[0] == seen[1]
+    assert [len(each) for each in seen[0]] == [3, 2]
+    assert all(a.parameters.tobytes() == b.parameters.tobytes() for a, b in zip(*nets))
+    # What a GPU wrote down is gone on from on a CPU, and the other way round.
+    resumed = [tanh_networks(2, 3)() for _ in range(2)]
+    for made, place, written in zip(resumed, ("cpu", device), (device, "cpu")):
+        folders = [tmp_path / f"{written} {i}" for i in range(2)]
+        fastbp.train_many(made, x, y, device=place, resume=folders, **how | dict(epochs=5))
+    assert all(a.parameters.tobytes() == b.parameters.tobytes() for a, b in zip(*resumed))
+
+
+def test_validation_rows_are_measured_where_the_parameters_are(device, monkeypatch):
+    """Both networks by one plan, whose rows were sent once; parameters come to the host at the end."""
+    made, read, evaluating = [], [], device_plan.DevicePlan
+    monkeypatch.setattr(
+        "fastbp.device_evaluate.DevicePlan", lambda *a, **k: made.append(1) or evaluating(*a, **k)
+    )
+    unpack = device_small.SmallPlan.unpack
+    monkeypatch.setattr(device_small.SmallPlan, "unpack", lambda *a: read.append(1) or unpack(*a))
+    monkeypatch.setattr("fastbp.training.SHARE_OF_LOOKS", 0.0)  # a first look, and no further one
+    x, y = (array.astype(np.float32) for array in rows(5, 3, 2))
+    make = lambda: [make_network([3, 4, 2], "tanh", seed=n) for n in (1, 2)]
+    assert_same_as_alone(device, make, *rows(6, 3, 2), epochs=4, validation=(x, y), metrics=["r2"])
+    assert (len(made), len(read)) == (1, 2 + 2)
+
+
+EACH_THEIR_OWN = {
+    "weights": dict(sample_weight=np.arange(1.0, 10)),
+    "balanced": dict(sampling="balanced"),
+    "a schedule": dict(optimizer=fastbp.SGD(schedule=fastbp.schedules.Cosine())),
+    "settings of biases": dict(optimizer=fastbp.SGD(weight_decay=0.1, decay_biases=False)),
+    "clipping and noise": dict(clip_norm=0.1, input_noise=0.1),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*list(EACH_THEIR_OWN)[:1], *(pytest.param(n, marks=pytest.mark.slow) for n in list(EACH_THEIR_OWN)[1:])],
+)
+def test_what_a_step_may_be_asked_for(name, device, launches):
+    make = tanh_networks(2, 3, loss="softmax_cross_entropy")
+    x, y = rows(9, 3, 2, "softmax_cross_entropy")
+    assert_same_as_alone(device, make, x, y, epochs=2, batch_size=4, **EACH_THEIR_OWN[name])
+    assert set(launches) == {2}
+
+
+def test_bytes_and_scaled_inputs(device):
+    make = lambda: [fastbp.Network([3, n, 2], input_scale=1 / 255, seed=n) for n in (2, 3)]
+    x = np.random.default_rng(0).integers(0, 256, (9, 3), np.uint8)
+    assert_same_as_alone(device, make, x, rows(9, 3, 2)[1], epochs=1, batch_size=4)
+
+
+def test_networks_that_no_block_can_train_are_trained_alone(device, launches):
+    layers = [fastbp.Dense(3, "tanh"), fastbp.LayerNorm(), fastbp.Dense(2)]
+    make = lambda: [fastbp.Network(layers, inputs=3, seed=0), *tanh_networks(2, 3)()]
+    assert_same_as_alone(device, make, *rows(6, 3, 2), epochs=2, batch_size=3, validation=0.4)
+    assert set(launches) == {2}
 
 
 @pytest.mark.parametrize(
@@ -96,8 +173,7 @@ def test_one_that_diverges_stops_no_other(device):
 )
 def test_what_a_block_cannot_train(layers, why):
     net = fastbp.Network(layers, inputs=4, seed=0)
-    x, y = np.zeros((8, 4)), np.zeros((8, 1))
-    assert why in small(net, x, y, fastbp.SGD()).why_not()
+    assert why in device_small.why_not(net.architecture, 4)
 
 
 def test_train_many(device):
@@ -133,61 +209,51 @@ def test_train_many_names_what_diverged(device):
     assert [len(history) for history in caught.value.histories] == [2, 0, 0]
 
 
-@pytest.mark.parametrize(
-    ("option", "why"),
-    [
-        (dict(validation=0.5), "cannot do this: validation, metrics"),
-        (dict(callbacks=[print]), "cannot do this: validation, metrics, early stopping, callbacks"),
-        (dict(sample_weight=np.arange(1.0, 7)), "weights of rows or classes"),
-        (dict(optimizer=fastbp.SGD(schedule=fastbp.schedules.Cosine())), "schedules"),
-        (dict(optimizer=fastbp.SGD(weight_decay=0.1, decay_biases=False)), "of biases"),
-        (dict(clip_norm=1.0), "clipping or noise"),
-        (dict(batch_size=1000), "memory has"),
-    ],
-)
-def test_train_many_refuses_before_any_work(option, why, device):
-    networks = [make_network([2, 3, 1]), make_network([2, 1000 if "memory" in why else 3, 1])]
-    start = [net.parameters.copy() for net in networks]
-    x, y = draw_inputs(6, 2), draw_targets("mean_squared_error", 6, 1)
-    with pytest.raises(ValueError, match=f'^network [01]: train_many.device="cuda".*{why}'):
-        fastbp.train_many(networks, x, y, device=device, **option)
-    assert all(np.array_equal(net.parameters, before) for net, before in zip(networks, start))
+def test_an_error_of_one_ends_no_other(device):
+    def fails(training):
+        raise KeyError("here")
+
+    (plain,) = tanh_networks(3)()
+    nets, (x, y) = tanh_networks(2, 3)(), rows(6, 3, 2)
+    with pytest.raises(KeyError) as caught:
+        fastbp.train_many(nets, x, y, epochs=2, callbacks=[[fails], []], device=device)
+    assert caught.value.network == 0
+    assert [len(history) for history in caught.value.histories] == [1, 2]
+    fastbp.train(plain, x, y, epochs=2)
+    assert nets[1].parameters.tobytes() == plain.parameters.tobytes()
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # plain Python in the simulator
 def test_divergence_in_a_later_launch(device, monkeypatch):
-    monkeypatch.setattr(device_many, "FIRST_STEPS", 4)
-    monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
+    monkeypatch.setattr(device_small, "FIRST_STEPS", 4)
+    monkeypatch.setattr(device_small, "SECONDS_PER_LAUNCH", 0)
+    monkeypatch.setattr("fastbp.training.SHARE_OF_LOOKS", 1e9)
+    monkeypatch.setattr("fastbp.training.SECONDS_PER_CALL", 0.0)  # so calls of an epoch
+    monkeypatch.setattr("fastbp.many.SECONDS_OF_PYTHON", 0.0)
     on_cpu, net = (make_network([3, 4, 2], "relu", seed=1) for _ in range(2))
     x, y = draw_inputs(8, 3), draw_targets("mean_squared_error", 8, 2)
-    optimizer = fastbp.SGD(1.5)
+    how = dict(batch_size=4, optimizer=fastbp.SGD(1.5), shuffle=False)
     with pytest.raises(fastbp.DivergenceError, match=r"the loss became (nan|inf)") as caught:
-        fastbp.train_many(
-            [net], x, y, batch_size=4, epochs=9, optimizer=optimizer, shuffle=False, device=device
-        )
+        fastbp.train_many([net], x, y, epochs=9, device=device, **how)
     step, last = caught.value.steps
     assert step == last > 5  # after the first launch, so of one step
-    trainer = fastbp.OnlineTrainer(on_cpu, optimizer, batch_size=4)
-    losses = [
-        trainer.step(*((x[:4], y[:4]) if done % 2 == 0 else (x[4:], y[4:]))) for done in range(step - 1)
-    ]
+    epochs = caught.value.epoch - 1
+    assert epochs == (step - 1) // 2
+    history = fastbp.train(on_cpu, x, y, epochs=epochs, **how)
     assert net.parameters.tobytes() == on_cpu.parameters.tobytes()
-    assert caught.value.epoch == (step + 1) // 2
-    assert caught.value.histories[0].loss == pytest.approx(
-        [(a + b) / 2 for a, b in zip(losses[::2], losses[1::2])], rel=1e-6
-    )
+    assert caught.value.histories[0].loss == history.loss
 
 
 def test_ctrl_c_ends_after_a_launch(device, monkeypatch):
-    monkeypatch.setattr(device_many, "FIRST_STEPS", 4)
-    monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
-    wait = device_many.device.wait
+    monkeypatch.setattr(device_small, "FIRST_STEPS", 4)
+    monkeypatch.setattr(device_small, "SECONDS_PER_LAUNCH", 0)
+    wait = device_small.device.wait
 
     def press():
         wait()
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(device_many.device, "wait", press)
+    monkeypatch.setattr(device_small.device, "wait", press)
     first, second = (make_network([3, 4, 2], seed=1) for _ in range(2))
     x, y = draw_inputs(9, 3), draw_targets("mean_squared_error", 9, 2)
     options = dict(batch_size=4, optimizer="adam", shuffle=False)

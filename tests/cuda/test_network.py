@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_many, device_plan, division
-from fastbp.cuda import small
+from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_plan, device_small, division
+from fastbp.cuda import device as the_device
+from fastbp.cuda import gemm, small
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
@@ -32,11 +33,9 @@ def way(request, device, monkeypatch):
     if wanted == "steps":
         monkeypatch.setattr(small, "MOST_BYTES", 0)
     else:
-        monkeypatch.setattr(device_many, "FIRST_STEPS", 2)
-    taken, run = [], device_plan.DevicePlan._run_in_block
-    monkeypatch.setattr(
-        device_plan.DevicePlan, "_run_in_block", lambda *given: taken.append(1) or run(*given)
-    )
+        monkeypatch.setattr(device_small, "FIRST_STEPS", 2)
+    taken, run = [], device_small.Blocks.launch
+    monkeypatch.setattr(device_small.Blocks, "launch", lambda *given: taken.append(1) or run(*given))
     yield
     assert bool(taken) == (wanted == "a block")
 
@@ -98,6 +97,17 @@ def test_stacks(name, device):
 def test_float64(device):
     net = assert_same_training(device, lambda: make_network([4, 5, 2], "gelu", dtype="float64"), epochs=1)
     assert_same_answers(device, net, rows=3)
+
+
+@pytest.mark.parametrize("tile", [(32, 8, 8), (16, 4, 8)], ids=lambda tile: "{1} x {2}".format(*tile))
+def test_tiles_of_several_squares(tile, device, monkeypatch, request):
+    """As a GPU has them; elsewhere the simulator takes the smallest."""
+    monkeypatch.setattr(gemm, "TINY", gemm.Tile(*tile))
+    the_device._kernel.cache_clear()
+    request.addfinalizer(the_device._kernel.cache_clear)
+    layers = [Dense(35, "tanh"), Dense(3)]
+    assert_same_answers(device, fastbp.Network(layers, inputs=18, seed=1), rows=17)
+    assert_same_training(device, lambda: fastbp.Network(layers, inputs=5, seed=1), rows=6, epochs=1)
 
 
 @pytest.mark.parametrize("statistics", [False, True])
@@ -165,13 +175,14 @@ def test_trainings(name, device):
     assert_same_training(device, lambda: make_network([3, 4, 2], loss=loss), **TRAININGS[name])
 
 
-BY_A_BLOCK = "a plateau", "no shuffle", "validation"
+BY_A_BLOCK = [name for name in TRAININGS if name != "materialised"]
 
 
 @by_a_block
-@pytest.mark.parametrize("name", mostly_slow(BY_A_BLOCK, "validation"))
+@pytest.mark.parametrize("name", mostly_slow(BY_A_BLOCK, *BY_A_BLOCK[:1], "validation", "weights, balanced"))
 def test_trainings_by_a_block(name, device):
-    assert_same_training(device, lambda: make_network([3, 4, 2]), **TRAININGS[name])
+    loss = "softmax_cross_entropy" if "balanced" in name else "mean_squared_error"
+    assert_same_training(device, lambda: make_network([3, 4, 2], loss=loss), **TRAININGS[name])
 
 
 @by_a_block
@@ -198,18 +209,12 @@ def test_streams_by_a_block(device):
     assert nets[0].parameters.tobytes() == nets[1].parameters.tobytes()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        dict(materialise=True), dict(clip_norm=1.0), dict(sample_weight=[1, 2, 3]), dict(sampling="balanced"),
-        dict(optimizer=fastbp.SGD(schedule=fastbp.schedules.Cosine())),
-        dict(optimizer=fastbp.SGD(weight_decay=0.1, decay_biases=False)),
-    ], ids=lambda options: next(iter(options))
-)  # fmt: skip
-def test_what_no_block_does_is_done_in_steps(options, device, monkeypatch):
+@pytest.mark.parametrize("what", ["materialise", "activations"])
+def test_what_no_block_does_is_done_in_steps(what, device, monkeypatch):
     monkeypatch.setattr(small, "MOST_BYTES", 1 << 20)
-    loss = "softmax_cross_entropy" if "sampling" in options else "mean_squared_error"
-    assert_same_training(device, lambda: make_network([2, 2], loss=loss), rows=3, epochs=1, **options)
+    hidden = [Dense(2, "relu" if what == "activations" else "tanh"), Dense(2, "tanh")]
+    make = lambda: fastbp.Network([*hidden, Dense(1)], inputs=2, seed=1)
+    assert_same_training(device, make, rows=3, epochs=1, materialise=what == "materialise")
 
 
 SHAPED = {
@@ -222,11 +227,21 @@ SHAPED = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(SHAPED, "clipped by norm"))
-def test_shaping(name, device):
+def assert_same_shaping(device, name):
     layers = [Dense(6, "tanh", l1=1e-3, l2=1e-2, max_norm=0.9), Dense(3, l2=0.1)]
     make = lambda: fastbp.Network(layers, inputs=5, loss="softmax_cross_entropy", seed=1)
     assert_same_training(device, make, epochs=1, **SHAPED[name])
+
+
+@pytest.mark.parametrize("name", mostly_slow(SHAPED, "clipped by norm"))
+def test_shaping(name, device):
+    assert_same_shaping(device, name)
+
+
+@by_a_block
+@pytest.mark.parametrize("name", mostly_slow(SHAPED, "clipped by norm"))
+def test_shaping_by_a_block(name, device):
+    assert_same_shaping(device, name)
 
 
 @pytest.mark.parametrize("name", mostly_slow(SHAPED, "clipped by both"))
@@ -294,10 +309,10 @@ def test_evaluate_bytes_and_running_statistics(device):
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_rows_are_sent_once(streams, device, monkeypatch):
-    places, write = [], device_plan.device.Memory.write
+    places, begin = [], device_plan.device.Memory._begin
     monkeypatch.setattr(
-        device_plan.device.Memory, "write",
-        lambda memory, at, array: places.append(array.ctypes.data) or write(memory, at, array),
+        device_plan.device.Memory, "_begin",
+        lambda memory, content: places.append(content.ctypes.data) or begin(memory, content),
     )  # fmt: skip
     net = make_network([3, 4, 2])
     x, y = (array.astype(np.float32) for array in data(net, 9))
@@ -320,6 +335,21 @@ def test_divergence_is_told_as_on_the_cpu(device):
             fastbp.train(net, x, y * 1e30, batch_size=4, optimizer=fastbp.SGD(1e10), device=where)
         assert np.array_equal(net.parameters, before)
         told.append((str(error.value), error.value.epoch, error.value.steps))
+    assert told[0] == told[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")
+@both_ways
+def test_weights_that_are_not_finite_are_told_as_on_the_cpu(device, monkeypatch):
+    monkeypatch.setattr("fastbp.training.SHARE_OF_LOOKS", -1.0)  # the validation loss says so
+    told = []
+    for where in ("cpu", device):
+        net = make_network([3, 4, 2])
+        x, y = data(net, 6)
+        options = dict(batch_size=None, optimizer=fastbp.SGD(1e38), validation=(x[:2], y[:2]), epochs=3)
+        with pytest.raises(fastbp.DivergenceError, match="a weight became infinite or NaN") as error:
+            fastbp.train(net, x, y * 1e3, device=where, **options)
+        told.append((str(error.value), error.value.epoch, error.value.steps, len(error.value.history)))
     assert told[0] == told[1]
 
 
@@ -361,7 +391,7 @@ def test_the_host_is_not_far_ahead_of_the_device(device, monkeypatch):
 @both_ways
 def test_ctrl_c_and_resumed_to_the_same_bits(way, device, tmp_path, monkeypatch):
     monkeypatch.setattr(device_plan, "STEPS_AHEAD", 1)
-    monkeypatch.setattr(device_many, "SECONDS_PER_LAUNCH", 0)
+    monkeypatch.setattr(device_small, "SECONDS_PER_LAUNCH", 0)
     marks = []
 
     def pressed(function):

@@ -1,0 +1,129 @@
+"""What a `DevicePlan` and a `SmallPlan` have in common: what the host tells a run, and how it is begun."""
+
+import threading
+
+import numpy as np
+
+from fastbp.cuda.elementwise import ROOM
+from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.formulas.schedules import SCHEDULES
+
+
+class DeviceRun:
+    """Answers to what a `plan.Plan` does for `fastbp.train`.
+
+    A plan has ``parts``, a `device_memory.Parts` in which "parameters" lie: those of the network and then the
+    optimizer's states, each ``state_bytes`` behind the last; and a method ``_run``, which returns when the
+    epochs that `set` told of are done, or were asked to stop.
+
+    Attributes
+    ----------
+    settings, schedule_settings, contexts
+        As of a `plan.Plan`.
+    halted : bool
+        Whether the last run ended because it was asked to, or by a bad loss.
+    steps_done : int
+        Steps of the current run so far; may be read while it runs.
+    """
+
+    threads = 1
+
+    def __init__(self, architecture, batch_size, *, optimizer=None, groups=None, schedule=None):
+        self.architecture, self.batch_size = architecture, batch_size
+        self.optimizer, self.schedule = optimizer, schedule
+        self.groups = groups or ((0, 0),) * architecture.n_layers
+        self.input_scale = getattr(architecture, "input_scale", 1.0)
+        self.settings = np.zeros((1 + max(map(max, self.groups)), ROOM))
+        self.schedule_settings = np.zeros(3 + len(SCHEDULES[schedule].settings) if schedule else 0)
+        self.contexts = np.zeros(1, [(name, np.int64) for name in ("epoch", "begin", "step")])
+        self.evaluating = {}  # of device_evaluate.py
+        self._given, self._stopped, self.halted, self.steps_done = {}, False, False, 0
+
+    @property
+    def momentum(self):
+        """Which of the settings a schedule changes as the momentum."""
+        names = OPTIMIZERS[self.optimizer].settings if self.optimizer else ()
+        return next((i for i, name in enumerate(names) if name in ("momentum", "beta1")), 0)
+
+    def noise_of(self, layer):
+        """Blocks of random words that the layers before take, as in `plan.Plan`."""
+        sizes = self.architecture.sizes
+        return sum((sizes[i] + 4) // 4 * sizes[i + 1] for i in range(layer))
+
+    def set(self, **fields):
+        """Set what the host tells the run; addresses are of the host's memory."""
+        self._given.update(fields)
+        for name in self.contexts.dtype.names:
+            if name in fields:
+                self.contexts[name] = fields[name]
+
+    def pack(self, parameters):
+        """Send the host's flat parameter vector."""
+        self.parts.write("parameters", parameters)
+
+    def unpack(self, vector):
+        """Bring back the parameters to a flat vector."""
+        self.parts.read("parameters", vector)
+
+    def copy_parameters(self, other):
+        """Take the parameters of another plan of the same architecture; the host takes no part."""
+        self.parts.copy("parameters", other.parts, self.n_parameters * self.architecture.dtype.itemsize)
+
+    @property
+    def n_parameters(self):
+        """How many parameters there are."""
+        return self.architecture.parameter_offsets()[-1]
+
+    def states(self):
+        """The optimizer's states: as many rows as it has, each laid out like the flat vector."""
+        states = np.empty((OPTIMIZERS[self.optimizer].states, self.n_parameters), self.architecture.dtype)
+        for i, state in enumerate(states):
+            self.parts.read("parameters", state, (i + 1) * self.state_bytes)
+        return states
+
+    def set_states(self, states):
+        """Give the optimizer the states that `states` returned."""
+        for i, state in enumerate(states):
+            self.parts.write("parameters", state, (i + 1) * self.state_bytes)
+
+    def begin(self):
+        """Forget that the last run was asked to stop."""
+        self._stopped, self.halted, self.steps_done = False, False, 0
+
+    def run(self):
+        """Run epochs [epoch, last_epoch) to their end."""
+        self.begin()
+        self._run()
+
+    def start(self):
+        """The same in a thread of its own; returns what `team.Team` is for a `plan.Plan`."""
+        self.begin()
+        return _Runner(self._run)
+
+    def stop(self, wish=None):
+        """Ask a running program to end after the steps that were enqueued, whatever the wish."""
+        self._stopped = True
+
+
+class _Runner:
+    """A thread that enqueues a run and waits for it; what `interrupts.run_in_team` asks of a team."""
+
+    def __init__(self, run):
+        self._run, self._failure = run, None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self):
+        try:
+            self._run()
+        except Exception as error:
+            self._failure = error
+
+    def wait(self, seconds=None):
+        """Wait for the end, at most so many seconds; True when it has come."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            return False
+        if self._failure:
+            raise self._failure
+        return True
