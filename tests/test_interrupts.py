@@ -125,7 +125,7 @@ def interrupted_validation(monkeypatch, task, **how):
 
     def start_and_interrupt(plan):
         team = start(plan)
-        if plan.task == task and not halted:
+        if plan.choices.task == task and not halted:
             signal.raise_signal(signal.SIGINT)
             team.wait()
             halted.append(int(plan.contexts["epoch"][0]) == 0)

@@ -518,8 +518,9 @@ def _formula(function, role):
 
 def _check_compiles(what, function, n_arguments):
     """Refuse what Numba cannot compile for so many numbers, rather than at the first use."""
-    if not isinstance(function, FunctionType):  # math.sin, np.tanh
-        called = function
+    of_python = isinstance(function, FunctionType)
+    if not of_python or function.__defaults__:  # math.sin, np.tanh, lambda z, factor=2.0: factor * z
+        called = njit(function) if of_python else function
         function = (lambda z: called(z)) if n_arguments == 1 else (lambda dy, kept: called(dy, kept))
     try:
         compiled = njit(function)
