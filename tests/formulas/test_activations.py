@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numba import njit
 
+import fastbp
 from fastbp.formulas import activations
 from fastbp.formulas.activations import ACTIVATIONS, Activation, register_activation
 from tests import reference
