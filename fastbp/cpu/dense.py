@@ -191,12 +191,13 @@ def dense_gradient(real):
 
 def dense_update(optimizer, real):
     """dW in registers over the whole batch, applied to W while it is hot; W's transpose kept current."""
-    (pack_dz, pack_x, gradient), apply = _gradient(real), _apply(optimizer, real)
+    (pack_dz, pack_x, gradient), (shape, apply) = _gradient(real), _apply(optimizer, real)
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
         written = gradient(op, ctx, row, rows, column, width, ctx.scratch)
-        apply(op, ctx, row, rows, column, width, written)
+        shape(op, ctx, row, rows, column, width, written)
+        apply(op, ctx, row, rows, column, width, written, ctx.scratch, 0)
 
     over_share = _over_share(real, pack_x, one_panel)
 
@@ -208,16 +209,24 @@ def dense_update(optimizer, real):
 
 
 def dense_apply(optimizer, real):
-    """The update from gradient slots that are there: added in the order of the blocks, then applied."""
-    apply, (total, _), size = _apply(optimizer, real), sum_of_slots(real), REAL[real](0).itemsize
+    """The update from gradient slots that are there: added in the order of the blocks, then applied.
+
+    One or two that nothing is done to are applied from where they lie.
+    """
+    (shape, apply), (total, _), size = _apply(optimizer, real), sum_of_slots(real), REAL[real](0).itemsize
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
         written = _with_bias(op, row, rows)
         first = op.slots + _place(op, row, column, width) * size
         slots = 1 if op.collected != 0 else slots_in_use(ctx)
-        total(written * width, first, op.slot_bytes, slots, ctx.scratch)
-        apply(op, ctx, row, rows, column, width, written)
+        if slots <= 2 and op.shaping == 0:
+            other = first + op.slot_bytes if slots == 2 else 0
+        else:
+            total(written * width, first, op.slot_bytes, slots, ctx.scratch)
+            shape(op, ctx, row, rows, column, width, written)
+            first, other = ctx.scratch, 0
+        apply(op, ctx, row, rows, column, width, written, first, other)
 
     over_share = _over_share(real, _nothing, one_panel)
 
@@ -299,24 +308,35 @@ def dense_max_norm(real):
 
 
 def _apply(optimizer, real):
-    """A function that steps parameters whose gradient lies in ctx.scratch, and transposes what is new."""
-    update, transpose, size = update_loop(optimizer, real), _transpose(real), REAL[real](0).itemsize
+    """Functions for a piece of W: one that shapes its gradient in ctx.scratch, where that is asked for; one
+    that steps it by a gradient, or the sum of two (other: 0, where there is but one), and transposes it.
+    """
+    update, update_by_two = update_loop(optimizer, real), update_loop(optimizer, real, gradients=2)
+    transpose, size = _transpose(real), REAL[real](0).itemsize
 
     @part
-    def apply(op, ctx, row, rows, column, width, written):
-        w = op.w + _place(op, row, column, width) * size
+    def shape(op, ctx, row, rows, column, width, written):
         if op.shaping != 0:
-            op.piece, op.row, op.rows, op.column, op.width, op.written = w, row, rows, column, width, written
+            op.piece = op.w + _place(op, row, column, width) * size
+            op.row, op.rows, op.column, op.width, op.written = row, rows, column, width, written
             call(op.shaping, op.address, ctx.address)
+
+    @part
+    def apply(op, ctx, row, rows, column, width, written, dw, other):
+        w = op.w + _place(op, row, column, width) * size
         # One piece, or two where b behind W has settings of its own.
         n, here, hyper = (written if op.bias_settings == 0 else rows) * width, 0, ctx.hyper
         while here < written * width:
-            update(n, ctx.scratch + here * size, w + here * size, op.arena_bytes, hyper)
+            at = here * size
+            if other == 0:
+                update(n, dw + at, w + at, op.arena_bytes, hyper)
+            else:
+                update_by_two(n, (dw + at, other + at), w + at, op.arena_bytes, hyper)
             n, here, hyper = width, here + n, ctx.bias_hyper
         if op.wt != 0:
             transpose(op, ctx, row, rows, column, width, w)
 
-    return apply
+    return shape, apply
 
 
 @part

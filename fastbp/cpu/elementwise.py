@@ -109,10 +109,11 @@ def whole_vectors(real):
     return whole
 
 
-def update_loop(name, real):
+def update_loop(name, real, gradients=1):
     """A function ``update(n, dw, w, state_bytes, hyper)`` that steps n parameters that lie side by side.
 
-    Optimizer state s of the parameter at address p lies at ``p + (s + 1) * state_bytes``.
+    Optimizer state s of the parameter at address p lies at ``p + (s + 1) * state_bytes``. Of two gradients,
+    whose sum is applied, dw is the pair of addresses.
     """
     optimizer, dtype = OPTIMIZERS[name], REAL[real]
     formula, hypers, numbers = optimizer.update, optimizer.hypers, 1 + optimizer.states
@@ -126,7 +127,16 @@ def update_loop(name, real):
             column = load_column(dtype, w, state_bytes, numbers, i)
             store_column(w, state_bytes, i, formula(column[0], dw[i], *column[1:], values))
 
-    return update
+    @part
+    def update_by_two(n, dw, w, state_bytes, hyper):
+        n = whole(n)
+        values = to_fixed_tuple(array(hyper, hypers, dtype), hypers)
+        one, other = array(dw[0], n, dtype), array(dw[1], n, dtype)
+        for i in range(n):
+            column = load_column(dtype, w, state_bytes, numbers, i)
+            store_column(w, state_bytes, i, formula(column[0], one[i] + other[i], *column[1:], values))
+
+    return update if gradients == 1 else update_by_two
 
 
 def optimizer_prepare(name, real):

@@ -17,18 +17,9 @@ def sum_of_slots(real):
 
     @part
     def total(n, first, slot_bytes, slots, target):
-        if slots == 1:
-            copy(n, first, target)
-        else:
-            add_two(n, first, first + slot_bytes, target)
-        for slot in range(2, slots):
+        copy(n, first, target)
+        for slot in range(1, slots):
             add(n, first + slot * slot_bytes, target)
-
-    @part
-    def add_two(n, one, other, target):
-        one, other, target = array(one, n, dtype), array(other, n, dtype), array(target, n, dtype)
-        for i in range(n):
-            target[i] = one[i] + other[i]
 
     @part
     def total_in_place(n, first, slot_bytes, slots):
