@@ -40,11 +40,12 @@ def time_dz_Wt(layer, real):
 @measured(layer=LAYERS, real=REALS)
 def time_xt_dz(layer, real):
     """xᵀ · dz, into memory."""
-    return _seconds("dense_gradient", *map(int, layer.split("x")), real, materialise=True)
+    return _seconds("dense_gradient", *map(int, layer.split("x")), real, inputs=(), materialise=True)
 
 
-def _seconds(kernel, batch, n_in, n_out, real, **options):
+def _seconds(kernel, batch, n_in, n_out, real, inputs=(8,), **options):
+    """Of the product in a layer behind `inputs`; behind none, the batch is not summed in chunks."""
     times = max(1, 1_000_000 // (batch * n_in * n_out))
-    with running([8, n_in, n_out], batch, real=real, **options) as plan:
+    with running([*inputs, n_in, n_out], batch, real=real, **options) as plan:
         operation = Alone(plan, kernel, times)
         return operation.seconds() / (operation.rows * n_in * n_out)

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastbp import Dense, Network, cpu
 from fastbp.cpu import cache, step, team
-from fastbp.cpu.program import SECTION
+from fastbp.cpu.program import BLOCKS, CHUNKS, ONCE, SECTION
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.plan import Plan
@@ -135,12 +135,13 @@ class Alone:
     def __init__(self, plan, kernel, times=1):
         program, sections = plan.programs[0]
         places = [i for i, each in enumerate(program) if f".{kernel}(" in named(each)]
-        by_rows = next(by_rows for first, last, by_rows, _ in sections.tolist() if first <= places[-1] < last)
-        self._operations, self._context = program[[places[-1]] * times], plan.contexts[:1].copy()
+        place = max(places, key=lambda i: (program["w"][i], i))  # phase 1 comes back to the first layer
+        over = next(over for first, last, over, _ in sections.tolist() if first <= place < last)
+        self._operations, self._context = program[[place] * times], plan.contexts[:1].copy()
         self._operations["address"] = _addresses(self._operations)
         self.operation, context, self._times = self._operations[0], self._context[0], times
         batch = int(context["batch_rows"])
-        self.rows = min(batch, int(context["block_rows"])) if by_rows else batch
+        self.rows = min(batch, _rows_at_a_time(context)[over])
         for field in ("row", "slot", "block"):
             context[field] = 0
         context["rows"], context["address"] = self.rows, self._context.ctypes.data
@@ -161,6 +162,12 @@ class Alone:
         return np.frombuffer(memory, real).reshape(self.rows, -1)[:, :columns]
 
 
+def _rows_at_a_time(context):
+    """Rows that a section's operations work on, by what it runs over."""
+    fields = {ONCE: "batch_rows", BLOCKS: "block_rows", CHUNKS: "chunk_rows"}
+    return {over: int(context[field]) for over, field in fields.items()}
+
+
 def _addresses(records):
     return records.ctypes.data + records.itemsize * np.arange(len(records))
 
@@ -177,16 +184,17 @@ def operation_seconds(plan, seconds=0.05, steps=10):
     single = np.array([*((i, i + 1, 0, 0) for i in range(len(program))), (0, 0, 0, 0)], SECTION)
     *each, nothing = _addresses(single).tolist()
     best, calling, done, end = np.full(len(program), np.inf), np.inf, 0, clock() + seconds
-    n, size = int(context["batch_rows"]), int(context["block_rows"])
+    n, sizes = int(context["batch_rows"]), _rows_at_a_time(context)
     calls = np.ones(len(program))
     while done < steps or clock() < end:
         context["step"] += 1
-        for first, last, by_rows, _ in sections.tolist():
-            blocks = -(-n // size) if by_rows else 1
+        for first, last, over, _ in sections.tolist():
+            size = sizes[over]
+            blocks = -(-n // size)
             calls[first:last], spent = blocks, np.zeros(len(program))
             for block in range(blocks):
-                context["block"], context["row"] = block, block * size * by_rows
-                context["rows"] = min(size, n - block * size) if by_rows else n
+                context["block"], context["row"] = block, block * size
+                context["rows"] = min(size, n - block * size)
                 context["slot"] = context["row"] * context["whole"]
                 for i in range(first, last):
                     start = clock()
@@ -220,7 +228,9 @@ def main():
     total = sum(row[-1] for row in rows if not row[0].startswith(outside))
     print(f"{'operation':44s} {'layer':>12s} {'µs':>9s} {'share':>7s} {'GFLOP/s':>9s}")
     for name, n_in, n_out, each in rows:
-        product = "dense_forward" in name or "dense_backward" in name or "dense_update" in name
+        product = any(
+            each in name for each in ("dense_forward", "dense_backward", "dense_gradient", "dense_update")
+        )
         rate = f"{2e-9 * chosen.batch * n_in * n_out / each:9.1f}" if product and each > 0 else ""
         share = "" if name.startswith(outside) else f"{each / total:7.1%}"
         print(f"{name:44s} {f'{n_in}-{n_out}':>12s} {each * 1e6:9.2f} {share:>7s} {rate}")
