@@ -62,6 +62,8 @@ class Choices:
         Whether phase 2 reads the activations of all rows.
     split : bool
         Whether threads share the first layer's columns (`division.splits_columns`).
+    materialise : bool
+        Whether gradients go to memory before the update, because that is asked for or needed.
     clips_norm : bool
         Whether the length of the whole gradient is bounded, which needs it in memory first.
     n_slots : int
@@ -96,8 +98,8 @@ class Choices:
         self.chunk_rows = chunk_rows(architecture, batch_size) if self.backward else batch_size
         n_chunks = -(-batch_size // self.chunk_rows)
         self.chunked = n_chunks > 1 and (n_chunks % threads == 0 or n_chunks > 2 * threads)
-        first = self.clips_norm or n_chunks > 1 or gradients_first(architecture, batch_size, threads)
-        self.materialise = self.backward and (materialise or first)
+        needed = self.clips_norm or n_chunks > 1 or gradients_first(architecture, batch_size, threads)
+        self.materialise = self.backward and (materialise or needed)
         apart = task == "train" and self.chunked and threads == 2 and n_chunks <= 4 and not self.clips_norm
         self.replicas = threads if apart else 1
         self.whole = self.backward and not self.chunked
