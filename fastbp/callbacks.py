@@ -123,9 +123,7 @@ class Best:
     """
 
     def __init__(self, monitor, mode="auto", min_delta=0.0):
-        if monitor is not None and not isinstance(monitor, str):
-            raise TypeError(f"monitor must be the name of what is watched; got {monitor!r}")
-        validation.known_name("mode", mode, ("auto", "min", "max"))
+        validation.what_to_watch(monitor, mode)
         self.min_delta = validation.real_number("min_delta", min_delta, at_least=0)
         self._wanted, self._mode = monitor, mode
 

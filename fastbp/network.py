@@ -558,6 +558,10 @@ class Network:
             run = one_pass.on_device(self, "evaluate" if metrics else "loss", x, y, weights)
         else:
             run = lambda: (self._loss(x, y, weights), self._outputs("predict", x) if metrics else None)
+        return self._by_name(run, metrics, y, weights)
+
+    def _by_name(self, run, metrics, y, weights):
+        """A function like `run`, which returns (loss, predictions): loss and metrics, a dict."""
 
         def evaluate():
             loss, predicted = run()

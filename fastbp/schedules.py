@@ -548,9 +548,7 @@ class ReduceOnPlateau:
         validation.integer("cooldown", self.cooldown, at_least=0)
         validation.real_number("minimum", self.minimum, at_least=0)
         validation.real_number("epsilon", self.epsilon, at_least=0)
-        validation.known_name("mode", self.mode, ("auto", "min", "max"))
-        if self.monitor is not None and not isinstance(self.monitor, str):
-            raise TypeError(f"monitor must be the name of what is watched; got {self.monitor!r}")
+        validation.what_to_watch(self.monitor, self.mode)
 
     def check_optimizer(self, name, formula):
         """Do nothing: every optimizer can follow.

@@ -10,7 +10,6 @@ import numpy as np
 from . import validation as checks
 from .checkpoints import Checkpoints
 from .interrupts import GivenUp, may_be_given_up
-from .metrics import measure
 from .one_pass import ROWS_ON_DEVICE, options_of, places_of
 
 # Short epochs are run several in a call, so that a call lasts about this long: rarely enough to cost nothing,
@@ -409,10 +408,4 @@ def _evaluator_on_device(network, plan, metrics, x, y, weights):
 
     task, rows = "evaluate" if metrics else "loss", (x, y, weights)
     run = evaluator(plan, task, ROWS_ON_DEVICE, places_of(*rows), **options_of(*rows))
-
-    def evaluate():
-        loss, predicted = run()
-        found = measure(metrics, network.loss_function.formula, y, predicted, weights) if metrics else {}
-        return {"loss": loss, **found}
-
-    return evaluate
+    return network._by_name(run, metrics, y, weights)

@@ -141,6 +141,21 @@ def device(value):
     return value
 
 
+def what_to_watch(monitor, mode):
+    """Check the name of what shall be watched, and which way is better.
+
+    Raises
+    ------
+    TypeError
+        If `monitor` is neither a name nor None.
+    ValueError
+        If `mode` is none of "auto", "min" and "max".
+    """
+    if monitor is not None and not isinstance(monitor, str):
+        raise TypeError(f"monitor must be the name of what is watched; got {monitor!r}")
+    known_name("mode", mode, ("auto", "min", "max"))
+
+
 def real_number(name, value, *, at_least=None, above=None, at_most=None, below=None):
     """Check a finite real number and its bounds.
 
