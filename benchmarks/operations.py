@@ -219,9 +219,10 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--activation", default="relu")
     parser.add_argument("--loss", default="softmax_cross_entropy")
+    parser.add_argument("--optimizer", default="momentum", choices=[*OPTIMIZERS])
     parser.add_argument("--real", default="float32", choices=["float32", "float64"])
     chosen = parser.parse_args()
-    options = dict(activation=chosen.activation, loss=chosen.loss, real=chosen.real)
+    options = {name: getattr(chosen, name) for name in ("activation", "loss", "optimizer", "real")}
     with running(chosen.sizes, chosen.batch, **options) as plan:
         rows = operation_seconds(plan, seconds=1.0)
     outside = ("dense.dense_pack", "dense.dense_unpack")  # once a training, not once a step

@@ -4,6 +4,9 @@ from .cpu import tiny
 from .cpu.machine import this_machine
 from .division import chunk_rows, gradients_first, may_be_given_up, rows_of_a_block, splits_columns
 
+# Numbers of a batch's inputs from which on it costs less to find each row than to copy it.
+INPUTS_WORTH_FINDING = 128
+
 
 class Choices:
     """What a plan is asked for, and what follows from it.
@@ -73,7 +76,10 @@ class Choices:
     packed : list of bool
         Whether each layer's x and dz are packed in phase 2.
     in_order : int or None
-        The layer whose product reads the data where they lie; None: they are copied block by block.
+        Without gradients: the layer whose product reads the rows of the data, which come in their order,
+        where they lie; None: they are copied block by block.
+    scattered : bool
+        With gradients: whether the first layer's products read those rows where they lie, wherever that is.
     block_rows : int
         Rows that a thread takes through the network at a time.
     gives_up : bool
@@ -108,7 +114,7 @@ class Choices:
         self.n_slots = n_chunks if self._needs_slots() else 0
         self.wants_dx = list(self._want_dx())
         self.packed = [self._is_packed(layer) for layer in range(architecture.n_layers)]
-        self.in_order = self._first_product()
+        self.in_order, self.scattered = self._first_product(), self._reads_scattered_rows()
         if self.chunked:
             self.block_rows = self.chunk_rows
         else:
@@ -131,21 +137,34 @@ class Choices:
         large = min(self.batch_size, n_in, n_out) >= 192
         return self.whole and large and self.architecture.is_dense(layer)
 
-    def _first_product(self):
-        """The layer that reads the data, if that is a dense one, nothing else reads them, and they may be
-        read as they are.
+    def _as_they_are(self):
+        """Whether a product may read the rows of the data. Rows a multiple of 4096 bytes apart share a cache
+        set: they are copied first.
         """
-        as_they_are = self.data == "numbers" and self.architecture.input_scale == 1
-        # Rows that lie a multiple of 4096 bytes apart share a cache set: those are copied first.
-        in_one_set = self.architecture.sizes[0] * self.size % 4096 == 0
-        if self.backward or self.unpacked or in_one_set or not as_they_are:
+        architecture, in_one_set = self.architecture, self.architecture.sizes[0] * self.size % 4096 == 0
+        return self.data == "numbers" and architecture.input_scale == 1 and not in_one_set
+
+    def _first_product(self):
+        """The layer that reads the data, if that is a dense one, and nothing else reads them."""
+        if self.backward or self.unpacked or not self._as_they_are():
             return None
-        firsts = [o.first for o in self.architecture.operations if o.first is not None]
         for layer, operation in enumerate(self.architecture.operations):
             if not operation.passes(self):
-                others = any(0 <= each <= layer for each in firsts)
-                return layer if self.architecture.is_dense(layer) and not others else None
+                return layer if self.architecture.is_dense(layer) and not self._is_read_again(layer) else None
         return None
+
+    def _reads_scattered_rows(self):
+        """Whether the first layer has tiles to read the data with, and nothing else reads or changes them."""
+        others = self.inputs or (self.shaping and self.shaping.input_noise) or self._is_read_again(0)
+        few = self.batch_size * self.architecture.sizes[0] < INPUTS_WORTH_FINDING
+        if not self.backward or others or few or not self._as_they_are():
+            return False
+        return self.architecture.is_dense(0) and not self.packed[0] and not self.is_tiny(0)
+
+    def _is_read_again(self, layer):
+        """Whether the input of one of the first layers is kept for a residual one."""
+        firsts = [o.first for o in self.architecture.operations if o.first is not None]
+        return any(0 <= each <= layer for each in firsts)
 
     def is_transposed(self, layer):
         """Whether there is a transpose of a layer's W, for the gradient of its input."""

@@ -115,9 +115,11 @@ class Layout:
         """Bytes from row to row of a layer's inputs (of the outputs, for the number of layers).
 
         Whole vectors, sixteens for logits whose rows are summed; no multiple of 4096, which would put all
-        rows in one cache set.
+        rows in one cache set. An address for each row of data that lie where they lie.
         """
         choices, architecture = self.choices, self.choices.architecture
+        if layer == 0 and choices.scattered:
+            return 8
         n, operations = architecture.sizes[layer], architecture.operations[layer:]
         if all(operation.passes(choices) for operation in operations) and LOSSES[architecture.loss].rowwise:
             n = -(-n // 16) * 16

@@ -118,19 +118,21 @@ class Dense(Operation):
             kernel = dense.dense_forward_in_order
         else:
             kernel = tiny.tiny_forward if program.choices.is_tiny(layer) else dense.dense_forward
-        program.emit(kernel, layer=layer)
+        program.emit(kernel, layer=layer, **program.product_of_inputs(layer, "rows"))
 
     def backward(self, program, layer):
         """The products for dW of a chunk and for dx."""
         if program.choices.chunked:
-            program.emit(dense.dense_gradient, layer=layer, **program.all_columns(layer))
+            columns, product = program.all_columns(layer), program.product_of_inputs(layer, "steps")
+            program.emit(dense.dense_gradient, layer=layer, **columns, **product)
         if program.choices.wants_dx[layer]:
             kernel = tiny.tiny_backward if program.choices.is_tiny(layer) else dense.dense_backward
             program.emit(kernel, layer=layer)
 
     def gradient(self, program, layer):
         """A thread's tiles of dW and db."""
-        program.emit(dense.dense_gradient, layer=layer, part=program.own_part(layer))
+        product = program.product_of_inputs(layer, "steps")
+        program.emit(dense.dense_gradient, layer=layer, part=program.own_part(layer), **product)
 
     def total(self, program, layer):
         """All of dW and db."""
@@ -142,13 +144,14 @@ class Dense(Operation):
 
     def update(self, program, layer, from_slots, bias_settings, **shape):
         """A thread's tiles of W and b."""
-        choices, part = program.choices, program.own_part(layer)
+        choices, fields = program.choices, program.product_of_inputs(layer, "steps") | shape
         update = dense.dense_apply if from_slots else dense.dense_update
         if choices.is_tiny(layer) and choices.threads == 1 and not (from_slots or bias_settings or shape):
             update = tiny.tiny_update
         if shape:
-            shape["shaping"] = program.address(shaping.shape_gradient)
-        program.emit(update, choices.optimizer, layer=layer, part=part, bias_settings=bias_settings, **shape)
+            fields["shaping"] = program.address(shaping.shape_gradient)
+        part = program.own_part(layer)
+        program.emit(update, choices.optimizer, layer=layer, part=part, bias_settings=bias_settings, **fields)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,6 @@ class Plan:
         ctx["thread"], ctx["threads"], ctx["shared"] = np.arange(threads), threads, self.shared.ctypes.data
         ctx["batch_size"], ctx["chunk_rows"] = self.batch_size, choices.chunk_rows
         ctx["block_rows"], ctx["whole"] = choices.block_rows, choices.whole
-        ctx["product"] = address(gemm.matrix_product, choices.real)
         ctx["write_order"] = address(step.write_order) if choices.task == "train" else 0
         ctx["zeros"] = layout.address_of(aligned_zeros(max(self._widest() * choices.size, 64)))
         ctx["one"] = layout.address_of(np.ones(1, architecture.dtype))

@@ -94,7 +94,7 @@ class Program:
         else:
             self._emit_gather()
         if choices.split:
-            self.emit(dense.dense_forward, part=self.thread)
+            self.emit(dense.dense_forward, part=self.thread, **self.product_of_inputs(0, "rows"))
             self.emit_activation(elementwise.activation_forward, 0, part=self.thread)
             self.wait()
             self.end_section(ONCE)
@@ -107,7 +107,9 @@ class Program:
         self._emit_end_of_forward()
 
     def _emit_gather(self):
-        """The rows of a block: whether they are finite, and a copy, unless the first product reads them."""
+        """The rows of a block: whether they are finite, and a copy, unless the first product reads them where
+        they lie.
+        """
         choices = self.choices
         if choices.task in ("predict", "logits") and choices.data == "numbers":
             self.emit(gather.check_rows)
@@ -116,6 +118,8 @@ class Program:
             self.emit(gather.gather_sparse, kind, numbers=self._input_scale())
         elif choices.data == "bytes" or choices.architecture.input_scale != 1:
             self.emit(gather.gather_scaled, choices.data, numbers=self._input_scale())
+        elif choices.scattered:
+            self.emit(gather.find_rows)
         elif choices.in_order is None:
             self.emit(gather.gather)
         if choices.shaping and choices.shaping.input_noise:
@@ -282,9 +286,15 @@ class Program:
     def _section_start(self):
         return self._sections[-1][1] if self._sections else 0
 
-    def address(self, factory):
+    def address(self, factory, *arguments):
         """The address of a kernel that is no row of the program, but is called by one."""
-        return address(factory, self.choices.real)
+        return address(factory, *arguments, self.choices.real)
+
+    def product_of_inputs(self, layer, scattered):
+        """The field `product` of a layer's product with its inputs, rows or steps of it, if it is another."""
+        if layer > 0 or not self.choices.scattered:
+            return {}
+        return dict(product=self.address(gemm.matrix_product, scattered))
 
     # What is known of a layer
 
@@ -300,6 +310,7 @@ class Program:
             x=x, dx=dx, x_row=layout.row_bytes(layer), z=z, y=y, dz=dz, z_row=layout.row_bytes(layer + 1),
             w=layout.w[layer] + own, wt=layout.wt[layer] and layout.wt[layer] + own,
             arena_bytes=layout.arena_bytes,
+            product=self.address(gemm.matrix_product, "no"),
             slots=layout.slot(layout.w[layer]), slot_bytes=layout.arena_bytes, gives_up=choices.gives_up,
             host=layout.host[layer], host_row=choices.size * n_out,
             numbers=layout.numbers[layer], noise=self._noise_before(layer),

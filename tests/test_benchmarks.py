@@ -134,7 +134,7 @@ def test_a_measurement_advances_the_clock():
 def test_operations_of_a_step_have_names_and_times():
     from benchmarks.operations import operation_seconds, running
 
-    with running([3, 5, 2], 4, activation="relu") as plan:
+    with running([3, 5, 2], 4, activation="relu") as plan:  # of so few numbers a copy
         rows = operation_seconds(plan, seconds=0.0, steps=2)
     names = [name.split("(")[0] for name, *_ in rows]
     assert {"gather.gather", "dense.dense_forward", "dense.dense_update", "step.end_of_step"} <= set(names)

@@ -1,5 +1,7 @@
 """What a plan chooses: blocks of rows, and which layers have what."""
 
+import dataclasses
+
 import pytest
 
 from fastbp.choices import Choices
@@ -30,6 +32,26 @@ def test_no_transpose_and_no_gradient_for_the_first_inputs():
     assert transposed("train", optimizer="sgd") == [False, True]
     assert transposed("gradient", inputs=True) == [True, True]
     assert transposed("predict") == [False, False]
+
+
+def test_who_reads_rows_where_they_lie():
+    def chosen(sizes=(64, 32, 10), batch_size=32, task="train", scale=1.0, **options):
+        architecture = dataclasses.replace(make_architecture(sizes), input_scale=scale)
+        return Choices(architecture, task, batch_size, **options).scattered
+
+    assert chosen()
+    assert chosen(task="gradient")
+    assert chosen((784, 128, 10))
+    assert chosen((64, 10), batch_size=2)
+    assert chosen(threads=2)
+    assert not chosen(task="predict"), "they come in order"
+    assert not chosen(task="gradient", inputs=True), "the workspace has rows of the gradient"
+    assert not chosen((2, 8, 1), batch_size=4), "a copy costs less"
+    assert not chosen((784, 1024, 10), batch_size=256), "phase 2 packs them"
+    assert not chosen((1024, 64, 10)), "all in one cache set"
+    assert not chosen(scale=0.5)
+    assert not chosen(data="bytes")
+    assert not chosen(shaping=Shaping(((0.0, 0.0),) * 2, (0.0,) * 2, input_noise=0.1))
 
 
 def test_who_sums_chunks():

@@ -54,7 +54,7 @@ def _times_packed_w(real):
         op.b, op.b_panel, op.b_step = op.w, (op.n_in + 1) * size, 0
         op.c0 = 0
         op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
-        call(ctx.product, op.address, ctx.address)
+        call(op.product, op.address, ctx.address)
 
     return times_packed_w
 
@@ -73,7 +73,7 @@ def dense_forward_unpacked(real):
         op.b, op.b_panel, op.b_step = ctx.host + op.host, size, op.host_row
         op.c0 = op.b + op.n_in * op.b_step if op.use_bias != 0 else ctx.zeros
         op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
-        call(ctx.product, op.address, ctx.address)
+        call(op.product, op.address, ctx.address)
 
     return kernel(dense_forward_unpacked)
 
@@ -88,7 +88,7 @@ def dense_backward(real):
         op.b, op.b_panel, op.b_step = op.wt, op.columns * size, 0
         op.c0 = ctx.zeros
         op.c, op.c_row = op.dx + ctx.slot * op.x_row, op.x_row
-        call(ctx.product, op.address, ctx.address)
+        call(op.product, op.address, ctx.address)
 
     return kernel(dense_backward)
 
@@ -150,18 +150,18 @@ def _gradient(real):
     def gradient(op, ctx, row, rows, column, width, dw):
         op.m, op.n, op.k = rows, width, ctx.rows
         if op.packed_x != 0:
-            op.a, op.a_row, op.a_step = op.packed_x, size, rows * size
+            op.a, op.a_at, op.a_row, op.a_step = op.packed_x, 0, size, rows * size
             op.b, op.b_panel = op.packed_dz + (column - op.first_column) * ctx.rows * size, ctx.rows * size
             op.b_step = width * size
         else:
-            op.a, op.a_row, op.a_step = op.x + ctx.slot * op.x_row + row * size, size, op.x_row
+            op.a, op.a_at, op.a_row, op.a_step = op.x + ctx.slot * op.x_row, row * size, size, op.x_row
             op.b, op.b_panel = op.dz + ctx.slot * op.z_row + column * size, size
             op.b_step = op.z_row
         op.c0 = ctx.zeros
         op.c, op.c_row = dw, width * size
         written = _with_bias(op, row, rows)
         op.one = ctx.one if written > rows else 0
-        call(ctx.product, op.address, ctx.address)
+        call(op.product, op.address, ctx.address)
         return written
 
     return pack_dz, pack_x, gradient

@@ -1,4 +1,4 @@
-"""The rows of a block, copied side by side from wherever the epoch's order finds them."""
+"""The rows of a block: where the epoch's order finds them, or copied side by side from there."""
 
 import numpy as np
 from numba import int64
@@ -83,6 +83,24 @@ def _ask_for(row, n_bytes):
 def _rows_ahead(ctx):
     """How many rows of the next batch are known: those in the places of this block, if there is an order."""
     return 0 if ctx.order == 0 else min(ctx.rows, ctx.n_rows - ctx.start - ctx.row - ctx.batch_size)
+
+
+def find_rows(real):
+    """x (rows, 1) int64 of the workspace = the addresses of the block's rows of the data.
+
+    The rows of the next batch are asked for meanwhile, as `gather` does.
+    """
+    size = REAL[real](0).itemsize
+
+    def find_rows(op, ctx):
+        n_bytes, ahead = op.n_in * size, _rows_ahead(ctx)
+        x = array(op.x + ctx.slot * op.x_row, ctx.rows, int64)
+        for i in range(ctx.rows):
+            x[i] = ctx.x + data_row(ctx, i) * n_bytes
+        for i in range(ahead):
+            _ask_for(ctx.x + data_row(ctx, i + ctx.batch_size) * n_bytes, n_bytes)
+
+    return kernel(find_rows)
 
 
 def gather(real):

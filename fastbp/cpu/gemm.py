@@ -11,6 +11,9 @@ run to whole vectors: n is what `Machine.columns` makes of a number of columns.
 
 ``c0 = 0`` says that c0 is the row of B behind its last: packed weights carry their bias there. ``one``, where
 not 0, is the address of a 1 and stands for one more row of A, all ones: C's row m is the sum of B's rows.
+
+Rows of A, or its steps of k, may lie anywhere: then `a` is a table of their addresses, and `a_at` says how
+many bytes behind each of them A begins (`simd.tile`).
 """
 
 from functools import cache
@@ -26,15 +29,17 @@ K_BLOCK = 256
 ROW_BLOCK = 96
 
 
-def matrix_product(real):
-    """The product described by an operation's fields m to c_row."""
-    size, panel_width, fill = REAL[real](0).itemsize, width_of_panel(real), fill_strip(real)
+def matrix_product(scattered, real):
+    """The product described by an operation's fields m to c_row; ``scattered``: see `simd.tile`."""
+    size, panel_width, fill = REAL[real](0).itemsize, width_of_panel(real), fill_strip(scattered, real)
+    by_rows = scattered == "rows"
 
     def matrix_product(op, ctx):
         m, done = op.m + (1 if op.one != 0 else 0), 0
         while done < op.k:
             k = min(K_BLOCK, op.k - done)
-            a = op.a + done * op.a_step
+            skipped = done * op.a_step
+            a, a_at = (op.a, op.a_at + skipped) if by_rows else (op.a + skipped, op.a_at)
             j = 0
             while j < op.n:
                 width = panel_width(op.n - j)
@@ -48,7 +53,7 @@ def matrix_product(real):
                 else:
                     c0, c0_row = op.c0 + j * size, 0
                 b += done * b_step
-                fill(m, width, a, op.a_row, op.a_step, op.one, b, b_step, c0, c0_row, c, op.c_row, k)
+                fill(m, width, a, a_at, op.a_row, op.a_step, op.one, b, b_step, c0, c0_row, c, op.c_row, k)
                 j += width
             done += k
 
@@ -89,26 +94,28 @@ def place_of_panel(real):
     return panel_holding
 
 
-def fill_strip(real):
+def fill_strip(scattered, real):
     """A function that fills m rows of one panel of C with tiles; the last two are about equally tall.
 
     The last row of A is `one`, where that is not 0.
     """
     machine = this_machine()
-    one_tile, lanes = tile(real, machine.tiles(real)), machine.lanes(real)
+    one_tile, lanes = tile(real, machine.tiles(real), scattered), machine.lanes(real)
+    by_steps = scattered == "steps"
     rows_of_one, rows_of_two, rows_of_three = machine.tile_rows
 
     @part
-    def fill(m, width, a, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k):
+    def fill(m, width, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k):
         most_rows = rows_of_one if width <= lanes else (rows_of_two if width == 2 * lanes else rows_of_three)
         while m > 0:
             rows = (m + 1) >> 1 if most_rows < m < 2 * most_rows else min(m, most_rows)
-            last, last_step = a + (rows - 1) * a_row, a_step
-            if rows == m and one != 0:
-                last, last_step = one, 0
-            one_tile(rows, width, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k)
+            ones = one if rows == m else 0
+            one_tile(rows, width, a, a_at, a_row, a_step, ones, b, b_step, c0, c0_row, c, c_row, k)
             m -= rows
-            a += rows * a_row
+            if by_steps:
+                a_at += rows * a_row
+            else:
+                a += rows * a_row
             c0 += rows * c0_row
             c += rows * c_row
 

@@ -22,7 +22,8 @@ def _record(text):
 #   n_in, n_out              sizes of the layer
 #   x_columns, columns       n_in and n_out rounded up to whole vectors
 #   use_bias                 whether there is a b
-#   x, dx, x_row             its input and the gradient of its input, (rows, n_in)
+#   x, dx, x_row             its input and the gradient of its input, (rows, n_in); of the first layer perhaps
+#                            the addresses of the rows of the data, (rows, 1) int64
 #   z, y, dz, z_row          before and after the activation, gradient of z (or y), (rows, n_out)
 #   w, wt                    packed weights and bias, packed transpose of the weights (0: none)
 #   arena_bytes              from a parameter to its first optimizer state, and on to the next one
@@ -44,7 +45,8 @@ def _record(text):
 #   kept                     what a normalisation keeps for its backward: 1 / deviation of each row, or mean
 #                            and 1 / deviation of each column
 #   skip, dskip, skip_row    what a residual layer adds to its input x, the gradient of that, and its rows
-#   m, n, k, a, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row    one matrix product, see gemm.py
+#   product                  the kernel of its matrix product, see gemm.py, which reads
+#   m, n, k, a, a_at, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row
 OPERATION = _record(
     """kernel address
     n_in n_out x_columns columns use_bias
@@ -54,14 +56,14 @@ OPERATION = _record(
     settings bias_settings schedule scheduled momentum
     shaping shape noise squares collected piece row rows column width written
     use_scale statistics numbers purpose kept skip dskip skip_row
-    m n k a a_row a_step one b b_panel b_step c0 c c_row"""
+    product m n k a a_at a_row a_step one b b_panel b_step c0 c c_row"""
 )
 
 # What a thread knows while it runs.
 #
 #   address, program, sections, n_sections           where this record and the thread's program lie
 #   thread, threads, shared, ticket                  who this is; SHARED; arrivals due at the next barrier
-#   product, write_order                             the kernels of the matrix product and of an epoch's order
+#   write_order                                      the kernel of an epoch's order
 #   zeros, one, scratch                              zeros; a 1; this thread's own memory
 #   host                                             the flat parameter (or gradient) vector of the host
 #   x, targets, order, n_rows                        the data (order 0: as it comes), float64 losses by epoch
@@ -89,7 +91,7 @@ OPERATION = _record(
 CONTEXT = _record(
     """address program sections n_sections
     thread threads shared ticket
-    product write_order zeros one scratch host
+    write_order zeros one scratch host
     x targets order n_rows row_losses losses outputs weights row_scale clip
     batch_size block_rows whole chunk_rows
     epoch first_epoch last_epoch begin rest shuffle seed by_class class_starts classes

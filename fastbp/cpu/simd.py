@@ -69,29 +69,73 @@ def _opaque(builder, value):
     return builder.asm(ir.FunctionType(_INT64, [_INT64]), "", "=r,0", [value], side_effect=False)
 
 
+class _RowsOfA:
+    """The rows of A in a tile, each an address that moves on with k; see `tile` for where they lie.
+
+    counts : list of (first, step)
+        Numbers that grow by a step with each k. The last row has one of its own: one register less in the
+        loop than an address and an offset.
+    """
+
+    def __init__(self, builder, scattered, rows, size, operands):
+        self._builder, self._scattered, self._n, self._size = builder, scattered, rows, size
+        self._a, self._at, self._row, step, self._one = operands
+        self.counts = [(_INT64(0), step)]
+        if scattered != "steps":
+            *self._rows, last = map(self._row_address, range(rows))
+            self.counts.append((self._unless_ones(last, self._one), self._unless_ones(step, _INT64(0))))
+
+    def addresses(self, offset, last=None):
+        """Of each row, where the counts are these."""
+        add = self._builder.add
+        if self._scattered != "steps":
+            return [*(add(row, offset) for row in self._rows), last]
+        here = self._listed(add(self._a, offset))
+        *rows, last = [add(here, _INT64(self._size * i)) for i in range(self._n)]
+        return [*rows, self._unless_ones(last, self._one)]
+
+    def _row_address(self, i):
+        at = self._builder.add(self._a, self._builder.mul(self._row, _INT64(i)))
+        at = self._listed(at) if self._scattered == "rows" else self._builder.add(at, self._at)
+        return _opaque(self._builder, at)
+
+    def _listed(self, place):
+        found = self._builder.load(self._builder.inttoptr(place, _INT64.as_pointer()), align=8)
+        return self._builder.add(found, self._at)
+
+    def _unless_ones(self, value, otherwise):
+        return self._builder.select(self._builder.icmp_signed("==", self._one, _INT64(0)), value, otherwise)
+
+
 @cache
-def tile(real, shapes):
+def tile(real, shapes, scattered="no"):
     """The register tile: C[rows, columns] = C0 + A @ B, with all of C in registers, as one intrinsic.
 
-    ``tile(rows, columns, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k)``: addresses
-    and strides in bytes, k >= 1; the last row of A lies where it is told to, with a step of its own.
-    `shapes` are (columns, lanes of a vector, most rows) of all that may be asked for.
+    ``tile(rows, columns, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k)``: addresses and
+    strides in bytes, k >= 1. `shapes` are (columns, lanes of a vector, most rows) of all that may be asked
+    for.
 
         for each of the k steps:                       row i of A moves by a_step, the row of B by b_step
             for i in rows, j in columns:
                 c[i, j] = fma(a[i, k], b[k, j], c[i, j])
 
-    The strides of A are free: the same tile multiplies x by W (a_row = row of x, a_step = one element) and
-    the transpose of x by dz (a_row = one element, a_step = row of x), and with a last row of ones (last_step
-    = 0) sums the rows of dz in the same pass. C starts as C0: a bias (c0_row = 0) or what an earlier call
-    left in C. Each element is one chain of fused multiply-adds in the order of k,
-    so its bits do not depend on the shape.
+    Where A[i, k] lies:
+
+        scattered = "no"       a + a_at + i * a_row + k * a_step
+        scattered = "rows"     table[i] + a_at + k * a_step        row i of the table lies at a + i * a_row
+        scattered = "steps"    table[k] + a_at + i elements        step k of the table lies at a + k * a_step
+
+    So the same tile multiplies x by W (a_row = row of x, a_step = one element) and the transpose of x by dz
+    (a_row = one element, a_step = row of x), and rows of x may lie anywhere. Where `one` is not 0, it is the
+    address of a 1, and the last row of A is all ones: the rows of dz are summed in the same pass. C starts as
+    C0: a bias (c0_row = 0) or what an earlier call left in C. Each element is one chain of fused
+    multiply-adds in the order of k, so its bits do not depend on the shape.
     """
     element = _REAL[real]
     size = np.dtype(real).itemsize
 
     def emit(builder, rows, vectors, lanes, operands):
-        a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k = operands
+        *of_a, b, b_step, c0, c0_row, c, c_row, k = operands
         vector = ir.VectorType(element, lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         broadcast = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
@@ -109,32 +153,28 @@ def tile(real, shapes):
             return builder.shuffle_vector(first, undefined, broadcast)
 
         tiles = [(i, j) for i in range(rows) for j in range(vectors)]
-        a_rows = [_opaque(builder, row(a, a_row, i)) for i in range(rows - 1)]
         start = {(i, j): builder.load(place(row(c0, c0_row, i), j), align=size) for i, j in tiles}
+        rows_of_a = _RowsOfA(builder, scattered, rows, size, of_a)
+        counts = [(k, _INT64(-1)), (b, b_step), *rows_of_a.counts]
         before = builder.block
         loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
         builder.branch(loop)
 
         builder.position_at_end(loop)
-        left, a_offset, a_last, b_row = (builder.phi(_INT64) for _ in range(4))
+        left, b_row, *counts_of_a = phis = [builder.phi(_INT64) for _ in counts]
         sums = {ij: builder.phi(vector) for ij in tiles}
+        a_k = rows_of_a.addresses(*counts_of_a)
         b_k = [builder.load(place(b_row, j), align=size) for j in range(vectors)]
         new = {}
         for i in range(rows):
-            a_ik = splat(builder.add(a_rows[i], a_offset) if i < rows - 1 else a_last)
+            a_ik = splat(a_k[i])
             for j in range(vectors):
                 new[i, j] = builder.call(fma, [a_ik, b_k[j], sums[i, j]])
-        left_next = builder.sub(left, _INT64(1))
-        for phi, first, following in (
-            (left, k, left_next),
-            (a_offset, _INT64(0), builder.add(a_offset, a_step)),
-            (a_last, last, builder.add(a_last, last_step)),
-            (b_row, b, builder.add(b_row, b_step)),
-            *((sums[ij], start[ij], new[ij]) for ij in tiles),
-        ):
+        carried = [(phi, first, builder.add(phi, step)) for phi, (first, step) in zip(phis, counts)]
+        for phi, first, following in [*carried, *((sums[ij], start[ij], new[ij]) for ij in tiles)]:
             phi.add_incoming(first, before)
             phi.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed(">", left_next, _INT64(0)), loop, done)
+        builder.cbranch(builder.icmp_signed(">", left.incomings[1][0], _INT64(0)), loop, done)
 
         builder.position_at_end(done)
         for i, j in tiles:
@@ -146,7 +186,7 @@ def tile(real, shapes):
         builder.position_at_end(block)
 
     @intrinsic
-    def tile(typingctx, rows, columns, a, a_row, a_step, last, last_step, b, b_step, c0, c0_row, c, c_row, k):
+    def tile(typingctx, rows, columns, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k):
         def codegen(context, builder, signature, arguments):
             rows, columns, *operands = arguments
             end = builder.append_basic_block("end")

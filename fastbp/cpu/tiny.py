@@ -81,7 +81,7 @@ def _rows_times(real):
     @part
     def multiply(m, k, a, a_row, a_step, b, b_step, c0, c, c_row):
         for _ in range(m):
-            one_row(1, width, a, 0, 0, a, a_step, b, b_step, c0, 0, c, 0, k)
+            one_row(1, width, a, 0, 0, a_step, 0, b, b_step, c0, 0, c, 0, k)
             a += a_row
             c += c_row
 

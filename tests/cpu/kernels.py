@@ -54,12 +54,13 @@ def fill(dtype, fields):
 def run(factory, *arguments, op=None, ctx=None, real=None):
     """Run the kernel that ``factory(*arguments)`` describes on records of the fields `op` and `ctx`.
 
-    With `real` the context has what every plan puts there: the matrix product of that type, zeros and a one.
+    With `real` they have what every plan puts there: zeros and a one, the matrix product of that type.
     """
     op, ctx = dict(op or {}), dict(ctx or {})
     if real:
         zeros, one = np.zeros(4096, real), np.ones(1, real)
-        ctx.update(product=address(gemm.matrix_product, real), zeros=zeros, one=one)
+        ctx.update(zeros=zeros, one=one)
+        op.setdefault("product", address(gemm.matrix_product, "no", real))
     operation, context = fill(OPERATION, op), fill(CONTEXT, ctx)
     function(address(factory, *arguments))(operation.ctypes.data, context.ctypes.data)
 

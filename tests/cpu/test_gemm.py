@@ -26,11 +26,13 @@ def sizes():
         yield 13, 70, k
 
 
-def multiply(real, a, b, c0, *, packed, transposed=False, room=5, bias_behind=False, ones=False):
+def multiply(
+    real, a, b, c0, *, packed, transposed=False, scattered="no", room=5, bias_behind=False, ones=False
+):
     """C from the kernel; B (k, n) is padded to whole vectors, rows of C lie `room` elements apart.
 
     With `bias_behind`, c0 is one row more of B rather than a vector of its own; with `ones` A has a last row
-    of ones.
+    of ones; with `scattered` its rows or steps lie in some order, each behind three other elements.
     """
     (m, k), n, size = a.shape, whole_vectors(b.shape[1], real), np.dtype(real).itemsize
     a = np.asfortranarray(a) if transposed else np.ascontiguousarray(a)
@@ -47,10 +49,24 @@ def multiply(real, a, b, c0, *, packed, transposed=False, room=5, bias_behind=Fa
         c0=0 if bias_behind else c0_memory, c=c.array, c_row=c.array.strides[0],
         one=np.ones(1, real) if ones else 0,
     )  # fmt: skip
-    run(gemm.matrix_product, real, op=op)
+    if scattered != "no":
+        _memory, fields = spread(a if scattered == "rows" else a.T, scattered)
+        op |= fields
+    run(gemm.matrix_product, scattered, real, op=op)
     c.assert_intact()
     assert (c.array[:, n:] == -77).all(), "written between the rows of C"
     return c.array[:, : b.shape[1]]
+
+
+def spread(rows, scattered):
+    """(memory, fields) of an A, or with "steps" its transpose, whose rows lie anywhere in the memory."""
+    n, width, size = *rows.shape, rows.itemsize
+    order = np.random.default_rng(n).permutation(n)
+    memory = np.full((n, width + 5), np.nan, rows.dtype)
+    memory[order, 3 : 3 + width] = rows
+    table = memory.ctypes.data + order * memory.strides[0]
+    strides = dict(a_row=8, a_step=size) if scattered == "rows" else dict(a_row=size, a_step=8)
+    return memory, dict(a=table, a_at=3 * size, **strides)
 
 
 def draw_operands(m, n, k, real, seed):
@@ -116,6 +132,18 @@ def test_a_row_of_ones(real, k):
             a, b, c0 = draw_operands(m, n, k, real, seed=m + n)
             expected = multiply(real, np.vstack([a, np.ones((1, k), real)]), b, c0, packed=True)
             assert np.array_equal(multiply(real, a, b, c0, packed=True, transposed=True, ones=True), expected)
+
+
+@every_real
+@pytest.mark.parametrize("scattered", ["rows", "steps"])
+def test_scattered_rows_and_steps(real, scattered):
+    """To the bits of those side by side."""
+    for m, n, k in sizes():
+        operands = draw_operands(m, n, k, real, seed=m + n + k)
+        for ones in (False, True) if scattered == "steps" else (False,):
+            expected = multiply(real, *operands, packed=True, ones=ones)
+            got = multiply(real, *operands, packed=True, scattered=scattered, ones=ones)
+            assert got.tobytes() == expected.tobytes(), (m, n, k)
 
 
 @every_real

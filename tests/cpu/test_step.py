@@ -263,6 +263,22 @@ def test_gather(real, shuffled):
 
 
 @pytest.mark.parametrize("real", REALS)
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_find_rows(real, shuffled):
+    data, order = np.zeros((20, 7), real), np.random.default_rng(0).permutation(20)
+    found = Guarded((8, 1), np.int64, -1)
+    ctx = dict(
+        x=data, order=order if shuffled else 0, start=6, row=4, rows=5, slot=2, n_rows=20, batch_size=4
+    )
+    run(gather.find_rows, real, op=dict(n_in=7, x=found.array, x_row=8), ctx=ctx)
+    found.assert_intact()
+    places = np.arange(10, 15)
+    rows = order[places] if shuffled else places
+    assert np.array_equal(found.array[2:7, 0], data.ctypes.data + data.strides[0] * rows)
+    assert (found.array[[0, 1, 7]] == -1).all()
+
+
+@pytest.mark.parametrize("real", REALS)
 @pytest.mark.parametrize("data", ["bytes", "numbers"])
 def test_gather_scaled(data, real):
     draw = np.random.default_rng(0)
