@@ -83,18 +83,20 @@ def _load_or_compile(name, factory, arguments, keep):
             return loaded
     if keep:
         notice.before_compiling(counts["compiled"], counts["kept"], path and path.parent)
-    symbol, externals, code = _compile(*factory(*arguments))
+    symbol, externals, code = _compile(*factory(*arguments), keep)
     if keep:
         counts["compiled"] += 1
         counts["kept"] += bool(path) and _write(path, symbol, externals, code)
     return _load(symbol, externals, code)
 
 
-def _compile(signature, function):
+def _compile(signature, function, ours=True):
     """(symbol, external symbols, machine code) of ``function``, with Numba's native calling convention.
 
     The one place that reaches behind Numba's public door: there is no other way to have just the code,
     without wrappers for Python around it.
+
+    ours : whether nothing of a user's is compiled on the way, which may be called from elsewhere too.
     """
     from numba.core import compiler, registry
     from numba.core.compiler_lock import global_compiler_lock
@@ -107,7 +109,7 @@ def _compile(signature, function):
     with global_compiler_lock:
         target.typing_context.refresh()
         target.target_context.refresh()
-        with _callees_as_text():
+        with _callees_as_text() if ours else contextlib.nullcontext():
             result = compiler.compile_extra(
                 target.typing_context,
                 target.target_context,
@@ -119,7 +121,8 @@ def _compile(signature, function):
             )
         library = result.library
         _inline_what_is_called_once(library)
-        library.finalize()
+        with _left_as_text():
+            library.finalize()
         module = library._final_module
         code = library.codegen._tm.emit_object(module)
     externals = sorted(
@@ -128,21 +131,44 @@ def _compile(signature, function):
     return result.fndesc.llvm_func_name, externals, code
 
 
-@contextlib.contextmanager
+def _left_as_text():
+    """Let Numba not hand what it compiles to its engine, which would make machine code of it once more."""
+    from numba.core.codegen import CPUCodeLibrary
+
+    return _replaced((CPUCodeLibrary, "_finalize_final_module", _mark_finished))
+
+
 def _callees_as_text():
-    """Let Numba keep what a kernel inlines as LLVM's text.
+    """Let Numba keep what a kernel inlines as LLVM's text, not optimised and without an address.
 
     Left alone, it optimises each callee as if it stood alone and makes machine code of it that nobody calls:
-    a fifth of the time of a cold start. The kernel that links them is optimised as a whole either way.
+    a third of the time of a cold start. The kernel that links them is optimised as a whole either way.
     """
-    from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary
+    from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary, JITCPUCodegen
 
-    optimise, finish = CPUCodeLibrary._optimize_final_module, JITCodeLibrary._finalize_specific
-    CPUCodeLibrary._optimize_final_module = JITCodeLibrary._finalize_specific = lambda library: None
+    return _replaced(
+        (CPUCodeLibrary, "_finalize_final_module", _mark_finished),
+        (CPUCodeLibrary, "_optimize_final_module", lambda library: None),
+        (JITCodeLibrary, "get_pointer_to_function", lambda library, name: 0),
+        (JITCPUCodegen, "set_env", lambda codegen, name, environment: None),
+    )
+
+
+def _mark_finished(library):
+    library._finalized = True
+
+
+@contextlib.contextmanager
+def _replaced(*methods):
+    """Meanwhile classes have other methods: (class, name, method) for each."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in methods]
+    for owner, name, method in methods:
+        setattr(owner, name, method)
     try:
         yield
     finally:
-        CPUCodeLibrary._optimize_final_module, JITCodeLibrary._finalize_specific = optimise, finish
+        for owner, name, method in before:
+            setattr(owner, name, method)
 
 
 def _inline_what_is_called_once(library):

@@ -43,9 +43,9 @@ def folder(tmp_path, monkeypatch):
 def compilations(monkeypatch):
     made, compile_ = [], cache._compile
 
-    def counted(signature, function):
+    def counted(signature, function, ours):
         made.append(function)
-        return compile_(signature, function)
+        return compile_(signature, function, ours)
 
     monkeypatch.setattr(cache, "_compile", counted)
     return made
@@ -317,6 +317,25 @@ def test_survives_the_process_and_is_never_stale(copy_of_package, tmp_path):
     assert run_once() == ["6.0", "1"]
     file.write_text(original)
     assert run_once() == ["0.75", "0"]
+
+
+# Prints what a user's compiled function gives to Python after a kernel has been made of it.
+USERS_OWN = """
+import numba
+from fastbp.cpu import cache
+from fastbp.cpu.program import KERNEL
+half = numba.njit(lambda n: n / 2)
+def factory():
+    def run(op, ctx):
+        half(op)
+    return KERNEL, run
+cache.address(factory, own=half)
+print(half(7))
+"""
+
+
+def test_a_users_own_function_can_be_called_afterwards(copy_of_package, tmp_path):
+    assert output_of(python(copy_of_package, USERS_OWN, tmp_path)) == ["3.5"]
 
 
 def test_two_processes_fill_it_at_once(copy_of_package, tmp_path):
