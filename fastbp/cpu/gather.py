@@ -92,11 +92,25 @@ def find_rows(real):
     """
     size = REAL[real](0).itemsize
 
+    @part
+    def in_order(n, first, n_bytes, x):
+        x = array(x, n, int64)
+        for i in range(n):
+            x[i] = first + i * n_bytes
+
+    @part
+    def ordered(n, order, first, n_bytes, x):
+        order, x = array(order, n, int64), array(x, n, int64)
+        for i in range(n):
+            x[i] = first + order[i] * n_bytes
+
     def find_rows(op, ctx):
-        n_bytes, ahead = op.n_in * size, _rows_ahead(ctx)
-        x = array(op.x + ctx.slot * op.x_row, ctx.rows, int64)
-        for i in range(ctx.rows):
-            x[i] = ctx.x + data_row(ctx, i) * n_bytes
+        n_bytes, ahead, place = op.n_in * size, _rows_ahead(ctx), ctx.start + ctx.row
+        x = op.x + ctx.slot * op.x_row
+        if ctx.order == 0:
+            in_order(ctx.rows, ctx.x + place * n_bytes, n_bytes, x)
+        else:
+            ordered(ctx.rows, ctx.order + 8 * place, ctx.x, n_bytes, x)
         for i in range(ahead):
             _ask_for(ctx.x + data_row(ctx, i + ctx.batch_size) * n_bytes, n_bytes)
 

@@ -81,11 +81,23 @@ class Block:
 @pytest.mark.parametrize(("name", "real"), cases(name for name, row in LOSSES.items() if not row.rowwise))
 def test_elementwise_loss(name, real):
     option = OPTIONS.get(name, 0.0)
-    for n in (1, 2, 15, 16, 17, 40, 300):
+    for n in (1, 2, 3, 4, 5, 15, 16, 17, 40, 300):
         for shuffled, room in ((True, 3), (False, 3), (True, 0)):  # without room the rows are one run
             block = Block(real, n, LOSSES[name].targets, shuffled=shuffled, option=option, room=room)
             block.run(loss.elementwise_loss, name)
             block.check(name, option)
+
+
+@every_real
+def test_rows_of_four_add_up_as_any_do(real):
+    """To the same bits as rows of whole vectors, which are added up by sixteens."""
+    results = []
+    for columns in (4, 16):
+        block = Block(real, 4, "real")
+        block.op["columns"] = columns
+        block.run(loss.elementwise_loss, "mean_squared_error")
+        results.append(block.dz.array[1:-1, :4].tobytes() + block.row_losses.array[4:10].tobytes())
+    assert results[0] == results[1]
 
 
 @every_real
