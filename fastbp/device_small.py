@@ -29,8 +29,6 @@ def why_not(architecture, batch_size):
     """Why a network cannot be trained by one block, as the end of a sentence; None where it can."""
     if not all(map(architecture.is_dense, range(architecture.n_layers))):
         return "it has other layers than Dense"
-    if len(set(architecture.activations[:-1])) > 1:
-        return "its hidden layers have different activations"
     n_bytes = shared_bytes(architecture, batch_size)
     if n_bytes > small.MOST_BYTES:
         return f"a block's memory has {small.MOST_BYTES} bytes, and a step takes {n_bytes}"
@@ -149,10 +147,11 @@ class SmallPlan(DeviceRun):
         self.data, self.seconds, self.is_asked = data, 0.0, False
         self.shared_bytes = shared_bytes(architecture, batch_size)
         *hidden, output = architecture.activations
+        self._hidden = sorted(set(hidden)) or ["identity"]  # so networks that have the same share a kernel
         shaped = 0 if shaping is None else 2 if shaping.clip_norm > 0 else 1
         self.kind = small.Kind(
-            hidden[0] if hidden else "identity", output, architecture.loss, targets, data, optimizer,
-            schedule or "", int(bool(weighted)), shaped, architecture.real,
+            " ".join(self._hidden), output, architecture.loss, targets, data, optimizer, schedule or "",
+            int(bool(weighted)), shaped, architecture.real,
         )  # fmt: skip
         device.kernel(small.train_small, *self.kind)
         self._order = self._sent = None
@@ -199,6 +198,7 @@ class SmallPlan(DeviceRun):
         layers["use_bias"], layers["w"] = architecture.biases, architecture.parameter_offsets()[:-1]
         _, self._row_losses, places = _places(architecture, self.batch_size)
         layers["x"], layers["z"], layers["y"], layers["dz"] = zip(*places, strict=True)
+        layers["activation"][:-1] = [self._hidden.index(name) for name in architecture.activations[:-1]]
         row = ROOM * architecture.dtype.itemsize
         for name, groups in zip(("hyper", "bias_hyper"), zip(*self.groups, strict=True), strict=True):
             layers[name] = [parts.address("hyper") + row * group for group in groups]

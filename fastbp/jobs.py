@@ -138,12 +138,12 @@ def train(
     rows is given up, and what it was to measure is NaN; not with `checkpoints`, which keep what it measures.
 
     On a GPU a small network is trained by one block of threads, with its weights in the block's memory, many
-    steps in a launch of at most a quarter of a second. Small is one of Dense layers alone, the hidden ones of
-    one activation, of which all that a step works in (weights, rows of a batch, outputs and gradients of
-    every layer) lies in 46 KiB; not with `materialise`. Any other training is a dozen launches for each step,
-    which are sent ahead of the device. Validation rows are measured by the parameters on the device; these
-    come to the host where a callback needs the network, and from time to time for a look whether they are
-    finite. Ctrl-C ends training after the launches that were sent.
+    steps in a launch of at most a quarter of a second. Small is one of Dense layers alone, of which all that
+    a step works in (weights, rows of a batch, outputs and gradients of every layer) lies in 46 KiB; not with
+    `materialise`. Any other training is a dozen launches for each step, which are sent ahead of the device.
+    Validation rows are measured by the parameters on the device; these come to the host where a callback
+    needs the network, and from time to time for a look whether they are finite. Ctrl-C ends training after
+    the launches that were sent.
 
     Training a network again goes on from its weights, but is a training of its own: the optimizer's state
     starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.

@@ -69,7 +69,8 @@ def block_part(function):
 
 def kernel(factory, *arguments):
     """The kernel that ``factory(*arguments)`` describes, compiled for this device at its first use."""
-    named = tuple(ACTIVATIONS[name] for name in arguments if name in ACTIVATIONS)
+    names = " ".join(map(str, arguments)).split()
+    named = tuple(ACTIVATIONS[name] for name in names if name in ACTIVATIONS)
     return _kernel(factory, arguments, named)  # a user's activation may be registered anew
 
 

@@ -38,6 +38,9 @@ _SINGLE = {
     kernels.dropout_backward: ELEMENTS, kernels.residual_forward: ELEMENTS,
     kernels.residual_backward: ELEMENTS, kernels.residual_skip_backward: ELEMENTS,
 }  # fmt: skip
+# Activations of hidden layers in one block: among them one that keeps y and one that keeps z.
+SEVERAL = "gelu identity tanh"
+
 _WITHOUT_TYPE = {kernels.begin_step: ONE, kernels.end_of_batch: ONE}
 
 
@@ -97,7 +100,7 @@ def items(real):
     found += [Item(kernels.prepare, ("nesterov", name, real), ONE) for name in SCHEDULES]
     # One for each way to keep what the backward needs, each kind of loss, each number of states; and one for
     # each thing that may come to it.
-    found += [_small(hidden=name, real=real) for name in ("tanh", "gelu")]
+    found += [_small(hidden=names, real=real) for names in ("tanh", "gelu", SEVERAL)]
     found += [_small(loss=name, real=real) for name in ("huber", "softmax_cross_entropy")]
     found += [_small(optimizer=name, real=real) for name in ("sgd", "adam", "amsgrad")]
     found += [_small(data=data, real=real) for data in ("bytes", "sparse numbers", "sparse bytes")]

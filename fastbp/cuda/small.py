@@ -2,7 +2,7 @@
 
 Weights and activations of a network lie in its block's shared memory, the optimizer's states and the data in
 global memory. A step is what it is elsewhere: every number is computed by one thread, in the order of the
-other kernels and of the CPU. Only dense layers; hidden layers share one activation.
+other kernels and of the CPU. Only dense layers.
 
 A phase of a step reads what other threads wrote in the one before, so between two phases all threads of the
 block come together; nothing is shared between blocks. The branches around that depend on the network's record
@@ -48,10 +48,11 @@ MOST_BYTES = 46 * 1024
 class Kind(NamedTuple):
     """What a kernel is made of, and the arguments of `train_small`.
 
-    hidden, output : activations. loss, optimizer, schedule : rows of the tables; "": no schedule. targets :
-    "classes" or "probabilities". data : "numbers", "bytes", "sparse numbers" or "sparse bytes". weighted :
-    whether rows have weights. shaped : 0; 1 where something is done to gradients, weights or inputs
-    (``shaping.py``); 2 where that needs the norm of the whole gradient. real : type of the numbers.
+    hidden : activations of hidden layers, each once, with spaces between. output : that of the last layer.
+    loss, optimizer, schedule : rows of the tables; "": no schedule. targets : "classes" or "probabilities".
+    data : "numbers", "bytes", "sparse numbers" or "sparse bytes". weighted : whether rows have weights.
+    shaped : 0; 1 where something is done to gradients, weights or inputs (``shaping.py``); 2 where that needs
+    the norm of the whole gradient. real : type of the numbers.
     """
 
     hidden: str
@@ -72,8 +73,9 @@ def _record(text):
 
 # A layer: where its parameters begin in the flat vector, and its input x, z, y and dz in shared memory, all
 # counted in elements; z is y where the backward needs only y. hyper, bias_hyper, shaping, noise, collected:
-# those of an operation (program.py); at shaping the largest norm of a column of W lies too.
-LAYER = _record("n_in n_out use_bias w x z y dz hyper bias_hyper shaping noise collected")
+# those of an operation (program.py); at shaping the largest norm of a column of W lies too. activation: its
+# place in Kind.hidden.
+LAYER = _record("n_in n_out use_bias w x z y dz hyper bias_hyper shaping noise collected activation")
 
 # A network and its training. Fields that the context (program.py) has too are what they are there; n_in,
 # shaping, numbers, slots, squares those of the operations that gather, add noise to inputs and clip.
@@ -106,52 +108,71 @@ def elements(sizes, keeps_z, n_parameters, batch_size):
     return at + batch_size, at, places
 
 
-def _forward(name, real):
-    """A function that takes the rows of a batch through a layer."""
-    dtype, formula = REAL[real], part(ACTIVATIONS[name].forward)
+def _activation(names, way, real, first=0):
+    """A function ``(which, *numbers)``: forward or backward (`way`) of the activation that has this number,
+    the first of the names having `first`. One name: nothing is asked.
+    """
+    dtype, (name, *others) = REAL[real], names
+    formula = part(getattr(ACTIVATIONS[name], way))
+
+    @part
+    def only(which, *numbers):
+        return dtype(formula(*numbers))
+
+    if not others:
+        return only
+    other = _activation(others, way, real, first + 1)
+
+    @part
+    def one_of(which, *numbers):
+        return only(which, *numbers) if which == first else other(which, *numbers)
+
+    return one_of
+
+
+def _forward(names, real):
+    """A function that takes the rows of a batch through a layer, whose activation is one of these."""
+    dtype, activation = REAL[real], _activation(names, "forward", real)
 
     @part
     def forward(memory, layer, rows, first):
-        n_in, n_out = layer.n_in, layer.n_out
+        n_in, n_out, which = layer.n_in, layer.n_out, layer.activation
         for e in range(first, rows * n_out, _IN_A_BLOCK):
             i, j = e // n_out, e % n_out
             z = memory[layer.w + n_in * n_out + j] if layer.use_bias != 0 else dtype(0)
             for k in range(n_in):
                 z = fma(memory[layer.x + i * n_in + k], memory[layer.w + k * n_out + j], z)
             memory[layer.z + e] = z
-            memory[layer.y + e] = dtype(formula(z))
+            memory[layer.y + e] = activation(which, z)
 
     return forward
 
 
 def _times_slope(name, real):
-    """A function for dz = dy · f'(z) of a layer, in place."""
-    dtype, formula = REAL[real], part(ACTIVATIONS[name].backward)
-    keeps_y, is_identity = ACTIVATIONS[name].keeps == "y", name == "identity"
+    """A function for dz = dy · f'(z) of the last layer, in place."""
+    activation, is_identity = _activation([name], "backward", real), name == "identity"
 
     @part
     def times_slope(memory, layer, rows, first):
         if not is_identity:
-            kept = layer.y if keeps_y else layer.z
             for e in range(first, rows * layer.n_out, _IN_A_BLOCK):
-                memory[layer.dz + e] = dtype(formula(memory[layer.dz + e], memory[kept + e]))
+                memory[layer.dz + e] = activation(0, memory[layer.dz + e], memory[layer.z + e])
 
     return times_slope
 
 
-def _backward(name, real):
-    """A function for dx of a layer, times the slope of the layer before: its dz."""
-    dtype, formula = REAL[real], part(ACTIVATIONS[name].backward)
-    keeps_y, is_identity = ACTIVATIONS[name].keeps == "y", name == "identity"
+def _backward(names, real):
+    """A function for dx of a layer, times the slope of the layer before, one of these: its dz."""
+    dtype, activation = REAL[real], _activation(names, "backward", real)
 
     @part
     def backward(memory, layer, before, rows, first):
-        n_in, n_out, kept = layer.n_in, layer.n_out, before.y if keeps_y else before.z
+        n_in, n_out, which = layer.n_in, layer.n_out, before.activation
         for e in range(first, rows * n_in, _IN_A_BLOCK):
             i, k, d = e // n_in, e % n_in, dtype(0)
             for j in range(n_out):
                 d = fma(memory[layer.dz + i * n_out + j], memory[layer.w + k * n_out + j], d)
-            memory[before.dz + e] = d if is_identity else dtype(formula(d, memory[kept + e]))
+            memory[before.dz + e] = activation(which, d, memory[before.z + e])
 
     return backward
 
@@ -420,10 +441,11 @@ def _steps_of_epoch(kind):
     """A function for the steps of an epoch from a row on: returns the number of the last one, negative if its
     loss is bad, and the row that is next.
     """
-    hidden_forward, output_forward = _forward(kind.hidden, kind.real), _forward(kind.output, kind.real)
-    slope, hidden_backward = _times_slope(kind.output, kind.real), _backward(kind.hidden, kind.real)
+    hidden, real = kind.hidden.split(), kind.real
+    hidden_forward, output_forward = _forward(hidden, real), _forward([kind.output], real)
+    slope, hidden_backward = _times_slope(kind.output, real), _backward(hidden, real)
     gather, losses, prepare, phase_two = _gather(kind), _losses(kind), _prepare(kind), _phase_two(kind)
-    total_of = _total(kind.real)
+    total_of = _total(real)
 
     def steps_of_epoch(memory, shared, net, epoch, step, start, first):
         last, flag = net.n_layers - 1, cuda.shared.array(1, np.int64)

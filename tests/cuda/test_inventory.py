@@ -127,7 +127,10 @@ def _check(job):
 
 
 def _jobs(real):
-    return inventory.items(real) if real == "float32" else inventory.main_items(real)
+    if real == "float32":
+        return inventory.items(real)
+    several = [item for item in inventory.items(real) if inventory.SEVERAL in item.arguments]
+    return inventory.main_items(real) + several
 
 
 @pytest.mark.slow

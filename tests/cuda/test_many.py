@@ -57,6 +57,18 @@ def test_networks_of_several_sizes_seeds_and_optimizers(device, launches):
     assert set(launches) == {1, 2}  # two kernels, of which one trains two networks
 
 
+def test_several_activations_of_hidden_layers(device, launches):
+    def make():
+        hidden = ["tanh", "identity", "gelu"], ["gelu", "tanh", "identity"], ["gelu", "gelu", "gelu"]
+        return [
+            fastbp.Network([*map(fastbp.Dense, (4, 3, 5), names), fastbp.Dense(2)], inputs=3, seed=1)
+            for names in hidden
+        ]
+
+    assert_same_as_alone(device, make, *rows(6, 3, 2), epochs=2, batch_size=4)
+    assert set(launches) == {1, 2}  # one kernel for all orders of the same activations
+
+
 def test_deep_without_shuffle(device):
     make = lambda: [fastbp.Network([3, 5, 4, 2], activation="tanh", output_activation="tanh", seed=1)]
     assert_same_as_alone(device, make, *rows(9, 3, 2), epochs=2, batch_size=4, shuffle=False)
@@ -167,7 +179,6 @@ def test_networks_that_no_block_can_train_are_trained_alone(device, launches):
     ("layers", "why"),
     [
         ([fastbp.Dense(3), fastbp.LayerNorm(), fastbp.Dense(1)], "other layers than Dense"),
-        ([fastbp.Dense(3, "tanh"), fastbp.Dense(3, "relu"), fastbp.Dense(1)], "different activations"),
         ([fastbp.Dense(3000, "tanh"), fastbp.Dense(1)], "memory has 47104 bytes, and a step takes"),
     ],
 )

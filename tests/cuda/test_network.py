@@ -9,7 +9,7 @@ import fastbp
 from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_plan, device_small, division
 from fastbp.cuda import device as the_device
 from fastbp.cuda import gemm, small
-from fastbp.formulas.activations import ACTIVATIONS
+from fastbp.formulas.activations import ACTIVATIONS, register_activation
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
 from tests.samples import draw_inputs, draw_targets, make_network
@@ -209,11 +209,30 @@ def test_streams_by_a_block(device):
     assert nets[0].parameters.tobytes() == nets[1].parameters.tobytes()
 
 
-@pytest.mark.parametrize("what", ["materialise", "activations"])
+@by_a_block
+@pytest.mark.parametrize("real", ["float32", "float64"])
+def test_several_activations_in_a_block(real, device):
+    layers = [Dense(4, "tanh"), Dense(3), Dense(5, "gelu"), Dense(2, "sigmoid")]
+    make = lambda: fastbp.Network(layers, inputs=3, seed=1, dtype=real)
+    assert_same_training(device, make, rows=6, epochs=1)
+
+
+@by_a_block
+def test_an_activation_of_ones_own_among_several(device):
+    make = lambda: fastbp.Network([Dense(3, "tanh"), Dense(2, "scaled"), Dense(2)], inputs=2, seed=0)
+    for factor in (2.0, 3.0):  # registered anew: no kernel of the old one may be left
+        register_activation(
+            "scaled", lambda z, f=factor: f * z, lambda dy, y, f=factor: f * dy, overwrite=True
+        )
+        assert_same_training(device, make, rows=4, epochs=1)
+    del ACTIVATIONS["scaled"]
+
+
+@pytest.mark.parametrize("what", ["materialise", "other layers"])
 def test_what_no_block_does_is_done_in_steps(what, device, monkeypatch):
     monkeypatch.setattr(small, "MOST_BYTES", 1 << 20)
-    hidden = [Dense(2, "relu" if what == "activations" else "tanh"), Dense(2, "tanh")]
-    make = lambda: fastbp.Network([*hidden, Dense(1)], inputs=2, seed=1)
+    others = [LayerNorm()] if what == "other layers" else []
+    make = lambda: fastbp.Network([Dense(2, "tanh"), *others, Dense(1)], inputs=2, seed=1)
     assert_same_training(device, make, rows=3, epochs=1, materialise=what == "materialise")
 
 
@@ -419,8 +438,6 @@ def test_ctrl_c_and_resumed_to_the_same_bits(way, device, tmp_path, monkeypatch)
 
 
 def test_an_activation_of_ones_own(device):
-    from fastbp.formulas.activations import register_activation
-
     for factor in (2.0, 3.0):  # registered anew: no kernel of the old one may be left
         register_activation(
             "scaled", lambda z, f=factor: f * z, lambda dy, y, f=factor: f * dy, overwrite=True
