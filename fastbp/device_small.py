@@ -50,6 +50,8 @@ def _places(architecture, batch_size):
 class Blocks:
     """Networks that are launched together, a block of threads for each.
 
+    Those of one kind are one launch; launches of several kinds run side by side, each in a stream of its own.
+
     Attributes
     ----------
     rows : Rows
@@ -60,7 +62,7 @@ class Blocks:
 
     def __init__(self):
         self.rows, self.evaluating, self._asked, self._steps = Rows(), {}, {}, FIRST_STEPS
-        self._records = self._losses = None
+        self._records, self._losses, self._streams = None, None, []
 
     def plan(self, architecture, batch_size, **options):
         """A `SmallPlan` for one more network; its kernel is compiled."""
@@ -84,11 +86,11 @@ class Blocks:
         self._records = enough(self._records, records.nbytes)
         self._records.write(0, records)
         start = time.perf_counter()
-        for kind, plans in groups.items():
+        for stream, (kind, plans) in zip(self._streams_for(len(groups)), groups.items(), strict=True):
             kernel = device.kernel(small.train_small, *kind)
             n_bytes = max(plan.shared_bytes for plan in plans)
             at = self._records.address + first * small.NETWORK.itemsize
-            device.configured(kernel, len(plans), small.THREADS, n_bytes)(at, 0)
+            device.configured(kernel, len(plans), small.THREADS, n_bytes, stream)(at, 0)
             first += len(plans)
         device.wait()
         elapsed = max(time.perf_counter() - start, 1e-6)
@@ -96,6 +98,13 @@ class Blocks:
         found = np.empty(self._losses.n_bytes // 8)
         self._losses.read(0, found)
         self._collect(launched, records, found, losses, elapsed)
+
+    def _streams_for(self, n_groups):
+        """Where each group is launched; one alone in the default stream."""
+        if n_groups == 1:
+            return [0]
+        self._streams += [device.new_stream() for _ in range(n_groups - len(self._streams))]
+        return self._streams[:n_groups]
 
     def _write_losses(self, plans):
         """Where the losses of each begin; fewer steps than wanted where they would be too many."""

@@ -101,11 +101,11 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     one training, so each network needs its own; of `early_stopping` each gets a copy.
 
     With ``device="cuda"`` each network has the bits of ``device="cpu"`` too. The notes of `train` say which
-    networks are small; all others are trained one after the other, when the small ones are done. All that
-    `train` does between calls is done between launches, of a quarter of a second at most: validation,
-    metrics, callbacks, checkpoints. Where these look after each epoch, networks wait for each other there.
-    Callbacks are called in the calling thread. Ctrl-C ends all after the steps that were launched. `threads`
-    has no effect.
+    networks are small: these are trained side by side, whatever their activations, losses and optimizers. All
+    others are trained one after the other, when the small ones are done. All that `train` does between calls
+    is done between launches, of a quarter of a second at most: validation, metrics, callbacks, checkpoints.
+    Where these look after each epoch, networks wait for each other there. Callbacks are called in the calling
+    thread. Ctrl-C ends all after the steps that were launched. `threads` has no effect.
 
     Examples
     --------

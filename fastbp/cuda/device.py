@@ -131,18 +131,26 @@ class _Capability:
         self._module.get_current_device = self._current
 
 
-def configured(compiled, blocks, threads, shared=0):
+def configured(compiled, blocks, threads, shared=0, stream=0):
     """A compiled kernel with its grid, and bytes of shared memory that it asks for beside its own.
 
-    ``launch(operation, context)`` enqueues it. numba-cuda warns of small grids, which are what small networks
-    have.
+    ``launch(operation, context)`` enqueues it, in a `new_stream` or in the default one (0). numba-cuda warns
+    of small grids, which are what small networks have.
     """
-    grid = blocks, threads, 0, shared
+    grid = blocks, threads, stream, shared
     if SIMULATED:  # there a grid belongs to the kernel, not to the launch
         return lambda operation, context: compiled[grid](operation, context)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return compiled[grid]
+
+
+def new_stream():
+    """A queue whose launches run beside those of other such queues.
+
+    It has an order with the default one, which copies are in: each waits for what the other was given before.
+    """
+    return cuda.stream()
 
 
 class Memory:

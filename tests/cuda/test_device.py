@@ -47,6 +47,17 @@ def test_without_a_driver_too(numba_cuda):
         fastbp.train(network(), X, Y, device="cuda")
 
 
+@pytest.mark.parametrize(
+    ("how", "grid"), [((), (2, 64, 0, 0)), ((48,), (2, 64, 0, 48)), ((48, "a"), (2, 64, "a", 48))]
+)
+def test_a_launch_has_its_grid_its_memory_and_its_stream(how, grid):
+    class Compiled:
+        def __getitem__(self, grid):
+            return lambda operation, context: (grid, operation, context)
+
+    assert device.configured(Compiled(), 2, 64, *how)(1, 2) == (grid, 1, 2)
+
+
 def test_devices_have_names():
     with pytest.raises(ValueError, match="unknown device 'gpu'"):
         network().predict(X, device="gpu")

@@ -40,10 +40,10 @@ def launches(monkeypatch):
     monkeypatch.setattr(device_small, "FIRST_STEPS", 2)
     seen, configured = [], device_small.device.configured
 
-    def counted(kernel, blocks, threads, shared=0):
+    def counted(kernel, blocks, threads, shared=0, *stream):
         if threads == small.THREADS and shared:
             seen.append(blocks)
-        return configured(kernel, blocks, threads, shared)
+        return configured(kernel, blocks, threads, shared, *stream)
 
     monkeypatch.setattr(device_small.device, "configured", counted)
     return seen
@@ -85,6 +85,23 @@ def test_launches_that_end_within_epochs(shuffle, device, launches, monkeypatch)
     how = dict(epochs=2, batch_size=4, optimizer=fastbp.SGD(0.1, momentum=0.9), shuffle=shuffle)
     assert_same_as_alone(device, tanh_networks(2, 3), *rows(9, 3, 2), **how)
     assert launches == [2] * 5  # two steps, then one each
+
+
+def test_kinds_run_side_by_side(device, launches, monkeypatch):
+    monkeypatch.setattr(device_small, "SECONDS_PER_LAUNCH", 0)
+    streams, configured = [], device_small.device.configured
+
+    def seen(*launch):
+        streams.append(launch[4])
+        return configured(*launch)
+
+    monkeypatch.setattr(device_small.device, "configured", seen)
+    make = lambda: [*tanh_networks(2, 3)(), make_network([3, 4, 2], "gelu", seed=1)]
+    assert_same_as_alone(device, make, *rows(9, 3, 2), epochs=[3, 3, 2], batch_size=4)
+    assert launches == [2, 1] * 5 + [2] * 3  # two steps, then one each; three of two networks alone
+    first, second = streams[:2]
+    assert len({0, first, second}) == 3
+    assert streams == [first, second] * 5 + [0] * 3
 
 
 def test_chunks(device, monkeypatch):
