@@ -105,19 +105,14 @@ def _compile(signature, function, ours=True):
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
     flags.error_model = "numpy"
     flags.nrt = False
-    target = registry.cpu_target
+    # Before the lock: who makes these first takes it meanwhile, and would be waited for by whoever has it.
+    typing, target = registry.cpu_target.typing_context, registry.cpu_target.target_context
     with global_compiler_lock:
-        target.typing_context.refresh()
-        target.target_context.refresh()
+        typing.refresh()
+        target.refresh()
         with _callees_as_text() if ours else contextlib.nullcontext():
             result = compiler.compile_extra(
-                target.typing_context,
-                target.target_context,
-                function,
-                signature.args,
-                signature.return_type,
-                flags,
-                {},
+                typing, target, function, signature.args, signature.return_type, flags, {}
             )
         library = result.library
         _inline_what_is_called_once(library)

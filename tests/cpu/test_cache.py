@@ -338,6 +338,30 @@ def test_a_users_own_function_can_be_called_afterwards(copy_of_package, tmp_path
     assert output_of(python(copy_of_package, USERS_OWN, tmp_path)) == ["3.5"]
 
 
+# Compiles a kernel while another thread makes the process's first use of Numba; prints what that gives.
+BESIDE_NUMBA = """
+import faulthandler, threading
+faulthandler.dump_traceback_later(60, exit=True)
+import numba
+from fastbp.cpu import cache, elementwise
+ready, found = threading.Barrier(2), []
+def others():
+    ready.wait()
+    found.append(numba.njit(lambda a, b: min(a, b) + 1)(3, 4))
+thread = threading.Thread(target=others)
+thread.start()
+ready.wait()
+cache.address(elementwise.activation_forward, "softsign", "float64")
+thread.join()
+print(*found)
+"""
+
+
+def test_numba_may_be_in_use_at_the_same_time(copy_of_package, tmp_path):
+    for _ in range(3):
+        assert output_of(python(copy_of_package, BESIDE_NUMBA, "")) == ["4"]
+
+
 def test_two_processes_fill_it_at_once(copy_of_package, tmp_path):
     processes = [python(copy_of_package, RUN_KERNEL, tmp_path) for _ in range(2)]
     for process in processes:
