@@ -74,12 +74,13 @@ def elementwise_loss(name, real):
     def several_outputs(op, ctx, losses, scale, option):
         # scratch: targets (some rows, columns) | terms of the loss (some rows, columns)
         n, row_bytes, at_once = op.n_out, op.columns * size, max(1, AT_ONCE // op.columns)
+        fours = n == 4 and op.columns == 4
         terms = ctx.scratch + whole(at_once * op.columns) * size
         for first in range(0, ctx.rows, at_once):
             rows = min(at_once, ctx.rows - first)
             for i in range(rows):
                 source, t = ctx.targets + data_row(ctx, first + i) * n * size, ctx.scratch + i * row_bytes
-                if n == 4 and op.columns == 4:
+                if fours:
                     copy(4, source, t)  # a known number is one instruction, not a loop
                 else:
                     copy_targets(n, op.columns, source, t)
@@ -87,7 +88,7 @@ def elementwise_loss(name, real):
             for i in range(pieces):
                 at, here = (ctx.slot + first + i) * op.z_row, i * row_bytes
                 one_run(length, op.y + at, ctx.scratch + here, op.dz + at, terms + here, scale, option)
-            if n == 4 and op.columns == 4:
+            if fours:
                 add_up_fours(rows, terms, ctx.row_losses + (ctx.row + first) * size)
             else:
                 for i in range(rows):
