@@ -102,7 +102,9 @@ def test_interrupt_returns_the_last_iteration(monkeypatch):
 
 
 def test_an_interrupt_ends_an_evaluation(monkeypatch):
+    """One that takes long enough, in one part, for the interrupt to find it at work."""
     monkeypatch.setattr("fastbp.lbfgs.SECONDS_INLINE", 0.0)
+    monkeypatch.setattr("fastbp.lbfgs.WORK_OF_A_PART", 1 << 40)
     start, interrupted, halted = Plan.start, [], []
 
     def start_and_interrupt(plan):
@@ -116,7 +118,7 @@ def test_an_interrupt_ends_an_evaluation(monkeypatch):
 
     monkeypatch.setattr(Plan, "start", start_and_interrupt)
     x, y = draw_inputs(20_000, 64), draw_targets("mean_squared_error", 20_000, 3)
-    net = make_network([64, 64, 3], dtype="float64")
+    net = make_network([64, 1024, 3], dtype="float64")
     with pythons_own_handler():
         history = fastbp.train(net, x, y, epochs=100, optimizer=fastbp.LBFGS())
     assert history.interrupted
