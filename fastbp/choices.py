@@ -7,6 +7,10 @@ from .division import chunk_rows, gradients_first, may_be_given_up, rows_of_a_bl
 # Numbers of a batch's inputs from which on it costs less to find each row than to copy it.
 INPUTS_WORTH_FINDING = 128
 
+# Bytes of W, and of rows that come in their order, from which on products ask the memory for what comes next:
+# those have left the first-level cache, these the second.
+WEIGHTS_WORTH_ASKING, ROWS_WORTH_ASKING = 128 << 10, 1 << 20
+
 
 class Choices:
     """What a plan is asked for, and what follows from it.
@@ -175,6 +179,12 @@ class Choices:
         n_in, n_out = self.architecture.sizes[layer : layer + 2]
         columns = self.columns(n_in), self.columns(n_out)
         return tiny.is_tiny(n_in, *columns, self.batch_size, self.real)
+
+    def asks_ahead(self, layer):
+        """Whether a layer's products ask the memory for what they will need."""
+        n_in, n_out = self.architecture.sizes[layer : layer + 2]
+        many_rows = layer == self.in_order and self.batch_size * n_in * self.size >= ROWS_WORTH_ASKING
+        return many_rows or n_in * n_out * self.size >= WEIGHTS_WORTH_ASKING
 
     def parts(self, layer):
         """The parts of a layer's columns: one for each thread where it is split, else the whole."""

@@ -294,7 +294,11 @@ class Program:
         """The field `product` of a layer's product with its inputs, rows or steps of it, if it is another."""
         if layer > 0 or not self.choices.scattered:
             return {}
-        return dict(product=self.address(gemm.matrix_product, scattered))
+        return dict(product=self._product(layer, scattered))
+
+    def _product(self, layer, scattered="no"):
+        asks = "asks" if self.choices.asks_ahead(layer) else "does not ask"
+        return self.address(gemm.matrix_product, scattered, asks)
 
     # What is known of a layer
 
@@ -310,7 +314,7 @@ class Program:
             x=x, dx=dx, x_row=layout.row_bytes(layer), z=z, y=y, dz=dz, z_row=layout.row_bytes(layer + 1),
             w=layout.w[layer] + own, wt=layout.wt[layer] and layout.wt[layer] + own,
             arena_bytes=layout.arena_bytes,
-            product=self.address(gemm.matrix_product, "no"),
+            product=self._product(layer),
             slots=layout.slot(layout.w[layer]), slot_bytes=layout.arena_bytes, gives_up=choices.gives_up,
             host=layout.host[layer], host_row=choices.size * n_out,
             numbers=layout.numbers[layer], noise=self._noise_before(layer),

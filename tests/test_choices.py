@@ -54,6 +54,21 @@ def test_who_reads_rows_where_they_lie():
     assert not chosen(shaping=Shaping(((0.0, 0.0),) * 2, (0.0,) * 2, input_noise=0.1))
 
 
+def test_whose_products_ask_ahead():
+    """Those of weights that are many, and those that read many rows in their order."""
+
+    def chosen(sizes, batch_size=32, task="train"):
+        made = Choices(make_architecture(sizes), task, batch_size)
+        return [made.asks_ahead(layer) for layer in range(len(sizes) - 1)]
+
+    assert chosen((64, 32, 10)) == [False, False]
+    assert chosen((784, 128, 10)) == [True, False]
+    assert chosen((784, 256, 256, 10)) == [True, True, False]
+    assert chosen((64, 32, 10), 1000, "predict") == [False, False]
+    assert chosen((64, 32, 10), 100_000, "predict") == [True, False]
+    assert chosen((64, 32, 10), 100_000, "train") == [False, False], "in any order"
+
+
 def test_who_sums_chunks():
     """One thread and two take chunk by chunk through phase 1; so many that some would idle share phase 2."""
 

@@ -19,6 +19,7 @@ from fastbp.cpu.shaping import SHAPE, add_penalty, add_squares, bound_elements, 
 from fastbp.cpu.simd import array, call, part, transpose_square
 from fastbp.cpu.slots import slots_in_use, sum_of_slots
 from fastbp.cpu.team import gives_up
+from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.formulas.shaping import renorm_factor
 
 
@@ -33,12 +34,18 @@ def dense_forward(real):
 
 
 def dense_forward_in_order(real):
-    """The same for the first layer, straight from the rows of the data, which come in their order."""
+    """The same for the first layer, straight from the rows of the data, which come in their order.
+
+    The rows of the next block are asked for meanwhile, where they are more than W.
+    """
     size, times_packed_w = REAL[real](0).itemsize, _times_packed_w(real)
 
     def dense_forward_in_order(op, ctx):
         row_bytes = op.n_in * size
-        times_packed_w(op, ctx, ctx.x + (ctx.start + ctx.row) * row_bytes, row_bytes)
+        x = ctx.x + (ctx.start + ctx.row) * row_bytes
+        op.ahead = x + ctx.rows * row_bytes if ctx.rows > op.n_out else 0
+        op.ahead_bytes, op.ahead_parts = ctx.rows * row_bytes, 1
+        times_packed_w(op, ctx, x, row_bytes)
 
     return kernel(dense_forward_in_order)
 
@@ -192,9 +199,12 @@ def dense_gradient(real):
 def dense_update(optimizer, real):
     """dW in registers over the whole batch, applied to W while it is hot; W's transpose kept current."""
     (pack_dz, pack_x, gradient), (shape, apply) = _gradient(real), _apply(optimizer, real)
+    parts, size = 1 + OPTIMIZERS[optimizer].states, REAL[real](0).itemsize
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
+        op.ahead = op.w + _place(op, row, column, width) * size
+        op.ahead_bytes, op.ahead_parts = rows * width * size, parts
         written = gradient(op, ctx, row, rows, column, width, ctx.scratch)
         shape(op, ctx, row, rows, column, width, written)
         apply(op, ctx, row, rows, column, width, written, ctx.scratch, 0)

@@ -12,6 +12,9 @@ run to whole vectors: n is what `Machine.columns` makes of a number of columns.
 ``c0 = 0`` says that c0 is the row of B behind its last: packed weights carry their bias there. ``one``, where
 not 0, is the address of a 1 and stands for one more row of A, all ones: C's row m is the sum of B's rows.
 
+Meanwhile the memory may be asked for what comes next: what the field `ahead` tells of, `ahead_parts`
+stretches of `ahead_bytes` each that lie `arena_bytes` apart; where that is 0, the next panel of a packed B.
+
 Rows of A, or its steps of k, may lie anywhere: then `a` is a table of their addresses, and `a_at` says how
 many bytes behind each of them A begins (`simd.tile`).
 """
@@ -29,10 +32,15 @@ K_BLOCK = 256
 ROW_BLOCK = 96
 
 
-def matrix_product(scattered, real):
-    """The product described by an operation's fields m to c_row; ``scattered``: see `simd.tile`."""
-    size, panel_width, fill = REAL[real](0).itemsize, width_of_panel(real), fill_strip(scattered, real)
-    by_rows = scattered == "rows"
+def matrix_product(scattered, asks, real):
+    """The product described by an operation's fields m to c_row.
+
+    scattered : see `simd.tile`.
+    asks : {"asks", "does not ask"}
+        Whether the memory is asked for what comes next, which a product of little data does better without.
+    """
+    size, panel_width, fill = REAL[real](0).itemsize, width_of_panel(real), fill_strip(scattered, asks, real)
+    by_rows, comes_next = scattered == "rows", (_comes_next if asks == "asks" else _nothing_comes)(real)
 
     def matrix_product(op, ctx):
         m, done = op.m + (1 if op.one != 0 else 0), 0
@@ -53,11 +61,48 @@ def matrix_product(scattered, real):
                 else:
                     c0, c0_row = op.c0 + j * size, 0
                 b += done * b_step
-                fill(m, width, a, a_at, op.a_row, op.a_step, op.one, b, b_step, c0, c0_row, c, op.c_row, k)
+                fill(
+                    m, width, a, a_at, op.a_row, op.a_step, op.one, b, b_step, c0, c0_row, c, op.c_row, k,
+                    comes_next(op, j, width, done, k),
+                )  # fmt: skip
                 j += width
             done += k
 
     return kernel(matrix_product)
+
+
+def _comes_next(real):
+    """A function that tells what to ask for, see `fill_strip`, while k rows of a panel are multiplied, from
+    the row `done` on.
+    """
+    size, panel_width = REAL[real](0).itemsize, width_of_panel(real)
+
+    @part
+    def comes_next(op, j, width, done, k):
+        if op.ahead != 0:
+            # As much of it as this is of the whole product.
+            before, work = done * op.n + k * j, op.k * op.n
+            first, end = op.ahead_bytes * before // work, op.ahead_bytes * (before + k * width) // work
+            return op.ahead + first, end - first, op.ahead_parts, op.arena_bytes
+        j += width
+        if j >= op.n:
+            j, done = 0, done + k
+        if op.b_step != 0 or done >= op.k:
+            return op.b, 0, 1, 0
+        row = panel_width(op.n - j) * size
+        return op.b + j * op.b_panel + done * row, min(K_BLOCK, op.k - done) * row, 1, 0
+
+    return comes_next
+
+
+def _nothing_comes(real):
+    """The same where nothing is asked for."""
+
+    @part
+    def nothing_comes(op, j, width, done, k):
+        return 0, 0, 1, 0
+
+    return nothing_comes
 
 
 @cache
@@ -94,23 +139,34 @@ def place_of_panel(real):
     return panel_holding
 
 
-def fill_strip(scattered, real):
+def fill_strip(scattered, asks, real):
     """A function that fills m rows of one panel of C with tiles; the last two are about equally tall.
 
-    The last row of A is `one`, where that is not 0.
+    The last row of A is `one`, where that is not 0. ahead: (address, bytes, parts, apart) of memory that is
+    asked for meanwhile, evenly: so many bytes of each of the parts, which tiles take in turn.
     """
     machine = this_machine()
-    one_tile, lanes = tile(real, machine.tiles(real), scattered), machine.lanes(real)
+    one_tile, lanes = tile(real, machine.tiles(real), scattered, asks == "asks"), machine.lanes(real)
     by_steps = scattered == "steps"
     rows_of_one, rows_of_two, rows_of_three = machine.tile_rows
 
     @part
-    def fill(m, width, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k):
+    def fill(m, width, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k, ahead):
         most_rows = rows_of_one if width <= lanes else (rows_of_two if width == 2 * lanes else rows_of_three)
+        (place, n_bytes, parts, apart), part, step = ahead, 0, 0
+        if n_bytes > 0:
+            turns = max(1, (m + most_rows - 1) // most_rows // parts)  # of each part
+            step = (n_bytes - 1) // (turns * k) + 1
         while m > 0:
             rows = (m + 1) >> 1 if most_rows < m < 2 * most_rows else min(m, most_rows)
             ones = one if rows == m else 0
-            one_tile(rows, width, a, a_at, a_row, a_step, ones, b, b_step, c0, c0_row, c, c_row, k)
+            here = place + part * apart
+            one_tile(
+                rows, width, a, a_at, a_row, a_step, ones, b, b_step, c0, c0_row, c, c_row, k, here, step
+            )
+            part += 1
+            if part == parts:
+                place, part = place + step * k, 0
             m -= rows
             if by_steps:
                 a_at += rows * a_row

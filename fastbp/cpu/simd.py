@@ -22,6 +22,15 @@ _SUFFIX = {"float32": "f32", "float64": "f64"}
 part = register_jitable(no_cfunc_wrapper=True)
 
 
+def _ask_for(builder, address, level):
+    """Ask for the cache line at an address, which may be any, to be brought to the cache of this level."""
+    byte = ir.IntType(8).as_pointer()
+    kind = [byte, _INT32, _INT32, _INT32]
+    reading = [_INT32(0), _INT32(4 - level), _INT32(1)]  # a read, of this locality, of data
+    line = builder.inttoptr(address, byte)
+    builder.call(_declare(builder, "llvm.prefetch.p0", ir.VoidType(), kind), [line, *reading])
+
+
 def _declare(builder, name, result, arguments):
     known = builder.module.globals.get(name)
     return known or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
@@ -108,12 +117,12 @@ class _RowsOfA:
 
 
 @cache
-def tile(real, shapes, scattered="no"):
+def tile(real, shapes, scattered="no", asks_ahead=True):
     """The register tile: C[rows, columns] = C0 + A @ B, with all of C in registers, as one intrinsic.
 
-    ``tile(rows, columns, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k)``: addresses and
-    strides in bytes, k >= 1. `shapes` are (columns, lanes of a vector, most rows) of all that may be asked
-    for.
+    ``tile(rows, columns, *of_a, one, b, b_step, c0, c0_row, c, c_row, k, ahead, ahead_step)`` with `of_a` =
+    a, a_at, a_row, a_step; addresses and strides in bytes, k >= 1. `shapes` are (columns, lanes of a vector,
+    most rows) of all that may be wanted.
 
         for each of the k steps:                       row i of A moves by a_step, the row of B by b_step
             for i in rows, j in columns:
@@ -130,12 +139,15 @@ def tile(real, shapes, scattered="no"):
     address of a 1, and the last row of A is all ones: the rows of dz are summed in the same pass. C starts as
     C0: a bias (c0_row = 0) or what an earlier call left in C. Each element is one chain of fused
     multiply-adds in the order of k, so its bits do not depend on the shape.
+
+    With `asks_ahead` the memory is asked for the line at ``ahead + k * ahead_step`` in each step. One by one,
+    because a processor keeps but some requests in mind: what is asked for at once holds up all else.
     """
     element = _REAL[real]
     size = np.dtype(real).itemsize
 
     def emit(builder, rows, vectors, lanes, operands):
-        *of_a, b, b_step, c0, c0_row, c, c_row, k = operands
+        *of_a, b, b_step, c0, c0_row, c, c_row, k, ahead, ahead_step = operands
         vector = ir.VectorType(element, lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         broadcast = ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes)
@@ -156,6 +168,7 @@ def tile(real, shapes, scattered="no"):
         start = {(i, j): builder.load(place(row(c0, c0_row, i), j), align=size) for i, j in tiles}
         rows_of_a = _RowsOfA(builder, scattered, rows, size, of_a)
         counts = [(k, _INT64(-1)), (b, b_step), *rows_of_a.counts]
+        counts += [(ahead, ahead_step)] if asks_ahead else []
         before = builder.block
         loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
         builder.branch(loop)
@@ -163,6 +176,8 @@ def tile(real, shapes, scattered="no"):
         builder.position_at_end(loop)
         left, b_row, *counts_of_a = phis = [builder.phi(_INT64) for _ in counts]
         sums = {ij: builder.phi(vector) for ij in tiles}
+        if asks_ahead:
+            _ask_for(builder, counts_of_a.pop(), level=1)
         a_k = rows_of_a.addresses(*counts_of_a)
         b_k = [builder.load(place(b_row, j), align=size) for j in range(vectors)]
         new = {}
@@ -186,7 +201,8 @@ def tile(real, shapes, scattered="no"):
         builder.position_at_end(block)
 
     @intrinsic
-    def tile(typingctx, rows, columns, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k):
+    def tile(typingctx, rows, columns, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k,
+             ahead, ahead_step):  # fmt: skip
         def codegen(context, builder, signature, arguments):
             rows, columns, *operands = arguments
             end = builder.append_basic_block("end")
@@ -201,7 +217,7 @@ def tile(real, shapes, scattered="no"):
             builder.position_at_end(end)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 14), codegen
+        return types.void(*[types.int64] * 16), codegen
 
     return tile
 
@@ -415,11 +431,7 @@ def prefetch(typingctx, address):
     """Ask for the cache line at an address, which may be any, to be brought to the second-level cache."""
 
     def codegen(context, builder, signature, arguments):
-        byte = ir.IntType(8).as_pointer()
-        kind = [byte, _INT32, _INT32, _INT32]
-        reading = [_INT32(0), _INT32(2), _INT32(1)]  # a read, of medium locality, of data
-        line = builder.inttoptr(arguments[0], byte)
-        builder.call(_declare(builder, "llvm.prefetch.p0", ir.VoidType(), kind), [line, *reading])
+        _ask_for(builder, *arguments, level=2)
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen

@@ -76,12 +76,12 @@ def _row_bytes(real):
 def _rows_times(real):
     """A function for m rows of c = c0 + a · b with k steps, as `simd.tile`'s, and one row of c0 for all."""
     width = this_machine().least_lanes(real)
-    one_row = tile(real, ((width, width, 1),))
+    one_row = tile(real, ((width, width, 1),), asks_ahead=False)
 
     @part
     def multiply(m, k, a, a_row, a_step, b, b_step, c0, c, c_row):
         for _ in range(m):
-            one_row(1, width, a, 0, 0, a_step, 0, b, b_step, c0, 0, c, 0, k)
+            one_row(1, width, a, 0, 0, a_step, 0, b, b_step, c0, 0, c, 0, k, 0, 0)
             a += a_row
             c += c_row
 

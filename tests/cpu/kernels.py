@@ -60,7 +60,7 @@ def run(factory, *arguments, op=None, ctx=None, real=None):
     if real:
         zeros, one = np.zeros(4096, real), np.ones(1, real)
         ctx.update(zeros=zeros, one=one)
-        op.setdefault("product", address(gemm.matrix_product, "no", real))
+        op.setdefault("product", address(gemm.matrix_product, "no", "asks", real))
     operation, context = fill(OPERATION, op), fill(CONTEXT, ctx)
     function(address(factory, *arguments))(operation.ctypes.data, context.ctypes.data)
 

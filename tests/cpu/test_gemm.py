@@ -1,5 +1,7 @@
 """The matrix product through its address: against NumPy, and bit for bit against fma in plain Python."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -52,7 +54,7 @@ def multiply(
     if scattered != "no":
         _memory, fields = spread(a if scattered == "rows" else a.T, scattered)
         op |= fields
-    run(gemm.matrix_product, scattered, real, op=op)
+    run(gemm.matrix_product, scattered, "asks" if (m + k) % 2 else "does not ask", real, op=op)
     c.assert_intact()
     assert (c.array[:, n:] == -77).all(), "written between the rows of C"
     return c.array[:, : b.shape[1]]
@@ -153,3 +155,54 @@ def test_every_height_and_width_of_tile_is_met(real):
     widths = {whole_vectors(n, real) % machine.panel(real) or machine.panel(real) for _, n, _ in sizes()}
     assert heights == set(range(1, max(machine.tile_rows) + 1))
     assert widths == {columns for columns, _, _ in machine.tiles(real)}
+
+
+def tiles_of(monkeypatch, real, **fields):
+    """What a product that asks ahead does: [(lines of B that a tile reads, lines that it asks for)].
+
+    Its own code, run as Python, with a tile that only writes down what it is called with.
+    """
+    tiles, size = [], np.dtype(real).itemsize
+
+    def tile(rows, columns, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k, ahead, step):
+        read = {
+            at // 64 for i in range(k) for at in range(b + i * b_step, b + i * b_step + columns * size, 16)
+        }
+        tiles.append((read, {(ahead + i * step) // 64 for i in range(k)}))
+
+    monkeypatch.setattr(gemm, "tile", lambda *_: tile)
+    monkeypatch.setattr(gemm, "kernel", lambda function: function)
+    others = dict(a=1 << 40, a_at=0, a_row=8, a_step=8, one=0, c0=1 << 41, c=1 << 42, c_row=8)
+    op = SimpleNamespace(**(others | dict(ahead=0, b=1 << 30, b_step=0) | fields))
+    gemm.matrix_product("no", "asks", real)(op, None)
+    return tiles
+
+
+@every_real
+@pytest.mark.parametrize(("m", "n", "k"), [(128, 320, 300), (48, 96, 700), (56, 112, 64)])
+def test_the_next_panel_is_asked_for_while_one_is_multiplied(monkeypatch, real, m, n, k):
+    tiles = tiles_of(monkeypatch, real, m=m, n=n, k=k, b_panel=(k + 1) * np.dtype(real).itemsize)
+    first, asked, read, surprises = tiles[0][0], set(), set(), 0
+    for needs, asks in tiles:
+        surprises += len(needs - read - asked - first)
+        read |= needs
+        asked |= asks
+    assert len(read) > 4 / 3 * len(first)
+    assert (
+        surprises <= len(read) // 50
+    )  # where a line holds the end of one panel and the beginning of another
+    assert len(asked - read) <= len(read) // 4, "asked for more than is needed"
+
+
+@every_real
+@pytest.mark.parametrize(("m", "n", "k"), [(97, 48, 64), (96, 16, 600), (480, 128, 300)])
+def test_all_that_comes_next_is_asked_for_once(monkeypatch, real, m, n, k):
+    """Whole stretches, evenly: no tile asks for much more than its share."""
+    stretch, apart, parts = m * 160, 1 << 24, 2
+    ahead = dict(ahead=1 << 34, ahead_bytes=stretch, ahead_parts=parts, arena_bytes=apart)
+    tiles = tiles_of(monkeypatch, real, m=m, n=n, k=k, b_panel=np.dtype(real).itemsize, b_step=8 * n, **ahead)
+    wanted = {(start + at) // 64 for start in (1 << 34, (1 << 34) + apart) for at in range(0, stretch, 64)}
+    asked = [asks for _, asks in tiles]
+    assert len(wanted - set().union(*asked)) <= len(wanted) // 20
+    assert sum(map(len, asked)) <= 1.5 * len(wanted) + len(asked)
+    assert max(map(len, asked)) <= 3 * len(wanted) / len(asked) + 2
