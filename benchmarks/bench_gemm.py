@@ -43,6 +43,16 @@ def time_xt_dz(layer, real):
     return _seconds("dense_gradient", *map(int, layer.split("x")), real, inputs=(), materialise=True)
 
 
+@measured(real=REALS)
+def time_x_W_from_memory(real):
+    """x · W of 128 x 1024 x 1024 with weights that no cache holds: each time others."""
+    batch, n = 128, 1024
+    with running([8, n, n], batch, real=real) as plan:
+        operation = Alone(plan, "dense_forward", times=24)
+        operation.vary("w", (n + 1) * n * int(real[-2:]) // 8)
+        return operation.seconds() / (operation.rows * n * n)
+
+
 def _seconds(kernel, batch, n_in, n_out, real, inputs=(8,), **options):
     """Of the product in a layer behind `inputs`; behind none, the batch is not summed in chunks."""
     times = max(1, 1_000_000 // (batch * n_in * n_out))

@@ -155,6 +155,12 @@ class Alone:
         calling = least(lambda: self._run(here, nothing), seconds=0.001)
         return max(least(lambda: self._run(here, work), before=before) - calling, 1e-12) / self._times
 
+    def vary(self, field, n_bytes):
+        """Let the field of each of the calls be the address of so many bytes of its own, which are 0."""
+        self._memory = np.zeros((len(self._operations), -(-n_bytes // 64) * 64 + 64), np.uint8)
+        self._memory[:] = 0  # pages that nobody has written to are all one
+        self._operations[field] = [each.ctypes.data + 63 & -64 for each in self._memory]
+
     def matrix(self, field, columns, real):
         """What lies at an address of the operation's rows: (rows, columns), a view."""
         row = int(self.operation["z_row"])

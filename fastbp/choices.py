@@ -7,9 +7,9 @@ from .division import chunk_rows, gradients_first, may_be_given_up, rows_of_a_bl
 # Numbers of a batch's inputs from which on it costs less to find each row than to copy it.
 INPUTS_WORTH_FINDING = 128
 
-# Bytes of W, and of rows that come in their order, from which on products ask the memory for what comes next:
-# those have left the first-level cache, these the second.
-WEIGHTS_WORTH_ASKING, ROWS_WORTH_ASKING = 128 << 10, 1 << 20
+# Bytes of W, and of rows that come in their order, from which on products ask the memory for what comes next.
+# Measured; with its states W then takes most of a second-level cache, and many rows are beyond it.
+WEIGHTS_WORTH_ASKING, ROWS_WORTH_ASKING = 320 << 10, 1 << 20
 
 
 class Choices:

@@ -31,7 +31,7 @@ EVALUATIONS = ("gradient", "loss", "predict", "logits")  # what a network is ask
 # (sizes, rows of a batch) that plans treat differently: a few rows; so many that gradients are summed in
 # chunks; a layer that threads share by columns, whose products ask the memory for what comes next; layers
 # whose batch is packed.
-SHAPES = [((3, 5, 2), 4), ((3, 5, 2), 4 * CHUNK_ROWS), ((500, 128, 2), 4), ((400, 400, 400), 256)]
+SHAPES = [((3, 5, 2), 4), ((3, 5, 2), 4 * CHUNK_ROWS), ((700, 128, 2), 4), ((400, 400, 400), 256)]
 
 # One of each kind of layer that is not dense.
 OPERATIONS = [Dropout(), LayerNorm(), BatchNorm(), Residual(first=1)]

@@ -63,7 +63,7 @@ def test_whose_products_ask_ahead():
 
     assert chosen((64, 32, 10)) == [False, False]
     assert chosen((784, 128, 10)) == [True, False]
-    assert chosen((784, 256, 256, 10)) == [True, True, False]
+    assert chosen((784, 256, 512, 10)) == [True, True, False]
     assert chosen((64, 32, 10), 1000, "predict") == [False, False]
     assert chosen((64, 32, 10), 100_000, "predict") == [True, False]
     assert chosen((64, 32, 10), 100_000, "train") == [False, False], "in any order"
