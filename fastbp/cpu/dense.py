@@ -197,14 +197,29 @@ def dense_gradient(real):
 
 
 def dense_update(optimizer, real):
-    """dW in registers over the whole batch, applied to W while it is hot; W's transpose kept current."""
+    """dW in registers over the whole batch, applied to W while it is hot; W's transpose kept current.
+
+    While dW is computed, what will change is asked for: W and the optimizer's states, and the transpose.
+    """
     (pack_dz, pack_x, gradient), (shape, apply) = _gradient(real), _apply(optimizer, real)
-    parts, size = 1 + OPTIMIZERS[optimizer].states, REAL[real](0).itemsize
+    parts, size, panel_holding = (
+        1 + OPTIMIZERS[optimizer].states,
+        REAL[real](0).itemsize,
+        place_of_panel(real),
+    )
+
+    @part
+    def ask_for_what_changes(op, row, rows, column, width):
+        op.ahead = op.w + _place(op, row, column, width) * size
+        op.ahead_bytes, op.ahead_parts = rows * width * size, parts
+        if op.wt != 0:
+            first, wide = panel_holding(row, op.x_columns)
+            op.also = op.wt + (first * op.columns + column * wide) * size
+            op.also_apart, op.also_parts = wide * op.columns * size, (rows + wide - 1) // wide
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
-        op.ahead = op.w + _place(op, row, column, width) * size
-        op.ahead_bytes, op.ahead_parts = rows * width * size, parts
+        ask_for_what_changes(op, row, rows, column, width)
         written = gradient(op, ctx, row, rows, column, width, ctx.scratch)
         shape(op, ctx, row, rows, column, width, written)
         apply(op, ctx, row, rows, column, width, written, ctx.scratch, 0)

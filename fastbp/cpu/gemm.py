@@ -13,7 +13,8 @@ run to whole vectors: n is what `Machine.columns` makes of a number of columns.
 not 0, is the address of a 1 and stands for one more row of A, all ones: C's row m is the sum of B's rows.
 
 Meanwhile the memory may be asked for what comes next: what the field `ahead` tells of, `ahead_parts`
-stretches of `ahead_bytes` each that lie `arena_bytes` apart; where that is 0, the next panel of a packed B.
+stretches of `ahead_bytes` each that lie `arena_bytes` apart, and `also_parts` more from `also` on,
+`also_apart` bytes apart; where `ahead` is 0, the next panel of a packed B.
 
 Rows of A, or its steps of k, may lie anywhere: then `a` is a table of their addresses, and `a_at` says how
 many bytes behind each of them A begins (`simd.tile`).
@@ -83,14 +84,15 @@ def _comes_next(real):
             # As much of it as this is of the whole product.
             before, work = done * op.n + k * j, op.k * op.n
             first, end = op.ahead_bytes * before // work, op.ahead_bytes * (before + k * width) // work
-            return op.ahead + first, end - first, op.ahead_parts, op.arena_bytes
+            parts = (op.ahead + first, op.ahead_parts, op.arena_bytes)
+            return end - first, parts, (op.also + first, op.also_parts, op.also_apart)
         j += width
         if j >= op.n:
             j, done = 0, done + k
         if op.b_step != 0 or done >= op.k:
-            return op.b, 0, 1, 0
+            return 0, (op.b, 1, 0), (0, 0, 0)
         row = panel_width(op.n - j) * size
-        return op.b + j * op.b_panel + done * row, min(K_BLOCK, op.k - done) * row, 1, 0
+        return min(K_BLOCK, op.k - done) * row, (op.b + j * op.b_panel + done * row, 1, 0), (0, 0, 0)
 
     return comes_next
 
@@ -100,7 +102,7 @@ def _nothing_comes(real):
 
     @part
     def nothing_comes(op, j, width, done, k):
-        return 0, 0, 1, 0
+        return 0, (0, 1, 0), (0, 0, 0)
 
     return nothing_comes
 
@@ -142,8 +144,8 @@ def place_of_panel(real):
 def fill_strip(scattered, asks, real):
     """A function that fills m rows of one panel of C with tiles; the last two are about equally tall.
 
-    The last row of A is `one`, where that is not 0. ahead: (address, bytes, parts, apart) of memory that is
-    asked for meanwhile, evenly: so many bytes of each of the parts, which tiles take in turn.
+    The last row of A is `one`, where that is not 0. ahead: (bytes, *two of (address, parts, apart)) of memory
+    that is asked for meanwhile, evenly: so many bytes of each of the parts, which tiles take in turn.
     """
     machine = this_machine()
     one_tile, lanes = tile(real, machine.tiles(real), scattered, asks == "asks"), machine.lanes(real)
@@ -153,20 +155,20 @@ def fill_strip(scattered, asks, real):
     @part
     def fill(m, width, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k, ahead):
         most_rows = rows_of_one if width <= lanes else (rows_of_two if width == 2 * lanes else rows_of_three)
-        (place, n_bytes, parts, apart), part, step = ahead, 0, 0
+        (n_bytes, (place, parts, apart), (also, others, others_apart)), part, step = ahead, 0, 0
         if n_bytes > 0:
-            turns = max(1, (m + most_rows - 1) // most_rows // parts)  # of each part
+            turns = max(1, (m + most_rows - 1) // most_rows // (parts + others))  # of each part
             step = (n_bytes - 1) // (turns * k) + 1
         while m > 0:
             rows = (m + 1) >> 1 if most_rows < m < 2 * most_rows else min(m, most_rows)
             ones = one if rows == m else 0
-            here = place + part * apart
+            here = place + part * apart if part < parts else also + (part - parts) * others_apart
             one_tile(
                 rows, width, a, a_at, a_row, a_step, ones, b, b_step, c0, c0_row, c, c_row, k, here, step
             )
             part += 1
-            if part == parts:
-                place, part = place + step * k, 0
+            if part == parts + others:
+                place, also, part = place + step * k, also + step * k, 0
             m -= rows
             if by_steps:
                 a_at += rows * a_row

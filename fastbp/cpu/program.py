@@ -46,7 +46,7 @@ def _record(text):
 #                            and 1 / deviation of each column
 #   skip, dskip, skip_row    what a residual layer adds to its input x, the gradient of that, and its rows
 #   product                  the kernel of its matrix product, see gemm.py, which reads
-#   ahead, ahead_bytes, ahead_parts, and
+#   ahead, ahead_bytes, ahead_parts, also, also_apart, also_parts, and
 #   m, n, k, a, a_at, a_row, a_step, one, b, b_panel, b_step, c0, c, c_row
 OPERATION = _record(
     """kernel address
@@ -57,7 +57,8 @@ OPERATION = _record(
     settings bias_settings schedule scheduled momentum
     shaping shape noise squares collected piece row rows column width written
     use_scale statistics numbers purpose kept skip dskip skip_row
-    product ahead ahead_bytes ahead_parts m n k a a_at a_row a_step one b b_panel b_step c0 c c_row"""
+    product ahead ahead_bytes ahead_parts also also_apart also_parts
+    m n k a a_at a_row a_step one b b_panel b_step c0 c c_row"""
 )
 
 # What a thread knows while it runs.

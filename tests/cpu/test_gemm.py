@@ -172,7 +172,19 @@ def tiles_of(monkeypatch, real, **fields):
 
     monkeypatch.setattr(gemm, "tile", lambda *_: tile)
     monkeypatch.setattr(gemm, "kernel", lambda function: function)
-    others = dict(a=1 << 40, a_at=0, a_row=8, a_step=8, one=0, c0=1 << 41, c=1 << 42, c_row=8)
+    others = dict(
+        also=0,
+        also_apart=0,
+        a=1 << 40,
+        a_at=0,
+        a_row=8,
+        a_step=8,
+        one=0,
+        c0=1 << 41,
+        c=1 << 42,
+        c_row=8,
+        also_parts=0,
+    )
     op = SimpleNamespace(**(others | dict(ahead=0, b=1 << 30, b_step=0) | fields))
     gemm.matrix_product("no", "asks", real)(op, None)
     return tiles
@@ -195,13 +207,16 @@ def test_the_next_panel_is_asked_for_while_one_is_multiplied(monkeypatch, real, 
 
 
 @every_real
-@pytest.mark.parametrize(("m", "n", "k"), [(97, 48, 64), (96, 16, 600), (480, 128, 300)])
-def test_all_that_comes_next_is_asked_for_once(monkeypatch, real, m, n, k):
+@pytest.mark.parametrize(("m", "n", "k"), [(97, 48, 128), (96, 16, 600), (480, 128, 300)])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_all_that_comes_next_is_asked_for_once(monkeypatch, real, m, n, k, parts):
     """Whole stretches, evenly: no tile asks for much more than its share."""
-    stretch, apart, parts = m * 160, 1 << 24, 2
-    ahead = dict(ahead=1 << 34, ahead_bytes=stretch, ahead_parts=parts, arena_bytes=apart)
+    stretch, apart = m * 160, 1 << 24
+    ahead = dict(ahead=1 << 34, ahead_bytes=stretch, ahead_parts=2, arena_bytes=apart)
+    ahead |= dict(also=1 << 35, also_parts=parts - 2, also_apart=2 * apart)
     tiles = tiles_of(monkeypatch, real, m=m, n=n, k=k, b_panel=np.dtype(real).itemsize, b_step=8 * n, **ahead)
-    wanted = {(start + at) // 64 for start in (1 << 34, (1 << 34) + apart) for at in range(0, stretch, 64)}
+    starts = [1 << 34, (1 << 34) + apart, 1 << 35, (1 << 35) + 2 * apart]
+    wanted = {(start + at) // 64 for start in starts[:parts] for at in range(0, stretch, 64)}
     asked = [asks for _, asks in tiles]
     assert len(wanted - set().union(*asked)) <= len(wanted) // 20
     assert sum(map(len, asked)) <= 1.5 * len(wanted) + len(asked)
