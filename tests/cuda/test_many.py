@@ -8,7 +8,7 @@ import pytest
 import fastbp
 from fastbp import device_plan, device_small, division
 from fastbp.cuda import small
-from tests.samples import draw_inputs, draw_targets, make_network
+from tests.samples import draw_inputs, draw_targets, make_network, pythons_own_handler
 
 
 def assert_same_as_alone(device, make, x, y, **options):
@@ -285,7 +285,9 @@ def test_ctrl_c_ends_after_a_launch(device, monkeypatch):
     first, second = (make_network([3, 4, 2], seed=1) for _ in range(2))
     x, y = draw_inputs(9, 3), draw_targets("mean_squared_error", 9, 2)
     options = dict(batch_size=4, optimizer="adam", shuffle=False)
-    (history,) = fastbp.train_many([first], x, y, epochs=9, device=device, **options)
+    with pythons_own_handler():
+        (history,) = fastbp.train_many([first], x, y, epochs=9, device=device, **options)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert history.interrupted
     # Four steps: an epoch of three, and one of the next.
     assert len(history) == len(history.seconds) == 1
@@ -293,4 +295,3 @@ def test_ctrl_c_ends_after_a_launch(device, monkeypatch):
     trainer.step(x, y)
     trainer.step(x[:4], y[:4])
     assert first.parameters.tobytes() == second.parameters.tobytes()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
