@@ -18,6 +18,7 @@ from fastbp.cpu import cache, step, team
 from fastbp.cpu.program import BLOCKS, CHUNKS, ONCE, SECTION
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.layout import aligned, aligned_zeros
 from fastbp.plan import Plan
 from fastbp.sparse import SparseRows, address_of
 
@@ -157,9 +158,11 @@ class Alone:
 
     def vary(self, field, n_bytes):
         """Let the field of each of the calls be the address of so many bytes of its own, which are 0."""
-        self._memory = np.zeros((len(self._operations), -(-n_bytes // 64) * 64 + 64), np.uint8)
+        self._memory = aligned_zeros(len(self._operations) * aligned(n_bytes))
         self._memory[:] = 0  # pages that nobody has written to are all one
-        self._operations[field] = [each.ctypes.data + 63 & -64 for each in self._memory]
+        self._operations[field] = self._memory.ctypes.data + aligned(n_bytes) * np.arange(
+            len(self._operations)
+        )
 
     def matrix(self, field, columns, real):
         """What lies at an address of the operation's rows: (rows, columns), a view."""

@@ -118,7 +118,8 @@ class Dense(Operation):
             kernel = dense.dense_forward_in_order
         else:
             kernel = tiny.tiny_forward if program.choices.is_tiny(layer) else dense.dense_forward
-        program.emit(kernel, layer=layer, **program.product_of_inputs(layer, "rows"))
+        product = {} if kernel is tiny.tiny_forward else program.product_of_inputs(layer, "rows")
+        program.emit(kernel, layer=layer, **product)
 
     def backward(self, program, layer):
         """The products for dW of a chunk and for dx."""
@@ -126,8 +127,10 @@ class Dense(Operation):
             columns, product = program.all_columns(layer), program.product_of_inputs(layer, "steps")
             program.emit(dense.dense_gradient, layer=layer, **columns, **product)
         if program.choices.wants_dx[layer]:
-            kernel = tiny.tiny_backward if program.choices.is_tiny(layer) else dense.dense_backward
-            program.emit(kernel, layer=layer)
+            if program.choices.is_tiny(layer):
+                program.emit(tiny.tiny_backward, layer=layer)
+            else:
+                program.emit(dense.dense_backward, layer=layer, **program.product(layer))
 
     def gradient(self, program, layer):
         """A thread's tiles of dW and db."""
@@ -144,10 +147,13 @@ class Dense(Operation):
 
     def update(self, program, layer, from_slots, bias_settings, **shape):
         """A thread's tiles of W and b."""
-        choices, fields = program.choices, program.product_of_inputs(layer, "steps") | shape
-        update = dense.dense_apply if from_slots else dense.dense_update
-        if choices.is_tiny(layer) and choices.threads == 1 and not (from_slots or bias_settings or shape):
+        choices, fields = program.choices, dict(shape)
+        if from_slots:
+            update = dense.dense_apply
+        elif choices.is_tiny(layer) and choices.threads == 1 and not (bias_settings or shape):
             update = tiny.tiny_update
+        else:
+            update, fields = dense.dense_update, fields | program.product_of_inputs(layer, "steps")
         if shape:
             fields["shaping"] = program.address(shaping.shape_gradient)
         part = program.own_part(layer)

@@ -290,15 +290,14 @@ class Program:
         """The address of a kernel that is no row of the program, but is called by one."""
         return address(factory, *arguments, self.choices.real)
 
-    def product_of_inputs(self, layer, scattered):
-        """The field `product` of a layer's product with its inputs, rows or steps of it, if it is another."""
-        if layer > 0 or not self.choices.scattered:
-            return {}
-        return dict(product=self._product(layer, scattered))
-
-    def _product(self, layer, scattered="no"):
+    def product(self, layer, scattered="no"):
+        """The field `product` of a row that multiplies, see `gemm.matrix_product`."""
         asks = "asks" if self.choices.asks_ahead(layer) else "does not ask"
-        return self.address(gemm.matrix_product, scattered, asks)
+        return dict(product=self.address(gemm.matrix_product, scattered, asks))
+
+    def product_of_inputs(self, layer, scattered):
+        """The same with a layer's inputs, rows or steps of it, which may be the data where they lie."""
+        return self.product(layer, scattered if layer == 0 and self.choices.scattered else "no")
 
     # What is known of a layer
 
@@ -314,7 +313,6 @@ class Program:
             x=x, dx=dx, x_row=layout.row_bytes(layer), z=z, y=y, dz=dz, z_row=layout.row_bytes(layer + 1),
             w=layout.w[layer] + own, wt=layout.wt[layer] and layout.wt[layer] + own,
             arena_bytes=layout.arena_bytes,
-            product=self._product(layer),
             slots=layout.slot(layout.w[layer]), slot_bytes=layout.arena_bytes, gives_up=choices.gives_up,
             host=layout.host[layer], host_row=choices.size * n_out,
             numbers=layout.numbers[layer], noise=self._noise_before(layer),

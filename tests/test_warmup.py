@@ -25,6 +25,7 @@ from fastbp.formulas.schedules import SCHEDULES
 from fastbp.layers import Dense
 from fastbp.optimizers import SGD, Adam
 from fastbp.plan import Plan
+from tests.samples import make_architecture
 
 
 @pytest.fixture
@@ -101,6 +102,20 @@ def test_shapes_are_those_that_plans_treat_differently(asked_for):
             else any(plan.choices.packed)
         )
     assert ways == {"by columns", "in chunks", True, False}
+
+
+def test_a_plan_asks_for_the_products_that_it_runs(asked_for):
+    """Each takes a good part of a second to compile."""
+
+    def products(sizes, batch_size):
+        asked_for.clear()
+        Plan(make_architecture(sizes), "train", batch_size, optimizer="momentum")
+        return {each[1:3] for each in asked_for if each[0] == "matrix_product"}
+
+    assert products((2, 1, 1), 4) == set(), "that has no tiles"
+    large, small = "asks", "does not ask"
+    assert products((64, 32, 10), 32) == {("rows", small), ("steps", small), ("no", small)}
+    assert products((784, 128, 10), 32) == {("rows", large), ("steps", large), ("no", small)}
 
 
 def test_no_other_plan_asks_for_more(asked_for):

@@ -202,11 +202,8 @@ def dense_update(optimizer, real):
     While dW is computed, what will change is asked for: W and the optimizer's states, and the transpose.
     """
     (pack_dz, pack_x, gradient), (shape, apply) = _gradient(real), _apply(optimizer, real)
-    parts, size, panel_holding = (
-        1 + OPTIMIZERS[optimizer].states,
-        REAL[real](0).itemsize,
-        place_of_panel(real),
-    )
+    parts, size = 1 + OPTIMIZERS[optimizer].states, REAL[real](0).itemsize
+    panel_holding = place_of_panel(real)
 
     @part
     def ask_for_what_changes(op, row, rows, column, width):

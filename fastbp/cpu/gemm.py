@@ -155,20 +155,20 @@ def fill_strip(scattered, asks, real):
     @part
     def fill(m, width, a, a_at, a_row, a_step, one, b, b_step, c0, c0_row, c, c_row, k, ahead):
         most_rows = rows_of_one if width <= lanes else (rows_of_two if width == 2 * lanes else rows_of_three)
-        (n_bytes, (place, parts, apart), (also, others, others_apart)), part, step = ahead, 0, 0
+        (n_bytes, (place, parts, apart), (also, others, others_apart)), turn, step = ahead, 0, 0
         if n_bytes > 0:
-            turns = max(1, (m + most_rows - 1) // most_rows // (parts + others))  # of each part
-            step = (n_bytes - 1) // (turns * k) + 1
+            rounds = max(1, (m + most_rows - 1) // most_rows // (parts + others))
+            step = (n_bytes - 1) // (rounds * k) + 1
         while m > 0:
             rows = (m + 1) >> 1 if most_rows < m < 2 * most_rows else min(m, most_rows)
             ones = one if rows == m else 0
-            here = place + part * apart if part < parts else also + (part - parts) * others_apart
+            here = place + turn * apart if turn < parts else also + (turn - parts) * others_apart
             one_tile(
                 rows, width, a, a_at, a_row, a_step, ones, b, b_step, c0, c0_row, c, c_row, k, here, step
             )
-            part += 1
-            if part == parts + others:
-                place, also, part = place + step * k, also + step * k, 0
+            turn += 1
+            if turn == parts + others:
+                place, also, turn = place + step * k, also + step * k, 0
             m -= rows
             if by_steps:
                 a_at += rows * a_row

@@ -22,7 +22,7 @@ _SUFFIX = {"float32": "f32", "float64": "f64"}
 part = register_jitable(no_cfunc_wrapper=True)
 
 
-def _ask_for(builder, address, level):
+def _prefetch(builder, address, level):
     """Ask for the cache line at an address, which may be any, to be brought to the cache of this level."""
     byte = ir.IntType(8).as_pointer()
     kind = [byte, _INT32, _INT32, _INT32]
@@ -177,7 +177,7 @@ def tile(real, shapes, scattered="no", asks_ahead=True):
         left, b_row, *counts_of_a = phis = [builder.phi(_INT64) for _ in counts]
         sums = {ij: builder.phi(vector) for ij in tiles}
         if asks_ahead:
-            _ask_for(builder, counts_of_a.pop(), level=1)
+            _prefetch(builder, counts_of_a.pop(), level=1)
         a_k = rows_of_a.addresses(*counts_of_a)
         b_k = [builder.load(place(b_row, j), align=size) for j in range(vectors)]
         new = {}
@@ -431,7 +431,7 @@ def prefetch(typingctx, address):
     """Ask for the cache line at an address, which may be any, to be brought to the second-level cache."""
 
     def codegen(context, builder, signature, arguments):
-        _ask_for(builder, *arguments, level=2)
+        _prefetch(builder, *arguments, level=2)
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen

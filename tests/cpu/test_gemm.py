@@ -172,20 +172,9 @@ def tiles_of(monkeypatch, real, **fields):
 
     monkeypatch.setattr(gemm, "tile", lambda *_: tile)
     monkeypatch.setattr(gemm, "kernel", lambda function: function)
-    others = dict(
-        also=0,
-        also_apart=0,
-        a=1 << 40,
-        a_at=0,
-        a_row=8,
-        a_step=8,
-        one=0,
-        c0=1 << 41,
-        c=1 << 42,
-        c_row=8,
-        also_parts=0,
-    )
-    op = SimpleNamespace(**(others | dict(ahead=0, b=1 << 30, b_step=0) | fields))
+    of_a, of_c = dict(a=1 << 40, a_at=0, a_row=8, a_step=8, one=0), dict(c0=1 << 41, c=1 << 42, c_row=8)
+    of_b, of_ahead = dict(b=1 << 30, b_step=0), dict(ahead=0, also=0, also_apart=0, also_parts=0)
+    op = SimpleNamespace(**(of_a | of_b | of_c | of_ahead | fields))
     gemm.matrix_product("no", "asks", real)(op, None)
     return tiles
 
@@ -200,9 +189,7 @@ def test_the_next_panel_is_asked_for_while_one_is_multiplied(monkeypatch, real, 
         read |= needs
         asked |= asks
     assert len(read) > 4 / 3 * len(first)
-    assert (
-        surprises <= len(read) // 50
-    )  # where a line holds the end of one panel and the beginning of another
+    assert surprises <= len(read) // 50, "more than the lines that hold an end and a beginning"
     assert len(asked - read) <= len(read) // 4, "asked for more than is needed"
 
 
