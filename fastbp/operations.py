@@ -130,7 +130,8 @@ class Dense(Operation):
             if program.choices.is_tiny(layer):
                 program.emit(tiny.tiny_backward, layer=layer)
             else:
-                program.emit(dense.dense_backward, layer=layer, **program.product(layer))
+                product = program.product_while_sums_come(layer)
+                program.emit(dense.dense_backward, layer=layer, **product)
 
     def gradient(self, program, layer):
         """A thread's tiles of dW and db."""

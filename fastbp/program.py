@@ -295,6 +295,19 @@ class Program:
         asks = "asks" if self.choices.asks_ahead(layer) else "does not ask"
         return dict(product=self.address(gemm.matrix_product, scattered, asks))
 
+    def product_while_sums_come(self, layer):
+        """The same, which asks meanwhile for what the other thread has just summed of this layer's gradient,
+        where each of two sums one chunk: the update reads it.
+        """
+        choices, layout = self.choices, self.layout
+        if not choices.replicas == choices.n_slots == 2:
+            return self.product(layer)
+        n_bytes = choices.architecture.operations[layer].arena_elements(choices, layer) * choices.size
+        return dict(
+            product=self.address(gemm.matrix_product, "no", "asks"), ahead_parts=1, ahead_bytes=n_bytes,
+            ahead=layout.slot(layout.w[layer]) + (1 - self.thread) * layout.arena_bytes,
+        )  # fmt: skip
+
     def product_of_inputs(self, layer, scattered):
         """The same with a layer's inputs, rows or steps of it, which may be the data where they lie."""
         return self.product(layer, scattered if layer == 0 and self.choices.scattered else "no")

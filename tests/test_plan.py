@@ -10,7 +10,7 @@ from fastbp.cpu.cache import address
 from fastbp.cpu.program import AT_ONCE, STOP, kernel
 from fastbp.cpu.simd import atomic_store
 from fastbp.plan import Plan
-from tests.samples import draw_inputs, draw_targets, make_network
+from tests.samples import draw_inputs, draw_targets, make_architecture, make_network
 
 
 def test_stop_and_steps_done():
@@ -39,6 +39,26 @@ def test_replicas_stay_the_same(monkeypatch):
     first, second = made[0].layout.arena[: 2 * made[0].layout.replica_bytes].reshape(2, -1)
     assert (first == second).all()
     assert (net.parameters != before).mean() > 0.9
+
+
+def test_each_of_two_threads_asks_for_the_sums_of_the_other():
+    """While it computes dx: for what the other has just written of the same layer."""
+
+    def rows_of(batch_size, threads):
+        made = Plan(make_architecture((40, 48, 37, 10)), "train", batch_size, threads, optimizer="adam")
+        for program, _ in made.programs:
+            backward, gradient = (
+                program[program["kernel"] == address(factory, "float32")]
+                for factory in (dense.dense_backward, dense.dense_gradient)
+            )
+            yield backward, gradient[: len(backward)]  # from the last layer back; the first one has no dx
+
+    rows = list(rows_of(64, 2))
+    for (backward, _), (_, others), block in zip(rows, rows[::-1], (1, 0), strict=True):
+        assert backward["ahead"].tolist() == (others["slots"] + block * others["slot_bytes"]).tolist()
+        assert backward["ahead_bytes"].tolist() == (4 * (others["n_in"] + 1) * others["columns"]).tolist()
+    for batch_size, threads in [(64, 1), (64, 3), (512, 2)]:
+        assert all((backward["ahead"] == 0).all() for backward, _ in rows_of(batch_size, threads))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
