@@ -16,13 +16,18 @@ BARRIERS = 20_000  # some milliseconds: far beyond what starting a team takes, a
 @measured(threads=THREADS)
 def time_barrier(threads):
     """All of a team wait for each other, and nothing else happens."""
-    return (_seconds(threads, BARRIERS) - _seconds(threads, 0)) / BARRIERS
+    return seconds_per_barrier(threads)
 
 
 @measured(threads=THREADS)
 def time_start_and_end(threads):
     """What a call that takes a team pays for it."""
     return _seconds(threads, 0)
+
+
+def seconds_per_barrier(threads):
+    """How long they wait, which tells how far apart the cores are that they are given just now."""
+    return (_seconds(threads, BARRIERS) - _seconds(threads, 0)) / BARRIERS
 
 
 def _seconds(threads, barriers):

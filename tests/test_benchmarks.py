@@ -252,18 +252,22 @@ def test_fastbp_and_numpy_train_alike():
     np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
 
 
-def test_workers_take_turns_and_answer():
+def test_workers_take_turns_and_answer(monkeypatch):
     main, report, worker = peers("__main__"), peers("report"), peers("worker")
     case = peers("cases").Case((2, 3, 1), "tanh", 4, 64)
     fields = {"sizes": case.sizes, "activation": "tanh", "batch": 4, "rows": 64}
     workers = [("fastbp", worker.Worker("train_fastbp")), ("NumPy", worker.Worker("train_numpy"))]
+    monkeypatch.setattr(main, "cores", lambda: 2)
+    barriers = []
     try:
-        entries = main.measure(case, workers, rounds=2, seconds=0.01, peaks={})
+        entries = main.measure(case, workers, rounds=2, seconds=0.01, peaks={}, barriers=barriers)
     finally:
         for _, each in workers:
             each.close()
     assert [entry["error"] for entry in entries] == [None, None]
     assert all(len(entry["rounds"]) == 2 and entry["median"] > 0 for entry in entries)
+    assert len(barriers) == 2
+    assert all(0 < seconds < 1 for seconds in barriers)
     text = report.table(fields, json.loads(json.dumps(entries)), {1: 100.0})
     assert text.count("\n| ") == 3
     assert "2-3-1 tanh, batch 4" in text

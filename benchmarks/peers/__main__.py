@@ -3,7 +3,8 @@
 Each library trains in a process of its own. All take turns, round after round, so that what disturbs the
 machine disturbs them alike; what is told is the median of the rounds and half the range of their middle half.
 Every library has the same data, first parameters, batch size, optimizer and shuffling, and the threads it is
-fastest with.
+fastest with. The same turns measure what the machine gives meanwhile: the peak of its multiply-adds, and a
+barrier, which tells how far apart the cores are.
 
     python -m benchmarks.peers                                  the ten cases
     python -m benchmarks.peers 784-128 --rounds 3               those whose name begins so
@@ -16,6 +17,7 @@ import argparse
 import dataclasses
 import json
 import os
+import statistics
 import sys
 from pathlib import Path
 
@@ -69,8 +71,10 @@ def start(wanted=None):
     return workers
 
 
-def measure(case, workers, rounds, seconds, peaks):
-    """Entries of a case: label, threads, seconds per step by round; fills ``peaks`` (threads: list)."""
+def measure(case, workers, rounds, seconds, peaks, barriers):
+    """Entries of a case: label, threads, seconds per step by round; fills ``peaks`` (threads: list), and
+    ``barriers`` with seconds where there is more than one core.
+    """
     entries = []
     fields = dataclasses.asdict(case)
     for label, worker in workers:
@@ -88,6 +92,8 @@ def measure(case, workers, rounds, seconds, peaks):
                     entry["rounds"].append(told["seconds"] / case.steps)
         for threads, rates in peaks.items():
             rates.append(ours.ask(do="peak", threads=threads, seconds=0.05)["gflops"])
+        if cores() > 1:
+            barriers.append(ours.ask(do="barrier", threads=cores())["seconds"])
     return [report.summary(entry) if entry["rounds"] else entry for entry in entries]
 
 
@@ -187,14 +193,19 @@ def run(cases, workers, arguments):
     for case in cases:
         for rates in peaks.values():
             rates.clear()
-        entries = measure(case, workers, arguments.rounds, arguments.seconds, peaks)
+        barriers = []
+        entries = measure(case, workers, arguments.rounds, arguments.seconds, peaks, barriers)
         best = {threads: max(rates) for threads, rates in peaks.items()}
         fields = dataclasses.asdict(case)
-        results["cases"].append(dict(case=fields, name=case.name, peak_gflops=best, entries=entries))
-        print(report.table(fields, entries, best), flush=True)
-        print(
-            "peak: " + ", ".join(f"{rate:.0f} GFLOP/s on {threads}" for threads, rate in best.items()) + "\n"
+        results["cases"].append(
+            dict(case=fields, name=case.name, peak_gflops=best, barriers=barriers, entries=entries)
         )
+        print(report.table(fields, entries, best), flush=True)
+        told = [f"{rate:.0f} GFLOP/s on {threads}" for threads, rate in best.items()]
+        if barriers:
+            median, most = statistics.median(barriers), max(barriers)
+            told.append(f"a barrier of {cores()} threads {median * 1e9:.0f} ns, at most {most * 1e9:.0f}")
+        print("peak: " + ", ".join(told) + "\n")
     return results
 
 

@@ -145,6 +145,10 @@ def main():
                 answer(
                     gflops=2e-9 / seconds_per_product(threads=request["threads"], seconds=request["seconds"])
                 )
+            elif request["do"] == "barrier":
+                from benchmarks.bench_team import seconds_per_barrier
+
+                answer(seconds=seconds_per_barrier(request["threads"]))
         except NotImplementedError as error:
             answer(error=str(error))
         except Exception as error:
