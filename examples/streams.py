@@ -29,10 +29,10 @@ class Files:
 
 
 def arriving(seeds):
-    """A stream that comes once, as its rows are measured; older ones count less."""
-    for age, seed in enumerate(seeds):
+    """A stream that comes once, as its rows are measured; every other one, by a poorer instrument, counts half."""
+    for seed in seeds:
         x, y = measured(seed)
-        yield x, y, np.full(len(x), 1 + age)
+        yield x, y, np.where(np.arange(len(x)) % 2, 0.5, 1.0)
 
 
 def learn():

@@ -88,8 +88,9 @@ def train(
         Write each step's gradients to memory before the update. The same bits, slower; for comparison.
     sample_weight : array-like (n,), optional
         How much each row counts, at least 0. The loss of a batch is the weighted mean Σ wᵢ lᵢ / Σ wᵢ, as in
-        PyTorch's weighted cross-entropy and in scikit-learn; a batch of weights 0 changes no weight by its
-        gradient. An epoch's loss is the mean over its batches.
+        PyTorch's weighted cross-entropy and in scikit-learn: one weight for all rows of a batch changes
+        nothing, and a batch of weights 0 changes no weight by its gradient. An epoch's loss is the mean over
+        its batches, each of which counts by its rows.
     class_weight : dict, array-like (classes,) or "balanced", optional
         How much rows count by their class: a dict, in which classes that are missing count 1, or one number
         for each class. "balanced" is n / (classes · rows of the class), as in scikit-learn, from the rows

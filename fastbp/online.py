@@ -19,6 +19,7 @@ from .training import SECONDS_INLINE, DivergenceError
 
 _NEVER = object()
 _FEW = 32  # so many numbers are summed faster than they are looked at one by one
+_ROWS_TO_A_LOOK = 256  # after so many, calls look at the weights that the network has got
 
 
 class OnlineTrainer:
@@ -36,7 +37,7 @@ class OnlineTrainer:
         Whether the network has the new weights after every call. Without, only `synchronize` brings them:
         for steps that are many, in networks whose copying would take longer than a step.
     on_divergence : {"raise", "continue"}
-        What to do when the loss becomes infinite or NaN.
+        What to do when the loss or the weights become infinite or NaN.
     threads : int
         One is the fastest for few rows.
     class_weight : dict or array-like (classes,), optional
@@ -46,7 +47,7 @@ class OnlineTrainer:
     ----------
     network : Network
     steps : int
-        Steps so far.
+        Steps so far; since the last divergence, if there was one.
     learning_rate : float
         The optimizer's; may be set.
 
@@ -119,6 +120,7 @@ class OnlineTrainer:
         self._row_losses = np.empty(self._batch_size, self._dtype)
         self._target = np.empty(self._n_out, self._dtype)
         self._class, self._largest = np.empty(1, np.int64), float(np.finfo(self._dtype).max)
+        self._finite, self._rows_to_a_look = network.parameters.copy(), _ROWS_TO_A_LOOK
         self._rates, self._plan = single_steps(self._optimizer, network), None
         self._make_plan("classes", "numbers")
 
@@ -225,8 +227,10 @@ class OnlineTrainer:
             If x or y does not fit the network, or a weight is no number of at least 0; nothing is changed
             then.
         DivergenceError
-            If the loss became infinite or NaN. The network has the weights from before the call; training
-            may go on from them, with the optimizer's state anew.
+            If the loss or the weights became infinite or NaN. The network has the weights from before the
+            call; where those had overflowed and no loss had shown it yet, the latest that were looked at,
+            within some hundred rows; without `update_network` those of the last `synchronize`. Training may
+            go on from them, with the optimizer's state, its steps and so its schedule anew.
         KeyboardInterrupt
             After Ctrl-C while many rows are trained on; the network has the weights of the last whole step.
 
@@ -354,23 +358,44 @@ class OnlineTrainer:
             raise RuntimeError("a kernel raised an exception: it was compiled with checks, and one failed")
         loss = self._losses.item() / n
         if self._looks and not math.isfinite(loss):
-            raise self._divergence(loss, n)
+            raise self._divergence(f"the loss became {loss}", n)
         if self._updates:
             self._unpack()
+            self._rows_to_a_look -= n
+            if self._rows_to_a_look <= 0:
+                self._look_at_weights(n)
         return loss
 
-    def _divergence(self, loss, n):
-        """Go back to the network's weights, and say what happened."""
-        last = self.steps
-        self._plan.pack(self.network.parameters)
+    def _look_at_weights(self, n):
+        """Remember those that the network has just got; DivergenceError where one is not finite."""
+        self._rows_to_a_look = _ROWS_TO_A_LOOK
+        if self._looks:
+            finite = np.isfinite(self.network.parameters)
+            if not finite.all():
+                raise self._divergence(f"a weight became {self.network.parameters[~finite][0]}", n)
+            self._finite[:] = self.network.parameters
+
+    def _divergence(self, what, n):
+        """Go back to weights that are finite, the network's if they are, and say what happened."""
+        last, parameters = self.steps, self.network.parameters
+        if not np.isfinite(parameters).all():
+            parameters[:] = self._finite
+        self._plan.pack(parameters)
         self._plan.set_states(np.zeros_like(self._plan.states()))
         self._plan.set(step=0)
-        first = last - -(-n // self._batch_size) + 1
-        return DivergenceError(f"the loss became {loss}", None, (first, last), None)
+        first = max(1, last - -(-n // self._batch_size) + 1)
+        return DivergenceError(what, None, (first, last), None)
 
     def synchronize(self):
-        """Bring the weights to the network, where `step` does not."""
+        """Bring the weights to the network, where `step` does not.
+
+        Raises
+        ------
+        DivergenceError
+            If one is infinite or NaN; as by `step`.
+        """
         self._plan.unpack(self.network.parameters)
+        self._look_at_weights(1)
 
     def take_parameters(self):
         """Go on from the weights that the network has now, after somebody wrote to them.
@@ -382,6 +407,7 @@ class OnlineTrainer:
         """
         if self._looks:
             validation.parameters(self.network)
+            self._finite[:] = self.network.parameters
         self._plan.pack(self.network.parameters)
 
 

@@ -284,6 +284,40 @@ def test_divergence():
     assert not np.isfinite([going_on.step(row, target) for row, target in zip(x[:3], y[:3])][-1])
 
 
+def test_weights_that_overflow_without_a_loss_to_show_it():
+    def overflow(**how):
+        net = fastbp.Network([1, 1], seed=0)
+        trainer = OnlineTrainer(net, SGD(1e30), **how)
+        assert np.isfinite(trainer.step([1e6], 1e6)), "the loss is that from before the step"
+        return net, trainer
+
+    start = fastbp.Network([1, 1], seed=0).parameters
+    net, trainer = overflow()
+    with pytest.raises(fastbp.DivergenceError, match="in step 2: the loss became"):
+        trainer.step([1.0], 1.0)
+    assert np.array_equal(net.parameters, start)
+    trainer.learning_rate = 0.01
+    assert np.isfinite([trainer.step([1.0], 1.0) for _ in range(20)]).all()
+    net, trainer = overflow(update_network=False)
+    with pytest.raises(fastbp.DivergenceError, match="in step 1: a weight became"):
+        trainer.synchronize()
+    assert np.array_equal(net.parameters, start)
+
+
+def test_finite_weights_are_remembered_now_and_then():
+    net = fastbp.Network([1, 1], seed=0)
+    trainer, kept = OnlineTrainer(net, SGD(0.01)), []
+    for _ in range(300):
+        trainer.step([0.5], 1.0)
+        kept.append(net.parameters.copy())
+    trainer.learning_rate = 1e30
+    trainer.step([1e6], 1e6)
+    assert not np.isfinite(net.parameters).all()
+    with pytest.raises(fastbp.DivergenceError, match="step 302"):
+        trainer.step([0.5], 1.0)
+    assert np.array_equal(net.parameters, kept[255])
+
+
 BAD = [
     ([1, 2], 1.0, ValueError, r"x must have shape \(n, 3\)"),
     ([1, 2, np.nan], [1.0, 1.0], ValueError, "x must be finite"),
