@@ -244,7 +244,7 @@ def main():
         rate = f"{2e-9 * chosen.batch * n_in * n_out / each:9.1f}" if product and each > 0 else ""
         share = "" if name.startswith(outside) else f"{each / total:7.1%}"
         print(f"{name:44s} {f'{n_in}-{n_out}':>12s} {each * 1e6:9.2f} {share:>7s} {rate}")
-    print(f"{'a step, one thread':57s} {total * 1e6:9.2f}")
+    print(f"{'all, each called by itself':57s} {total * 1e6:9.2f}")
 
 
 if __name__ == "__main__":

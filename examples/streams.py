@@ -29,7 +29,7 @@ class Files:
 
 
 def arriving(seeds):
-    """A stream that comes once, as its rows are measured; every other one, by a poorer instrument, counts half."""
+    """A stream that comes once, as its rows are measured; those of a poorer instrument count half."""
     for seed in seeds:
         x, y = measured(seed)
         yield x, y, np.where(np.arange(len(x)) % 2, 0.5, 1.0)

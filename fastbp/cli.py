@@ -42,7 +42,8 @@ def main(arguments=None):
     Returns
     -------
     int
-        0 where all went well, 1 where training or saving did not.
+        0 where all went well, 1 where training or saving did not, 130 after Ctrl-C, if it came while nothing
+        was there yet to be kept.
 
     Raises
     ------
@@ -66,6 +67,9 @@ def main(arguments=None):
         parser.error(str(error))
     except MemoryError:
         parser.error("there is not enough memory for this network and these rows")
+    except KeyboardInterrupt:
+        print("fastbp: interrupted; nothing was written", file=sys.stderr)
+        return 130
 
 
 # The arguments
@@ -93,7 +97,7 @@ def _add_train(commands):
         help="train a network on a table and save it",
         description=(
             "Train a network on the rows of a table, measure it on rows that were held out, and save it. "
-            "Inputs of a CSV file are standardised for training; the saved network takes them as they are. "
+            "Numbers of a CSV file are standardised for training; the saved network takes them as they are. "
             "A column of text is an input for each of its texts, which the saved file remembers for predict. "
             f"Classes are learned by softmax cross-entropy with label smoothing {LABEL_SMOOTHING}, numbers "
             "by mean squared error."
@@ -423,7 +427,10 @@ def _predict(options):
     content = io.StringIO()
     csv.writer(content, lineterminator="\n").writerows(lines)
     if output:
-        storage.write_whole(output, content.getvalue().encode())
+        try:
+            storage.write_whole(output, content.getvalue().encode())
+        except OSError as error:
+            raise OSError(f"{output} cannot be written: {error.strerror or error}") from None
     else:
         with contextlib.suppress(BrokenPipeError):  # as of `| head`
             print(content.getvalue(), end="", flush=True)
@@ -466,7 +473,7 @@ def _introduction(task, n_train, n_test, y_shift, y_scale):
         for column in task.described.inputs:
             if column.categories is not None:
                 yield f"input {column.name}: {column.width} texts, {table.listed(column.categories)}"
-        yield "inputs are standardised for training; the saved network takes them as the file has them"
+        yield "numbers are standardised for training; the saved network takes them as the file has them"
 
 
 def _quality(network, task, x_test, y_test, y):

@@ -73,7 +73,7 @@ class History:
         Parameters
         ----------
         name : str
-            "loss", "validation_loss", "learning_rate", "seconds", or that of a metric.
+            Of one of those that `columns` returns.
 
         Returns
         -------
@@ -85,13 +85,11 @@ class History:
         ValueError
             If there is none.
         """
-        found = self.metrics.get(name)
-        if found is None and name in ("loss", "validation_loss", "learning_rate", "seconds"):
-            found = getattr(self, name)
-        if found is None:
-            known = ", ".join(["loss", "validation_loss", *self.metrics])
+        columns = self.columns()
+        if name not in columns:
+            known = ", ".join(columns)
             raise ValueError(f"{name!r} is not measured in this training; known are {known}")
-        return found
+        return columns[name]
 
     def to_frame(self):
         """The history as a table.

@@ -130,6 +130,8 @@ def train(
         checkpoint within the epoch.
     OSError
         If a checkpoint cannot be read or written.
+    RuntimeError
+        If `device` is "cuda" and numba-cuda, a GPU or its driver is missing.
 
     Notes
     -----

@@ -94,7 +94,9 @@ class Dense:
         validation.known_name("activation", self.activation, ACTIVATIONS)
         set_once(self, "use_bias", validation.boolean("use_bias", self.use_bias))
         if self.kernel_initializer is None:
-            set_once(self, "kernel_initializer", ACTIVATIONS[self.activation].initializer)
+            initializer = ACTIVATIONS[self.activation].initializer
+            validation.known_name(f"initializer of {self.activation!r}", initializer, INITIALIZERS)
+            set_once(self, "kernel_initializer", initializer)
         validation.known_name("kernel_initializer", self.kernel_initializer, INITIALIZERS)
         validation.known_name("bias_initializer", self.bias_initializer, INITIALIZERS)
         _check_name(self)
@@ -537,6 +539,11 @@ def as_layers(layers, inputs, activation, output_activation):
                 raise TypeError(f"layers must all be sizes or all be layers; layer {i} is {layer!r}")
         if inputs is None:
             raise ValueError("a network of layers needs inputs=, the number of its inputs")
+        if (activation, output_activation) != ("relu", "identity"):
+            raise ValueError(
+                "activation= and output_activation= go with sizes; a layer has its own, as in "
+                f'fastbp.Dense(32, "tanh"); got {activation!r} and {output_activation!r}'
+            )
         inputs = validation.positive_integer("inputs", inputs)
         names = [placed.name for placed in place(layers, inputs)]
         for name in names:

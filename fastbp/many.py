@@ -77,7 +77,7 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
 
     Raises
     ------
-    TypeError, ValueError, OSError
+    TypeError, ValueError, OSError, RuntimeError
         As `train`, before any network has changed. The message names the network, counted from 0.
     Exception
         What ended the training of a network: `DivergenceError`, what a callback raised, a checkpoint that

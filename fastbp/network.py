@@ -173,6 +173,8 @@ class Network:
         ------
         TypeError, ValueError
             If x has another shape, or holds anything but finite numbers.
+        RuntimeError
+            If `device` is "cuda" and numba-cuda, a GPU or its driver is missing.
         """
         if device != "cpu" and validation.device(device) == "cuda":  # no check on the way of one row
             return self._outputs_on_device("predict", x)
@@ -197,7 +199,7 @@ class Network:
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError, ValueError, RuntimeError
             As `predict`.
         """
         if validation.device(device) == "cuda":
@@ -227,6 +229,8 @@ class Network:
         TypeError, ValueError
             If shapes do not fit, or values are not finite or not of the loss's kind, or weights are negative
             or all 0.
+        RuntimeError
+            If `device` is "cuda" and numba-cuda, a GPU or its driver is missing.
         """
         x, y = self.check_data(x, y, keep_bytes=True, keep_sparse=True)
         return self._evaluator([], x, y, self._check_weights(sample_weight, y), device)()["loss"]
@@ -271,7 +275,7 @@ class Network:
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError, ValueError, RuntimeError
             As `loss`.
 
         Notes
@@ -337,7 +341,7 @@ class Network:
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError, ValueError, RuntimeError
             As `loss`, or if a metric is not known or cannot measure the targets of the network's loss.
 
         Examples

@@ -127,11 +127,19 @@ class Schedule:
         list of float
             One for each epoch, or for each step where the schedule counts steps.
 
+        Raises
+        ------
+        TypeError, ValueError
+            If one is no number above 0, or the warm-up leaves nothing of a schedule that is to fill all.
+
         Examples
         --------
         >>> Step(2, gamma=0.5).rates(0.1, 6)
         [0.1, 0.1, 0.05, 0.05, 0.025, 0.025]
         """
+        learning_rate = validation.real_number("learning_rate", learning_rate, above=0)
+        epochs = validation.positive_integer("epochs", epochs)
+        steps_per_epoch = validation.positive_integer("steps_per_epoch", steps_per_epoch)
         _, warmup, start, *settings = self.settings(epochs, steps_per_epoch)
         counts = range(epochs if self.per == "epoch" else epochs * steps_per_epoch)
         rate_of = SCHEDULES[self.formula].rate

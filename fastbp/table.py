@@ -177,7 +177,10 @@ def _check(path, names, rows, lines):
     if not names:
         raise ValueError(f"{path} is empty; its first line must name the columns")
     if any(name == "" or _number_or_none(name) is not None for name in names):
-        raise ValueError(f"the first line of {path} must name all columns; got {', '.join(map(repr, names))}")
+        raise ValueError(
+            f"the first line of {path} must name all columns, by anything but a number; "
+            f"got {', '.join(map(repr, names))}"
+        )
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"columns of {path} must have different names; two are {name!r}")
@@ -220,8 +223,9 @@ def _sorted(texts):
 
 
 def _number_or_none(text):
+    """What a cell says, if that is a number; the underscores of Python's own spelling are text."""
     try:
-        return float(text)
+        return float(text) if "_" not in text else None
     except ValueError:
         return None
 
@@ -288,7 +292,14 @@ def as_target(table, name, task):
         few_integers = numeric and len(set(values)) <= MOST_CLASSES and all(v.is_integer() for v in values)
         task = "classification" if few_integers or not numeric else "regression"
     if task == "regression":
-        return as_numbers(table, name), None
+        y = as_numbers(table, name)
+        if (y == y[0]).all():
+            raise ValueError(
+                f"{path}: the target {name!r} is {cells[0]} in all rows; there is nothing to learn"
+            )
+        return y, None
+    if numeric:
+        cells = _spelt_alike(cells)
     classes = _sorted(set(cells))
     if len(classes) < 2:
         raise ValueError(
@@ -301,6 +312,14 @@ def as_target(table, name, task):
         )
     number = {text: i for i, text in enumerate(classes)}
     return np.array([number[cell] for cell in cells]), classes
+
+
+def _spelt_alike(cells):
+    """Cells of numbers, equal ones in one spelling, the shortest: 1, 1.0 and 01 are one class."""
+    spelling = {}
+    for cell in sorted(set(cells), key=lambda text: (len(text), text)):
+        spelling.setdefault(str(float(cell)), cell)
+    return [spelling[str(float(cell))] for cell in cells]
 
 
 def predictions_as_csv(description, predicted):

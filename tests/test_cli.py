@@ -117,7 +117,7 @@ def test_regression_in_the_users_units(capsys):
     code, out, _ = run(capsys, "train", table, "--target", "price", "--hidden", "--epochs", 30)
     assert code == 0
     assert "target price: a number, " in out
-    assert "inputs are standardised" in out
+    assert "numbers are standardised" in out
     assert float(out.split("root mean square), ")[1].split()[0]) > 99
     network = fastbp.load("line.safetensors")
     expected = 5000 * 100 + 2000 * 10 + 1e5
@@ -156,6 +156,8 @@ def test_other_delimiters(capsys, delimiter):
         ((0.5, 1.5), "auto", "a number"),
         (range(3), "regression", "a number"),
         ((0.5, 1.5), "classification", "2 classes, 0 = 0.5, 1 = 1.5"),
+        (("1", "0", "1.0", "00", "0.0"), "auto", "2 classes, 0 = 0, 1 = 1"),
+        (("1_0", "1_1"), "auto", "2 classes, 0 = 1_0, 1 = 1_1"),
     ],
 )
 def test_class_or_number(capsys, values, task, found):
@@ -306,6 +308,16 @@ def test_bad_choices_for_text(capsys, arguments, sentence):
     assert os.listdir() == ["mixed.csv"]
 
 
+def test_ctrl_c_before_there_is_anything_to_keep(capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt  # as while kernels are compiled
+
+    monkeypatch.setattr("fastbp.cli.train", interrupted)
+    code, _, err = run(capsys, "train", "digits", "--output", "net.safetensors")
+    assert (code, err) == (130, "fastbp: interrupted; nothing was written\n")
+    assert not Path("net.safetensors").exists()
+
+
 def test_a_device_that_is_not_there(capsys, monkeypatch):
     def require():
         raise RuntimeError("there is no GPU")
@@ -400,6 +412,8 @@ BAD_TABLES = [
     ("a,t\n1,2\n-2e200,1\n", "line 3: 'a' must be at most 1e+150 in size, got '-2e200'"),
     ("a,t\n1,0.5\n2,3e200\n", "line 3: 't' must be at most 1e+150 in size, got '3e200'"),
     ("a,t\n1,2\n2,2\n", "must have at least 2 classes; all rows have '2'"),
+    ("a,t\n1,2.5\n2,2.50\n", "the target 't' is 2.5 in all rows"),
+    ("a,2020,t\n1,2,3\n4,5,6\n", "by anything but a number; got 'a', '2020', 't'"),
     ("a,t\n1,x\n2,y\n3,z\n", "has 3 classes in 3 rows"),
     ("t\n1\n2\n", "has no column to predict 't' from"),
     ("a,b\n1,2\n2,2\n", "--target: unknown column of t.csv 't'"),

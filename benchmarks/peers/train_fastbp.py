@@ -10,8 +10,6 @@ class Training:
     """`fastbp.train`, with the seconds of its history: planning and compiling are left out, as elsewhere."""
 
     def __init__(self, case, x, y, threads, seed=0):
-        if case.optimizer == "adam" and not hasattr(fastbp, "Adam"):
-            raise NotImplementedError("fastbp has no Adam yet")
         loss = "softmax_cross_entropy" if case.classes else "mean_squared_error"
         self._network = fastbp.Network(list(case.sizes), activation=case.activation, loss=loss, seed=seed)
         for layer, (W, b) in zip(self._network.layers, case.parameters(seed)):

@@ -15,14 +15,6 @@ from fastbp.formulas.schedules import SCHEDULES
 
 ELEMENTS, COLUMNS, BY_ROWS, ONE = 256, 64, LANES * 8, 1
 
-# Kernels whose arithmetic is float64 even for float32 networks, as on the CPU: settings of an optimizer, sums
-# of losses and weights, lengths of gradients and columns.
-IN_FLOAT64 = {
-    kernels.train_small, kernels.prepare, kernels.end_of_step, kernels.total_weight, kernels.weigh_rows,
-    kernels.clip_factor, kernels.noise_of_step, kernels.dense_collect, kernels.dense_max_norm,
-    kernels.scale_shift_collect,
-}  # fmt: skip
-
 _SINGLE = {
     kernels.gather: ELEMENTS, kernels.empty_rows: ELEMENTS, kernels.scale_rows: ELEMENTS,
     kernels.input_noise: ELEMENTS,

@@ -467,7 +467,8 @@ def register_activation(name, forward, backward, keeps="z", *, initializer="glor
     keeps : {"z", "y"}
         What `backward` receives as its second argument.
     initializer : str
-        How weights of a layer with this activation start.
+        How weights of a layer with this activation start: a name in
+        ``fastbp.initializers.INITIALIZERS``, looked up when there is such a layer.
     overwrite : bool
         Whether a known activation of this name may be replaced.
 

@@ -16,6 +16,13 @@ from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.formulas.schedules import SCHEDULES
 
 PACKAGE = Path(fastbp.__file__).parent
+# Kernels whose arithmetic is float64 even for float32 networks, as on the CPU: settings of an optimizer, sums
+# of losses and weights, lengths of gradients and columns.
+IN_FLOAT64 = {
+    kernels.train_small, kernels.prepare, kernels.end_of_step, kernels.total_weight, kernels.weigh_rows,
+    kernels.clip_factor, kernels.noise_of_step, kernels.dense_collect, kernels.dense_max_norm,
+    kernels.scale_shift_collect,
+}  # fmt: skip
 # Kernels of the CPU that have no namesake, and why.
 OTHERWISE = {
     "barrier": "launches follow each other", "matrix_product": "gemm.product, inside the kernels of dense",
@@ -97,7 +104,7 @@ def test_products_and_sums_stay_separate(numba_cuda):
 
 
 def assert_sound(item, ptx, real):
-    if real == "float32" and item.factory not in inventory.IN_FLOAT64:
+    if real == "float32" and item.factory not in IN_FLOAT64:
         assert ".f64" not in ptx, item.name
     assert ".local" not in ptx, item.name
     assert "call" not in ptx.replace(".calltargets", ""), item.name
