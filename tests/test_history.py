@@ -22,7 +22,8 @@ def test_columns():
     assert measured.column("r2") is measured.metrics["r2"]
     assert measured.learning_rate == [0.01] * 4
     assert list(history().columns()) == ["loss", "learning_rate", "seconds", "samples_per_second"]
-    with pytest.raises(ValueError, match=r"'accuracy' is not measured .* loss, validation_loss, r2"):
+    assert measured.column("samples_per_second") is measured.samples_per_second
+    with pytest.raises(ValueError, match=r"'accuracy' is not measured .* are loss, validation_loss, r2"):
         measured.column("accuracy")
 
 

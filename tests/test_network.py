@@ -118,11 +118,7 @@ BAD_NETWORKS = [
     (dict(layers=[Dense(2)], inputs=0), ValueError, "inputs must be .* got 0"),
     (dict(layers=[Dense(2)], inputs="3"), TypeError, "inputs must be .* got '3'"),
     (dict(layers=[3, 2], inputs=3), ValueError, "inputs= goes with layers"),
-    (
-        dict(layers=[fastbp.Dense(2)], inputs=3, activation="tanh"),
-        ValueError,
-        "activation= and .* go with sizes",
-    ),
+    (dict(layers=[Dense(2)], inputs=3, activation="tanh"), ValueError, "activation= and .* go with sizes"),
     (dict(layers=[Dense], inputs=3), TypeError, "layers must be such as .* where inputs= is given"),
     (dict(layers=["relu"], inputs=3), TypeError, "layers must be such as .* where inputs= is given"),
     (dict(layers=[Dense(2, name="a"), Dense(2, name="a")], inputs=3), ValueError, "'a' is used 2 times"),
