@@ -35,10 +35,15 @@ class CompiledNetwork(NamedTuple):
         weights when it returns; the loss is the mean before the step. ValueError, and no weight is changed,
         if a size does not fit or a number is not one that the loss takes. None without an optimizer.
         With ``weighted=True`` it is ``step(x, y, weights)``: the loss of each row times its weight (n,).
+        It trains a copy of the parameters, see `take_parameters`.
+    take_parameters : compiled function or None
+        ``take_parameters()``: lets `step` go on from the weights that the network has now, after somebody
+        other than `step` wrote to them. None without an optimizer.
     """
 
     predict_into: Any
     step: Any
+    take_parameters: Any
 
 
 def compile_network(network, optimizer=None, batch_size=1, weighted=False):
@@ -49,8 +54,8 @@ def compile_network(network, optimizer=None, batch_size=1, weighted=False):
         if isinstance(optimizer, LBFGS):
             raise ValueError("LBFGS needs all rows at once, so it has no step")
     weighted = validation.boolean("weighted", weighted)
-    step = None if optimizer is None else _step(network, optimizer, batch_size, weighted)
-    return CompiledNetwork(_predict_into(network), step)
+    training = (None, None) if optimizer is None else _training(network, optimizer, batch_size, weighted)
+    return CompiledNetwork(_predict_into(network), *training)
 
 
 def _predict_into(network):
@@ -81,7 +86,8 @@ def _predict_into(network):
     return _keeping(predict_into, plan, made, network)
 
 
-def _step(network, optimizer, batch_size, weighted):
+def _training(network, optimizer, batch_size, weighted):
+    """The functions `step` and `take_parameters`."""
     architecture, n_in, n_out = network.architecture, *network.architecture.sizes[:: len(network.layers)]
     rates, real = single_steps(optimizer, network), REAL[architecture.real]
     options = dict(optimizer=optimizer.formula, shaping=shaping_of(network), **rates.options)
@@ -99,7 +105,7 @@ def _step(network, optimizer, batch_size, weighted):
     )  # fmt: skip
     plan.pack(network.parameters)
     run, run_section = address(cpu_step.run_epochs), address(cpu_step.run_section)
-    at, unpack = int(plan.contexts[0]["address"]), plan.unpacking
+    at, pack, unpack = int(plan.contexts[0]["address"]), plan.packing, plan.unpacking
     rows_at, losses_at, counts_at = rows.ctypes.data, losses.ctypes.data, counts.ctypes.data
     take_targets = _taker_of_targets(network.loss_function.formula.targets, targets.ctypes.data, n_out, real)
 
@@ -144,8 +150,12 @@ def _step(network, optimizer, batch_size, weighted):
                 raise ValueError("weights must be finite and at least 0")
         return take_step(len(x))
 
+    @njit(nogil=True)
+    def take_parameters():
+        call(run_section, at, pack)
+
     kept = plan, rows, targets, losses, row_losses, counts, network
-    return _keeping(weighted_step if weighted else step, *kept)
+    return tuple(_keeping(each, *kept) for each in (weighted_step if weighted else step, take_parameters))
 
 
 def _taker_of_targets(kind, targets_at, n_out, real):

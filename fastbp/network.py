@@ -93,6 +93,7 @@ class Network:
     ):  # fmt: skip
         described, n_inputs = as_layers(layers, inputs, activation, output_activation)
         dtype = validation.real_dtype(dtype)
+        validation.settings_in(dtype, [as_loss(loss), *described])
         self._describe(described, n_inputs, as_loss(loss), dtype, validation.input_scale(input_scale, dtype))
         self.seed = fresh_seed() if seed is None else validation.seed(seed)
         self._initialize()
@@ -373,8 +374,8 @@ class Network:
         Returns
         -------
         CompiledNetwork
-            ``predict_into(x, y)`` and ``step(x, y)``, or ``step(x, y, weights)``; neither allocates, and both
-            may be called from compiled code and from Python.
+            ``predict_into(x, y)``, ``step(x, y)``, or ``step(x, y, weights)``, and ``take_parameters()``;
+            none allocates, and all may be called from compiled code and from Python.
 
         Raises
         ------

@@ -120,6 +120,11 @@ class Plan:
         return self._sections[1:2].ctypes.data
 
     @property
+    def packing(self):
+        """The address of the section that packs the parameters from the host's vector, of one thread."""
+        return self._pack
+
+    @property
     def unpacking(self):
         """The address of the section that unpacks the parameters to the host's vector."""
         return self._unpack

@@ -251,6 +251,21 @@ def input_scale(value, dtype):
     return scale
 
 
+def settings_in(dtype, described):
+    """Check that no small setting of a loss or layer is 0 in the network's type, which would mean another.
+
+    Raises
+    ------
+    ValueError
+        If one is.
+    """
+    for each in described:
+        for name in ("option", "epsilon"):
+            value = getattr(each, name, 0)
+            if value != 0 and dtype.type(value) == 0:
+                raise ValueError(f"{each!r} has a number that is 0 in {dtype}: {value!r}")
+
+
 def layer_name(value):
     """Check the name of a layer: text without dots, which separate it from "W" in saved files.
 
@@ -522,13 +537,17 @@ def weights(name, values, n, dtype, *, all_may_be_0=False):
     TypeError
         If they are no numbers.
     ValueError
-        If there are not n of them, one is negative or not finite in `dtype`, or all are 0 and may not be.
+        If there are not n of them, one is negative or not finite in `dtype`, or so far from 1 that sums of
+        them might not be finite or their reciprocals, or all are 0 and may not be.
     """
     a = _numbers(name, values)
     if a.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},); got {a.shape}")
     w = _finite(name, a, dtype)
     _refuse_first(w < 0, f"{name} must be at least 0", a)
+    if w.dtype == np.float64:
+        far = (w > _LARGEST_WEIGHT) | ((w > 0) & (w < 1 / _LARGEST_WEIGHT))
+        _refuse_first(far, f"{name} must be 0 or between {1 / _LARGEST_WEIGHT:g} and {_LARGEST_WEIGHT:g}", a)
     if not all_may_be_0 and not w.any():
         raise ValueError(f"{name} must not be 0 everywhere")
     return w
@@ -555,6 +574,9 @@ def parameters(network):
                 )
 
 
+# Sums of weights are float64, in which so many as fit in memory are finite, and their reciprocals.
+_LARGEST_WEIGHT = 1e290
+
 _TARGETS = {
     "binary": ("between 0 and 1", lambda t: (t >= 0) & (t <= 1)),
     "count": ("at least 0", lambda t: t >= 0),
@@ -578,9 +600,17 @@ def _classes(labels, n_classes):
 
 
 def _probabilities(p):
+    """Rows of probabilities; those that rounding has left a little off 1 divided by their sums, because the
+    gradient of softmax and cross-entropy relies on 1.
+    """
     _refuse_first(p < 0, "y must hold probabilities, at least 0", p)
     sums = p.sum(axis=1, dtype=np.float64)
-    _refuse_first(np.abs(sums - 1) > 1e-5, "rows of y must sum to 1", sums)
+    off = np.abs(sums - 1)
+    _refuse_first(off > 1e-5, "rows of y must sum to 1", sums)
+    off = off > 16 * np.finfo(p.dtype).eps
+    if off.any():
+        p = p.copy()
+        p[off] /= sums[off, None]
     return p
 
 

@@ -36,6 +36,13 @@ class Layer(NamedTuple):
     W: np.ndarray | None = None
     b: np.ndarray | None = None
 
+    def __setattr__(self, name, value):
+        """Let ``layer.W *= 2`` pass, which has changed the view in place and then hands it back."""
+        if value is not getattr(self, name, None):
+            raise AttributeError(
+                f"a layer's arrays stay views; layer.{name}[:] = values changes what they hold"
+            )
+
     @property
     def arrays(self):
         """The layer's arrays by name, in their order in the flat vector: those that are there."""

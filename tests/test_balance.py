@@ -287,3 +287,13 @@ def test_classes_that_are_none(loss, y):
     for option in ("class_weight", "sampling"):
         with pytest.raises(ValueError, match=f"{option} needs one class for each row: integer classes, or 0"):
             fastbp.train(net, draw_inputs(2, 2), y, **{option: "balanced"})
+
+
+@pytest.mark.parametrize("weight", [1e300, 1e-300])
+def test_weights_whose_sums_float64_cannot_hold(weight):
+    net = make_network([2, 1], dtype="float64")
+    with pytest.raises(
+        ValueError, match=r"sample_weight must be 0 or between 1e-290 and 1e\+290; row 1 is 1e"
+    ):
+        net.loss(np.eye(2), [1.0, 2.0], sample_weight=[0, weight])
+    assert np.isfinite(net.loss(np.eye(2), [1.0, 2.0], sample_weight=[1e-290, 1e290]))

@@ -141,9 +141,23 @@ def test_a_weighted_step_multiplies():
     assert step(x, y, 2 * weights) == pytest.approx(2 * nets[1].loss(x, y, sample_weight=weights), rel=1e-12)
 
 
+def test_steps_go_on_from_weights_of_somebody_else_when_they_are_told():
+    x, y = np.ones((1, 2)), np.ones((1, 1))
+    net = fastbp.Network([2, 1], seed=0)
+    compiled = net.compiled(fastbp.SGD(1e-9))
+    trained = compiled.step(x, y)
+    net.parameters[:] = 0
+    assert compiled.step(x, y) == pytest.approx(trained), "it has its own"
+    net.parameters[:] = 0
+    compiled.take_parameters()
+    assert compiled.step(x, y) == 1
+    assert np.abs(net.parameters).max() < 1e-8
+
+
 def test_no_step_without_an_optimizer():
     net = fastbp.Network([2, 1])
     assert net.compiled().step is None
+    assert net.compiled().take_parameters is None
     with pytest.raises(ValueError, match="LBFGS needs all rows"):
         net.compiled("lbfgs")
     with pytest.raises(ValueError, match="a schedule needs per="):

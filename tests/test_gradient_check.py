@@ -180,3 +180,13 @@ def test_bad_data_and_parameters():
     network.parameters[3] = np.nan
     with pytest.raises(ValueError, match="parameters must be finite; number 3 is nan"):
         fastbp.check_gradients(network, *data())
+
+
+def test_probabilities_that_rounding_left_off_1():
+    """0.333333 three times: what is taken for a distribution has a gradient that is the loss's."""
+    net = fastbp.Network([4, 8, 3], activation="tanh", loss="softmax_cross_entropy", dtype="float64", seed=0)
+    x, y = np.random.default_rng(0).normal(size=(4, 4)), np.full((4, 3), 0.333333)
+    given = y.copy()
+    assert fastbp.check_gradients(net, x, y)
+    assert np.array_equal(y, given)
+    assert net.loss(x, y) == net.loss(x, np.full((4, 3), 1 / 3))

@@ -54,6 +54,24 @@ def test_sizes_in_any_sequence(layers):
     assert Network(layers, seed=0).architecture.sizes[0] == 3
 
 
+def test_views_may_be_multiplied_in_place():
+    net = fastbp.Network([2, 1], seed=0)
+    before = net.parameters.copy()
+    net.layers[0].W *= 2
+    net.layers[0].b += 1
+    assert net.parameters.tolist() == [*(2 * before[:2]).tolist(), 1.0]
+    with pytest.raises(AttributeError, match=r"layer\.W\[:\] = values"):
+        net.layers[0].W = np.zeros((2, 1))
+
+
+def test_settings_that_are_nothing_in_the_networks_type():
+    huber, normal = fastbp.Loss("huber", delta=1e-50), fastbp.LayerNorm(1e-50)
+    for how in (dict(layers=[2, 1], loss=huber), dict(layers=[normal, Dense(1)], inputs=2)):
+        with pytest.raises(ValueError, match="a number that is 0 in float32: 1e-50"):
+            fastbp.Network(**how)
+        assert fastbp.Network(**how, dtype="float64").dtype == "float64"
+
+
 def test_views():
     net = Network([3, 4, 2], seed=0)
     assert net.parameters.shape == (3 * 4 + 4 + 4 * 2 + 2,)

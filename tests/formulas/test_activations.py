@@ -94,6 +94,16 @@ def test_lower_tail_keeps_its_digits(name):
     np.testing.assert_allclose(evaluate(name, z)[1], slope, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["softplus", "squareplus"])
+def test_nothing_overflows_before_y_does(name, dtype):
+    z = np.array([0.9 * np.finfo(dtype).max, 1e25, 1e19, 1e10])
+    y, dz = evaluate(name, z, dtype=dtype)
+    assert y.tolist() == z.astype(dtype).tolist()
+    assert np.allclose(dz, 1, rtol=1e-9)
+    assert np.isfinite(evaluate(name, -z, dtype=dtype)).all()
+
+
 def test_upper_tail_of_log_sigmoid_keeps_its_digits():
     y, dz = evaluate("log_sigmoid", [30.0, 36.0])
     np.testing.assert_allclose(y, -np.exp([-30.0, -36.0]), rtol=1e-12)
@@ -245,9 +255,10 @@ class TestRegister:
             (lambda z: math.log(z), lambda dy, z: dy / z),
             (lambda z: math.exp(100 * z), lambda dy, z: dy * 100 * math.exp(100 * z)),
             (lambda z: math.sin(20 * z), lambda dy, z: 20 * dy * math.cos(20 * z)),
+            (lambda z: math.sin(300 * z), lambda dy, z: 300 * dy * math.cos(300 * z)),
             (lambda z: 0.0, lambda dy, z: 0.0),
         ],
-        ids=["abs", "abs_zero", "relu", "jump", "log", "overflow", "wave", "constant"],
+        ids=["abs", "abs_zero", "relu", "jump", "log", "overflow", "wave", "steep", "constant"],
     )
     def test_kinks_and_gaps_are_accepted(self, forward, backward):
         register_activation("own", forward, backward)
