@@ -41,7 +41,7 @@ def labels_of(y, loss, what):
     return column.astype(np.int64)
 
 
-def row_weights(sample_weight, class_weight, y, loss, n_outputs, dtype):
+def row_weights(sample_weight, class_weight, y, loss, n_outputs, dtype, *, all_may_be_0=False):
     """What each row counts: its own weight times that of its class.
 
     Parameters
@@ -53,6 +53,8 @@ def row_weights(sample_weight, class_weight, y, loss, n_outputs, dtype):
     n_outputs : int
     dtype : numpy.dtype
         The network's.
+    all_may_be_0 : bool
+        Whether these are not all rows there are.
 
     Returns
     -------
@@ -66,13 +68,15 @@ def row_weights(sample_weight, class_weight, y, loss, n_outputs, dtype):
     """
     weights = None
     if sample_weight is not None:
-        weights = validation.weights("sample_weight", sample_weight, len(y), dtype)
+        weights = validation.weights("sample_weight", sample_weight, len(y), dtype, all_may_be_0=all_may_be_0)
     if class_weight is not None:
         by_row = _class_weights(class_weight, y, loss, n_outputs)
         weights = by_row if weights is None else by_row * weights
-        if not (weights > 0).any():
+        if not (all_may_be_0 or (weights > 0).any()):
             raise ValueError("sample_weight and class_weight must leave a row of weight above 0; all are 0")
-    return None if weights is None else validation.weights("weights of rows", weights, len(y), dtype)
+    if weights is None:
+        return None
+    return validation.weights("weights of rows", weights, len(y), dtype, all_may_be_0=all_may_be_0)
 
 
 def _class_weights(class_weight, y, loss, n_outputs):
@@ -108,7 +112,7 @@ def weights_by_class(class_weight, loss, n_outputs):
         If weights are no numbers, negative, infinite, too few or too many, all 0, or of unknown classes.
     """
     classes = range(n_outputs) if loss.targets == "classes" else (-1, 1) if loss.targets == "sign" else (0, 1)
-    if isinstance(class_weight, Mapping):
+    if isinstance(class_weight, Mapping) or hasattr(class_weight, "keys"):  # as pandas.Series has
         by_class = dict.fromkeys(classes, 1.0)
         for label, weight in class_weight.items():
             if label not in by_class:

@@ -144,6 +144,18 @@ class Best:
         self.value = value
         return True
 
+    def state(self):
+        """The best value, and of what it is one."""
+        return {"value": self.value, "monitor": self.monitor, "sign": self._sign}
+
+    def restore(self, state):
+        """Go on from there, if it is the same that is watched; returns whether it is."""
+        found = state.get("monitor", self.monitor), state.get("sign", self._sign)
+        same = found == (self.monitor, self._sign)
+        if same:
+            self.value = state["value"]
+        return same
+
 
 class EarlyStopping(Callback):
     """Ends training that no longer gets better, and gives back the best weights.
@@ -182,7 +194,7 @@ class EarlyStopping(Callback):
     def start(self, training):
         """Forget what was before."""
         self._best.start(training)
-        self._best_epoch, self._weights = None, None
+        self._best_epoch, self._weights, self._from = None, None, training.epoch
 
     def epoch(self, training):
         """Keep the weights if they are the best so far; stop if they have not been for long."""
@@ -191,7 +203,7 @@ class EarlyStopping(Callback):
             if self.restore_best:
                 self._weights = training.network.parameters.copy()
         training.history.best_epoch = self._best_epoch
-        waited = training.epoch - (self._best_epoch or 0)
+        waited = training.epoch - (self._best_epoch or self._from)
         if waited >= self.patience:
             epochs = "1 epoch" if waited == 1 else f"{waited} epochs"
             training.stop(f"{self._best.monitor} was not better in {epochs}")
@@ -204,12 +216,13 @@ class EarlyStopping(Callback):
     def state(self):
         """What was best, and its weights."""
         weights = {} if self._weights is None else {"weights": self._weights}
-        return {"epoch": self._best_epoch, "value": self._best.value, **weights}
+        return {"epoch": self._best_epoch, **self._best.state(), **weights}
 
     def restore(self, state):
-        """Go on from there."""
-        self._best_epoch, self._best.value = state["epoch"], state["value"]
-        self._weights = state.get("weights")
+        """Go on from there, if the same was watched, and its weights are there where they are wanted."""
+        if (self.restore_best and state["epoch"] and "weights" not in state) or not self._best.restore(state):
+            return
+        self._best_epoch, self._weights, self._from = state["epoch"], state.get("weights"), 0
 
 
 class CSVLogger(Callback):

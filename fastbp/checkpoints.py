@@ -49,14 +49,14 @@ class Checkpoints(Callback):
     monitor, mode : str, optional
         What says which checkpoint is best, as for `EarlyStopping`.
     overwrite : bool
-        Whether a training that is not resumed may remove checkpoints that are there already; otherwise it
-        refuses to start.
+        Whether checkpoints that are there already may be removed: all that are not of the training that is
+        resumed, or, where it is resumed from an older one, all later ones. Otherwise it refuses to start.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of bounds; when training starts, if there are checkpoints
-        of another training.
+        of another training, or later ones than the one that is resumed.
     OSError
         If a file cannot be written; older ones stay whole.
 
@@ -133,14 +133,23 @@ class Checkpoints(Callback):
         self._clock = time.monotonic()
         os.makedirs(self.folder, exist_ok=True)
         there = [name for name in os.listdir(self.folder) if _NAME.fullmatch(name) or name == _BEST]
-        if there and not training.resumed:
-            if not self.overwrite:
+        before = training.checkpoint
+        self._goes_on_here = before is not None and before.is_in(self.folder)
+        if self._goes_on_here:
+            position = before.position(training._plan.batch_size)
+            there = [name for name in there if name != _BEST and _position_in(name) > position]
+        if there and not self.overwrite:
+            if self._goes_on_here:
                 raise ValueError(
-                    f"{self.folder} has checkpoints of another training: resume it by "
-                    f"resume={self.folder!r}, choose another folder, or give overwrite=True"
+                    f"{self.folder} has later checkpoints than the one that is resumed, {max(there)} too: "
+                    "choose another folder, or give overwrite=True to remove them"
                 )
-            for name in there:
-                os.unlink(os.path.join(self.folder, name))
+            raise ValueError(
+                f"{self.folder} has checkpoints of another training: resume it by "
+                f"resume={self.folder!r}, choose another folder, or give overwrite=True"
+            )
+        for name in there:
+            os.unlink(os.path.join(self.folder, name))
 
     def epoch(self, training):
         """Write a checkpoint, if it is time."""
@@ -183,17 +192,25 @@ class Checkpoints(Callback):
 
     def state(self):
         """Which files there are, and the best value."""
-        return {"files": self._files, "best": self._best.value}
+        best = self._best.state()
+        return {"files": self._files, "best": best.pop("value"), **best}
 
     def restore(self, state):
-        """Go on from there."""
-        self._files, self._best.value = list(state["files"]), state["best"]
+        """Go on from there; in another folder none of the files is this one's."""
+        self._files = list(state["files"]) if self._goes_on_here else []
+        self._best.restore({**state, "value": state["best"]})
 
 
 def _name_of(epoch, step):
     """The file of a checkpoint after so many epochs and steps."""
     within = f".step-{step:08d}" if step else ""
     return f"epoch-{epoch:08d}{within}.safetensors"
+
+
+def _position_in(name):
+    """(epochs, steps) that the name of a checkpoint tells."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]), int(match[2] or 0)
 
 
 def _content(training, identity):
@@ -212,7 +229,7 @@ def _content(training, identity):
         state = callback.state()
         arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
         for key, value in arrays.items():
-            tensors[f"training.callback.{index}.{key}"] = np.ascontiguousarray(value)
+            tensors[f"training.callback.{index}.{key}"] = np.asarray(value, order="C")
         plain = {key: value for key, value in state.items() if key not in arrays}
         callbacks.append({"type": type(callback).__name__, "arrays": list(arrays), "state": plain})
     described = {
@@ -258,10 +275,10 @@ def read_checkpoint(path, network):
         raise TypeError(f"resume must be the path of a checkpoint or of a folder; got {path!r}")
     path = os.fsdecode(path)
     if os.path.isdir(path):
-        found = [match for match in map(_NAME.fullmatch, os.listdir(path)) if match]
+        found = [name for name in os.listdir(path) if _NAME.fullmatch(name)]
         if not found:
             raise FileNotFoundError(f"there is no checkpoint in {path}")
-        path = os.path.join(path, max(found, key=lambda match: (int(match[1]), int(match[2] or 0)))[0])
+        path = os.path.join(path, max(found, key=_position_in))
     with storage.opened(path) as file:
         text = (file.metadata() or {}).get(storage.TRAINING_KEY)
         if text is None:
@@ -312,7 +329,7 @@ class Checkpoint:
     """A checkpoint that was read."""
 
     def __init__(self, path, parameters, described, tensors):
-        self._path, self._parameters, self._identity = path, parameters, dict(described["identity"])
+        self.path, self._parameters, self._identity = path, parameters, dict(described["identity"])
         self.seed = validation.seed(self._identity["seed"])
         n_states = validation.integer("states", described["states"], at_least=0)
         names = [f"training.state.{index}" for index in range(n_states)]
@@ -346,6 +363,14 @@ class Checkpoint:
             for index, entry in enumerate(described["callbacks"])
         ]
 
+    def is_in(self, folder):
+        """Whether that is the folder of its file."""
+        return os.path.samefile(os.path.dirname(self.path) or ".", folder)
+
+    def position(self, batch_size):
+        """(epochs, steps of the epoch begun), where it was written."""
+        return self.epoch, -(-self._rows // batch_size)
+
     def check(self, ours, n_rows, rates, n_states):
         """Raise ValueError where a training of this identity, so many rows (None: nobody knows), these rates
         and so many states of the optimizer is not the one that was written down.
@@ -355,17 +380,17 @@ class Checkpoint:
                 continue
             if what == "schedule":
                 raise ValueError(
-                    f"{self._path} cannot be resumed: the schedule was laid out for another number of "
+                    f"{self.path} cannot be resumed: the schedule was laid out for another number of "
                     "epochs; begin with total= in the schedule to be free to change it"
                 )
             told = _NOT_TOLD.get(what, f"{what.replace('_', ' ')} was {theirs}; got {ours.get(what)}")
-            raise ValueError(f"{self._path} cannot be resumed: the {told}")
+            raise ValueError(f"{self.path} cannot be resumed: the {told}")
         if (
             self._rows >= (n_rows or 1)  # of a stream nobody knows how many, and none are left over
             or len(self._states) != n_states
             or not rates.fits(self._rates, self._settings)
         ):
-            raise ValueError(f"{self._path} is a damaged checkpoint")
+            raise ValueError(f"{self.path} is a damaged checkpoint")
 
     def restore_history(self, training):
         """What happened before."""

@@ -151,15 +151,16 @@ def train(
     Training a network again goes on from its weights, but is a training of its own: the optimizer's state
     starts anew, and so do the orders of the rows. `OnlineTrainer` keeps them from call to call.
 
-    A chunk of a stream is ``(x, y)`` or ``(x, y, sample_weight)``, of any number of rows. It is trained on as
-    it comes, in batches of its own rows, the last of which may be shorter, and let go of before the next one
-    is asked for; optimizer and schedule go on from chunk to chunk. An epoch is one run through the stream,
-    its loss the mean over all rows, its time that of waiting for chunks included. All chunks are like the
-    first one: with weights or without, of classes or not, of uint8 or not, sparse or not. Where one does not
-    fit, or the stream raises, the network has the weights from after the chunk before. Validation rows are
-    given, not taken; what needs all rows (`sample_weight`, "balanced", `sampling`, LBFGS) is refused, and
-    schedules of steps need ``total=``. Nobody can go on in the middle of a stream, so checkpoints are written
-    between epochs. A stream of one chunk is trained to the same bits as its arrays.
+    A chunk of a stream is ``(x, y)`` or ``(x, y, sample_weight)``, of any number of rows, or none. It is
+    trained on as it comes, in batches of its own rows, the last of which may be shorter, and let go of
+    before the next one is asked for; optimizer and schedule go on from chunk to chunk. An epoch is one
+    run through the stream, its loss the mean over all rows, its time that of waiting for chunks included.
+    All chunks are like the first one: with weights or without, of classes or not, of uint8 or not, sparse
+    or not. Where one does not fit, or the stream raises, the network has the weights from after the chunk
+    before. Validation rows are given, not taken; what needs all rows (`sample_weight`, "balanced",
+    `sampling`, LBFGS) is refused, and schedules of steps need ``total=``. Nobody can go on in the middle
+    of a stream, so checkpoints are written between epochs. A stream of one chunk is trained to the same
+    bits as its arrays, where it has at least `batch_size` rows.
 
     Examples
     --------
@@ -366,6 +367,7 @@ def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):
     table = [Table(every)] if every else []
     first = [] if early_stopping is None else [early_stopping]
     found = [*first, *as_callbacks(callbacks), *table, *([] if checkpoints is None else [checkpoints])]
+    found.sort(key=lambda callback: isinstance(callback, Checkpoints))
     for callback in found:
         if sum(callback is other for other in found) > 1:
             raise ValueError(

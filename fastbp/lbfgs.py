@@ -203,7 +203,7 @@ class WholeBatch(Training):
             float(intermediate_result.fun - self._penalty(vector)), time.perf_counter() - self._clock
         )
         self._bar.show(self.epoch * self._n, self.history)
-        if self.history.stopped or self._interrupts.asked:
+        if self.history.stopped is not None or self._interrupts.asked:
             raise _Ended
         self._clock = time.perf_counter()
 

@@ -10,10 +10,13 @@ from .network import Network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, as_optimizer
 
-# The loss is smoothed as a running mean with this share of the old; a test ends where it is so many times
-# its best.
+# The loss is smoothed as a running mean with this share of the old; a test ends where it has grown beyond its
+# best by so many times that, and by so many times what it had fallen: a loss may be below 0.
 SMOOTHING = 0.9
-GROWTH_AT_THE_END = 4.0
+GROWTH_AT_THE_END = 3.0
+
+# The share of the steps whose losses are compared, before a rate and behind it. One batch says little.
+COMPARED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,8 @@ class LearningRateRange:
     smoothed : array (n,)
         A running mean of it.
     suggestion : float or None
-        Where the smoothed loss falls fastest with the logarithm of the rate; None if it never falls.
+        Where the loss falls most with the logarithm of the rate, from the mean of a tenth of the steps to
+        that of the next tenth; None if it never falls.
     """
 
     learning_rates: np.ndarray
@@ -82,7 +86,8 @@ def find_learning_rate(
     Returns
     -------
     LearningRateRange
-        Shorter than `steps` where the loss grew to four times its best, or was no longer finite.
+        Shorter than `steps` where the loss grew far beyond its best, by three times that and by three times
+        what it had fallen, or was no longer finite.
 
     Raises
     ------
@@ -129,11 +134,12 @@ def find_learning_rate(
         losses.append(trainer._step_rows(x[rows], y[rows]))
         mean = SMOOTHING * mean + (1 - SMOOTHING) * losses[-1]
         smoothed.append(mean / (1 - SMOOTHING ** len(losses)))  # as if it had not started at 0
-        if not smoothed[-1] <= GROWTH_AT_THE_END * min(smoothed):
+        best = min(smoothed)
+        if not smoothed[-1] - best <= GROWTH_AT_THE_END * max(abs(best), smoothed[0] - best):
             break
     finite = len(smoothed) if np.isfinite(smoothed[-1]) else len(smoothed) - 1
     rates, losses, smoothed = rates[:finite], np.array(losses[:finite]), np.array(smoothed[:finite])
-    return LearningRateRange(rates, losses, smoothed, _steepest(rates, smoothed))
+    return LearningRateRange(rates, losses, smoothed, _steepest(rates, losses, smoothed, steps))
 
 
 def _batches(n, batch_size, seed):
@@ -150,11 +156,12 @@ def _batches(n, batch_size, seed):
         passes += 1
 
 
-def _steepest(rates, smoothed):
-    """The rate where the smoothed loss falls fastest before its minimum, or None."""
-    until = int(np.argmin(smoothed)) + 1 if len(smoothed) else 0
-    if until < 3:
+def _steepest(rates, losses, smoothed, steps):
+    """The rate where the loss falls most before it is smallest, or None."""
+    width = max(1, int(COMPARED * steps))
+    least = int(np.argmin(smoothed)) if len(smoothed) else 0
+    places = range(width, min(least, len(losses) - width) + 1)
+    falls = [losses[at - width : at].mean() - losses[at : at + width].mean() for at in places]
+    if not falls or max(falls) <= 0:
         return None
-    slopes = np.gradient(smoothed[:until], np.log(rates[:until]))
-    at = int(np.argmin(slopes))
-    return float(rates[at]) if slopes[at] < 0 else None
+    return float(rates[places[int(np.argmax(falls))]])

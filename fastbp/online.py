@@ -250,7 +250,7 @@ class OnlineTrainer:
             self._row[...] = x
             if not self._set_to_one_row:
                 self._point_to_one_row()
-            return self._train(1, self._run)
+            return self._train(1, self._run if self._threads == 1 else self._run_interruptibly)
         x, y = self._rows(x, y)
         return self._step_rows(x, y, self._weights(sample_weight, y))
 

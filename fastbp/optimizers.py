@@ -19,7 +19,8 @@ class Optimizer:
     layers : dict, optional
         Settings that differ for a layer, by the layer's name or place:
         ``{"output": {"learning_rate": 0.01}, 0: {"weight_decay": 0.0}}``. Any number that the optimizer takes
-        may be among them; a learning rate of 0 leaves the layer as it is.
+        may be among them; a learning rate of 0 leaves what the layer learns as it is, but for its
+        largest norm; the running statistics of a BatchNorm follow the rows all the same.
     schedule : Schedule or ReduceOnPlateau, optional
         How the learning rate changes while training goes on.
 

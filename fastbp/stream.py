@@ -95,10 +95,13 @@ class Stream:
         if self._first is not None:
             chunk, self._first = self._first, None
             return chunk
-        chunk = _ask(self._chunks, interrupts)
-        if chunk is _END:
-            return None
-        self._number += 1
+        while True:
+            chunk = _ask(self._chunks, interrupts)
+            if chunk is _END:
+                return None
+            self._number += 1
+            if not _is_empty(chunk):
+                break
         try:
             if not isinstance(chunk, (tuple, list)) or len(chunk) not in (2, 3):
                 raise TypeError(f"it must be (x, y) or (x, y, sample_weight); got {_described(chunk)}")
@@ -113,7 +116,9 @@ class Stream:
         keep = dict(keep_bytes="bytes" in kind, keep_sparse="sparse" in kind)
         x, y = network.check_data(x, y, **keep)
         loss, n_outputs = network.loss_function.formula, network.architecture.sizes[-1]
-        weights = row_weights(weights, self._class_weight, y, loss, n_outputs, network.dtype)
+        weights = row_weights(
+            weights, self._class_weight, y, loss, n_outputs, network.dtype, all_may_be_0=True
+        )
         if weights is None and "weighted" in first:
             weights = np.ones(len(x), network.dtype)
         if first and options_of(x, y, weights) != first:
@@ -264,6 +269,20 @@ def _ask(chunks, interrupts):
         if interrupts and interrupts.asked:
             return _END
         raise
+
+
+def _is_empty(chunk):
+    """Whether a chunk has no rows, x and y alike; what is no chunk is not empty."""
+    if not isinstance(chunk, (tuple, list)) or len(chunk) not in (2, 3):
+        return False
+    return all(_has_no_rows(each) for each in chunk)
+
+
+def _has_no_rows(values):
+    shape = getattr(values, "shape", None)  # sparse rows have no len
+    if shape is not None:
+        return len(shape) > 0 and shape[0] == 0
+    return hasattr(values, "__len__") and len(values) == 0
 
 
 def _described(chunk):

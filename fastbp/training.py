@@ -96,6 +96,8 @@ class Training:
         Whether training ended by an error.
     resumed : bool
         Whether it goes on from a checkpoint.
+    checkpoint : Checkpoint or None
+        The one that it goes on from.
     """
 
     _least_seconds_per_call = 0.0  # where others wait while Python turns to this one
@@ -114,7 +116,7 @@ class Training:
             self._validates_long = guess_seconds(network.architecture, rows, rows) / 3 > SECONDS_INLINE
         self._callbacks, self._identity, self._looks = callbacks, identity, looks
         self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
-        self._started, self.resumed, self._begun = [], False, Begun()
+        self._started, self.resumed, self.checkpoint, self._begun = [], False, None, Begun()
         self._checkpoints = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
 
     # For callbacks
@@ -219,7 +221,8 @@ class Training:
         Whatever happens, the network has whole weights at the end, also where it is closed before, and
         callbacks know of it.
         """
-        plan, network, self.resumed = self._plan, self.network, checkpoint is not None
+        plan, network = self._plan, self.network
+        self.resumed, self.checkpoint = checkpoint is not None, checkpoint
         self._row_losses = np.empty(plan.batch_size, network.dtype)  # the program's, as long as this lives
         plan.set(row_losses=self._row_losses.ctypes.data)
         if self.resumed:
@@ -234,7 +237,7 @@ class Training:
                 if self.resumed:
                     checkpoint.restore(self)
                 plan.pack(network.parameters)
-                while self.epoch < self.epochs and not interrupts.asked and not self.history.stopped:
+                while self.epoch < self.epochs and not interrupts.asked and self.history.stopped is None:
                     yield from self._call(interrupts, bar)
                 self._collect(always=True, interrupted=interrupts.asked)
                 self.history.interrupted = interrupts.asked

@@ -633,6 +633,8 @@ def _numbers(name, values, wanted="real numbers"):
         raise TypeError(f"{name} must hold {wanted}; got {kind.get(a.dtype.kind, a.dtype)}")
     if a.ndim == 0:
         raise TypeError(f"{name} must be a table of {wanted}; got {_describe(values)}")
+    if all(isinstance(value, (bool, np.bool_)) for value in a.flat):
+        return a.astype(bool)
     out = np.empty(a.shape)
     for index, value in np.ndenumerate(a):
         if not isinstance(value, (numbers.Real, np.bool_, decimal.Decimal)):

@@ -297,3 +297,13 @@ def test_weights_whose_sums_float64_cannot_hold(weight):
     ):
         net.loss(np.eye(2), [1.0, 2.0], sample_weight=[0, weight])
     assert np.isfinite(net.loss(np.eye(2), [1.0, 2.0], sample_weight=[1e-290, 1e290]))
+
+
+def test_class_weights_of_pandas_go_by_their_labels():
+    pandas = pytest.importorskip("pandas")
+    weights = {2: 3.0, 1: 2.0, 0: 1.0}
+    nets = [make_network([2, 3], loss="softmax_cross_entropy") for _ in range(2)]
+    x, y = draw_inputs(60, 2), draw_targets("softmax_cross_entropy", 60, 3)
+    for net, each in zip(nets, (weights, pandas.Series(weights)), strict=True):
+        fastbp.train(net, x, y, epochs=1, class_weight=each)
+    assert np.array_equal(nets[0].parameters, nets[1].parameters)

@@ -61,6 +61,10 @@ def test_early_stopping(values, how, epochs, best):
     assert np.array_equal(net.parameters, weights[(best or epochs) - 1])
 
 
+def test_any_reason_stops():
+    assert len(trained(epochs=5, callbacks=[lambda training: training.stop("")])[1]) == 1
+
+
 def test_early_stopping_may_leave_the_last_weights():
     stopping = EarlyStopping(2, monitor="scripted", mode="max", restore_best=False)
     net, history = trained(validation=HELD, metrics=[scripted([3, 2, 1, 0, 0, 0])], early_stopping=stopping)

@@ -576,3 +576,73 @@ def test_a_state_of_another_shape(written, tmp_path):
 def test_checkpoints_refuse(how, error):
     with pytest.raises(error):
         Checkpoints(**dict(folder="somewhere") | how)
+
+
+def test_a_resumed_training_mixes_nothing_into_the_folder_of_another(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    trained(epochs=2, checkpoints=Checkpoints(here, every=1))
+    trained(network(seed=9), epochs=4, checkpoints=Checkpoints(there, every=1))
+    before = {path.name: path.read_bytes() for path in there.iterdir()}
+    with pytest.raises(ValueError, match="has checkpoints of another training"):
+        trained(epochs=3, resume=here, checkpoints=Checkpoints(there, every=1))
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == before
+    last, _ = trained(epochs=3, resume=here, checkpoints=Checkpoints(there, every=1, overwrite=True))
+    assert files(there) == ["best.safetensors", "epoch-00000003.safetensors"]
+    assert np.array_equal(fastbp.load(there / "epoch-00000003.safetensors").parameters, last.parameters)
+    assert files(here) == ["best.safetensors", "epoch-00000001.safetensors", "epoch-00000002.safetensors"]
+
+
+def test_a_training_that_goes_back_does_not_leave_later_checkpoints(tmp_path):
+    """They would be taken for the newest."""
+    trained(epochs=6, checkpoints=Checkpoints(tmp_path, every=1, keep=4))
+    before, older = files(tmp_path), tmp_path / "epoch-00000004.safetensors"
+
+    def slower(training):
+        training.learning_rate = 1e-6
+
+    options = dict(epochs=5, resume=older, callbacks=[slower])
+    with pytest.raises(ValueError, match="later checkpoints than the one that is resumed, epoch-00000006"):
+        trained(**options, checkpoints=Checkpoints(tmp_path, every=1))
+    assert files(tmp_path) == before
+    last, _ = trained(**options, checkpoints=Checkpoints(tmp_path, every=1, keep=4, overwrite=True))
+    assert files(tmp_path)[1:] == [f"epoch-0000000{epoch}.safetensors" for epoch in (3, 4, 5)]
+    assert np.array_equal(trained(epochs=5, resume=tmp_path)[0].parameters, last.parameters)
+
+
+@pytest.mark.parametrize("monitor", ["r2", "validation_loss"])
+def test_what_is_watched_anew_begins_anew(monitor, tmp_path):
+    """A best loss says nothing of r2, nor is it of use without the weights that are to be given back."""
+    options = dict(validation=HELD, metrics=["r2"])
+    by_loss = EarlyStopping(5, monitor="validation_loss", restore_best=False)
+    trained(epochs=2, early_stopping=by_loss, checkpoints=Checkpoints(tmp_path, every=1), **options)
+    stopping = EarlyStopping(3, monitor=monitor)
+    net, history = trained(epochs=40, early_stopping=stopping, resume=tmp_path, **options)
+    values = history.column(monitor)[2:]
+    assert history.best_epoch == 3 + int(np.argmax(values) if monitor == "r2" else np.argmin(values))
+    assert net.loss(*HELD) == pytest.approx(history.validation_loss[history.best_epoch - 1], rel=1e-12)
+
+
+def test_checkpoints_among_callbacks_keep_what_the_others_do_after_them(tmp_path):
+    def halve(training):
+        training.learning_rate = training.learning_rate / 2
+
+    whole = trained(callbacks=[halve])
+    trained(epochs=3, callbacks=[Checkpoints(tmp_path, every=1), halve])
+    assert same(trained(callbacks=[halve], resume=tmp_path), whole)
+
+
+def test_an_array_of_no_dimensions_comes_back_as_one(tmp_path):
+    class Keeps(fastbp.Callback):
+        found = None
+
+        def state(self):
+            return {"a": np.array(3.0)}
+
+        def restore(self, state):
+            self.found = state["a"]
+
+    trained(epochs=1, callbacks=[Keeps()], checkpoints=Checkpoints(tmp_path, every=1))
+    kept = Keeps()
+    trained(epochs=2, callbacks=[kept], resume=tmp_path)
+    assert kept.found.shape == ()
+    assert kept.found == 3

@@ -270,6 +270,21 @@ def test_refuses_class_weights(loss, by_class, message):
         OnlineTrainer(start(loss)[0], class_weight=by_class)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_single_rows_by_several_threads(threads):
+    """Each way of a row: the shortest one, one with weights, and one of rows before."""
+    nets = [make_network([3, 40, 2], "tanh", dtype="float32") for _ in range(2)]
+    x, y = draw_inputs(6, 3).astype("f4"), draw_targets("mean_squared_error", 6, 2).astype("f4")
+    for net, n in zip(nets, (1, threads), strict=True):
+        trainer = OnlineTrainer(net, "adam", threads=n)
+        for i in range(3):
+            trainer.step(x[i], y[i])
+        trainer.step(x, y)
+        trainer.step(x[3], y[3], 0.5)
+        trainer.step(x[4], y[4], 0.5)
+    assert np.array_equal(nets[0].parameters, nets[1].parameters)
+
+
 def test_divergence():
     net, x, y = start()
     trainer = OnlineTrainer(net, SGD(1e200, momentum=0.9))
@@ -488,6 +503,26 @@ def test_find_learning_rate(tmp_path):
     assert not np.array_equal(fastbp.find_learning_rate(net, x, y, seed=5).losses[:20], found.losses[:20])
     pytest.importorskip("matplotlib")
     found.plot().savefig(tmp_path / "rates.png")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_suggestion_is_no_noise_of_single_batches(seed):
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(500, 5))
+    y = 2 * np.sin(x[:, 0]) + x[:, 1] + 0.1 * draw.normal(size=500)
+    found = fastbp.find_learning_rate(fastbp.Network([5, 32, 1], seed=seed), x, y)
+    best = found.learning_rates[found.smoothed.argmin()]
+    assert best / 100 < found.suggestion < best
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_range_of_a_loss_below_0(seed):
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(200, 3)), draw.poisson(20, size=200)
+    found = fastbp.find_learning_rate(fastbp.Network([3, 8, 1], loss="poisson", seed=seed), x, y)
+    assert found.smoothed.min() < -20, "it is not ended where the loss crosses 0"
+    assert 50 < len(found.losses) < 100
+    assert 1e-4 < found.suggestion < 1
 
 
 def test_its_steps_are_those_of_training():

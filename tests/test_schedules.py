@@ -56,6 +56,20 @@ def test_epochs_have_the_rates_that_the_schedule_tells(schedule):
     assert got.tobytes() == by_hand(schedule.rates(0.1, 6)).parameters.tobytes()
 
 
+WITH_A_MINIMUM = [schedules.Cosine(minimum=0.05), schedules.CosineRestarts(2, minimum=0.05)]
+
+
+@pytest.mark.parametrize("schedule", [*EVERY_SCHEDULE, *WITH_A_MINIMUM], ids=repr)
+def test_a_layer_of_rate_0_stays_as_it_is(schedule):
+    net, x, y = make_network([3, 4, 2]), draw_inputs(10, 3), draw_targets("mean_squared_error", 10, 2)
+    before = net.layers[0].W.copy(), net.layers[1].W.copy()
+    layers = {0: {"learning_rate": 0}}
+    optimizer = fastbp.SGD(0.1, 0.9, layers=layers, schedule=schedule)
+    fastbp.train(net, x, y, epochs=6, batch_size=5, optimizer=optimizer)
+    assert np.array_equal(net.layers[0].W, before[0])
+    assert not np.array_equal(net.layers[1].W, before[1])
+
+
 def test_steps_are_counted_over_epochs():
     per_step = trained(schedules.Step(2, 0.5, per="step"), epochs=5)[0]
     assert (

@@ -128,6 +128,31 @@ def test_no_chunk_is_held_longer_than_needed():
     assert all(reference() is None for reference in seen)
 
 
+def test_chunks_without_rows_or_weights_change_nothing():
+    """Of a filter, say, or of rows of a class that counts nothing."""
+    nets = [start()[0] for _ in range(3)]
+    _, x, y = start()
+    one, other = cut(x, y, 16, 32)
+    options = dict(epochs=1, batch_size=16, shuffle=False, optimizer=SGD(0.1))
+    history = fastbp.train(nets[0], [one, other], **options)
+    empty = x[:0], y[:0]
+    assert fastbp.train(nets[1], [empty, one, ([], []), other, empty], **options).loss == history.loss
+    ones, nothing = np.ones(16), np.zeros(32)
+    weighted = [(*other, nothing), (*one, ones), (*other, nothing), (*other, 1 - nothing)]
+    fastbp.train(nets[2], weighted, **options)
+    assert len({net.parameters.tobytes() for net in nets}) == 1
+    with pytest.raises(ValueError, match="a stream must have chunks"):
+        fastbp.train(nets[0], [empty, empty], **options)
+
+
+def test_classes_that_weigh_nothing_may_fill_a_chunk():
+    net, x, y = start(SOFTMAX, n_out=3)
+    chunks = [(x[y == label], y[y == label]) for label in range(3)]
+    before = net.parameters.copy()
+    fastbp.train(net, chunks, epochs=1, batch_size=16, class_weight={1: 0.0, 2: 0.0})
+    assert not np.array_equal(net.parameters, before)
+
+
 BAD = [
     (lambda x, y: (x, y[:-1]), ValueError, "chunk 3: y must have as many rows as x, 16; got shape"),
     (lambda x, y: (x[:, :2], y), ValueError, r"chunk 3: x must have shape \(n, 3\)"),
@@ -136,7 +161,7 @@ BAD = [
         ValueError,
         "chunk 3: x must be finite; row 1, col",
     ),
-    (lambda x, y: (x[:0], y[:0]), ValueError, "chunk 3: x must have at least one row"),
+    (lambda x, y: (x[:0], y), ValueError, "chunk 3: x must have at least one row"),
     (lambda x, y: x, TypeError, r"chunk 3: it must be \(x, y\) or \(x, y, sample_weight\); got a ndarray"),
     (lambda x, y: (x, y, 1, 2), TypeError, "chunk 3: .* got a tuple of 4 things"),
     (lambda x, y: (x, "a"), TypeError, "chunk 3: y must hold real numbers; got text"),

@@ -245,6 +245,8 @@ def test_targets_booleans_are_two_classes():
     assert validation.targets([True, False], 2, 2, CLASSES, F4).tolist() == [1, 0]
     with pytest.raises(TypeError, match="classes from 0 to 2; got True and False"):
         validation.targets([True, False], 2, 3, CLASSES, F4)
+    with pytest.raises(TypeError, match="classes from 0 to 2; got True and False"):
+        validation.targets(np.array([True, False], object), 2, 3, CLASSES, F4)
 
 
 @pytest.mark.parametrize("y", [[[0.25, 0.75], [1, 0]], [[0, 1], [1, 0]], [[True, False], [False, True]]])

@@ -65,9 +65,11 @@ def polynomial(rate, settings, count):
 
 # cosine: from rate down to minimum in half a wave of length total, then up again, and so on
 #     minimum + (rate − minimum) · (1 + cos(π · count/total)) / 2
+#     A rate of 0, of a layer that is left as it is, stays 0.
 @formula
 def cosine(rate, settings, count):
     total, minimum = settings
+    minimum = minimum if rate > 0.0 else 0.0
     return minimum + (rate - minimum) * (1.0 + cospi((count % (2 * int(total))) / total)) / 2.0
 
 
@@ -75,7 +77,7 @@ def cosine(rate, settings, count):
 @formula
 def cosine_restarts(rate, settings, count):
     total, factor, minimum = settings
-    length, factor = int(total), int(factor)
+    length, factor, minimum = int(total), int(factor), minimum if rate > 0.0 else 0.0
     if factor == 1:
         count = count % length
     else:
