@@ -2,7 +2,14 @@
 
 from .cpu import tiny
 from .cpu.machine import this_machine
-from .division import chunk_rows, gradients_first, may_be_given_up, rows_of_a_block, splits_columns
+from .division import (
+    CHUNK_ROWS,
+    chunk_rows,
+    gradients_first,
+    may_be_given_up,
+    rows_of_a_block,
+    splits_columns,
+)
 
 # Numbers of a batch's inputs from which on it costs less to find each row than to copy it.
 INPUTS_WORTH_FINDING = 128
@@ -62,7 +69,8 @@ class Choices:
         Rows over which gradients are summed row by row (`division.chunk_rows`).
     chunked : bool
         Whether phase 1 takes those chunk by chunk and leaves the gradient of each to phase 2. Else, where
-        they are fewer than the batch has, phase 2 sums chunk by chunk: more threads than chunks share that.
+        they are fewer than the batch has, phase 2 sums chunk by chunk: long ones, or such as more threads
+        than there are chunks share.
     replicas : int
         How many copies of the parameters there are: one, or one for each thread, which updates it as a whole.
     whole : bool
@@ -107,7 +115,8 @@ class Choices:
         self.backward = task in ("train", "gradient")
         self.chunk_rows = chunk_rows(architecture, batch_size) if self.backward else batch_size
         n_chunks = -(-batch_size // self.chunk_rows)
-        self.chunked = n_chunks > 1 and (n_chunks % threads == 0 or n_chunks > 2 * threads)
+        short = self.chunk_rows <= CHUNK_ROWS
+        self.chunked = n_chunks > 1 and short and (n_chunks % threads == 0 or n_chunks > 2 * threads)
         needed = self.clips_norm or n_chunks > 1 or gradients_first(architecture, batch_size, threads)
         self.materialise = self.backward and (materialise or needed)
         apart = task == "train" and self.chunked and threads == 2 and n_chunks <= 4 and not self.clips_norm

@@ -10,12 +10,14 @@ import threading
 
 from .cpu.machine import this_machine
 
-# The most rows of a chunk; how many parameters there may be for each activation of so many rows as two chunks
-# have at most, so that chunks pay; and multiply-adds of a step from which on two threads gain by sharing a
-# smaller batch, too. Results depend on these numbers: see `chunk_rows`.
+# Of chunks, on which results depend, see `chunk_rows`: the most rows of a short one; how many parameters there
+# may be for each activation of so many rows as two of them have, so that they pay; multiply-adds of a step from
+# which two threads gain by sharing a smaller batch, too. And the most rows of any chunk: a longer sum of
+# float32, one row after the other, loses digits.
 CHUNK_ROWS = 128
 PARAMETERS_PER_ACTIVATION = 1.25
 WORK_IN_CHUNKS = 300_000
+LONGEST_SUM = 4096
 
 # Bytes of activations that a block of rows may fill: half of a small second-level cache.
 BLOCK_BYTES = 192 * 1024
@@ -39,19 +41,20 @@ WORK_OF_PHASE_TWO = 2_000_000_000
 def chunk_rows(architecture, batch_size):
     """Rows over which gradients are summed row by row; the sums over such chunks are added up then.
 
-    All rows of the batch, except where it has enough activations for the parameters: there chunks let a
-    large batch stay in cache, and two threads share a step with nothing but sums between them. The answer
-    changes the order of the sums, so it depends on the network and the batch alone, never on threads or
-    machine.
+    All rows of a batch that is not very large, except where it has enough activations for the parameters:
+    there short chunks let a large batch stay in cache, and two threads share a step with nothing but sums
+    between them. The answer changes the order of the sums, so it depends on the network and the batch alone,
+    never on threads or machine.
     """
     if architecture.needs_all_rows:
         return batch_size
     short = batch_size < 2 * CHUNK_ROWS and architecture.multiply_adds(batch_size) < WORK_IN_CHUNKS
     activations = min(batch_size, 2 * CHUNK_ROWS) * sum(architecture.sizes[1:])
     if short or architecture.parameter_offsets()[-1] > PARAMETERS_PER_ACTIVATION * activations:
-        return batch_size
-    chunks = 2 * -(-batch_size // (2 * CHUNK_ROWS))  # an even number, for two threads
-    return -(-batch_size // (4 * chunks)) * 4  # whole vectors of even the narrowest layer
+        chunks = -(-batch_size // LONGEST_SUM)
+    else:
+        chunks = 2 * -(-batch_size // (2 * CHUNK_ROWS))  # an even number, for two threads
+    return min(batch_size, -(-batch_size // (4 * chunks)) * 4)  # whole vectors of even the narrowest layer
 
 
 def sums_in_chunks(architecture, batch_size):

@@ -7,6 +7,7 @@ at collection.
 import numpy as np
 import pytest
 
+import fastbp
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from tests import reference
@@ -126,3 +127,21 @@ def test_any_sizes(sizes):
     net = make_network(sizes, dtype="float64")
     x, y = draw_inputs(11, sizes[0]), draw_targets("mean_squared_error", 11, sizes[-1])
     check_against_reference(net, x, y, 1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sums_over_very_many_rows_keep_their_digits(threads, monkeypatch):
+    """One float32 after the other, 60,000 equal terms would be almost a hundredth off."""
+    monkeypatch.setattr("fastbp.network.automatic_threads", lambda *work, **steps: threads)
+    net = fastbp.Network([fastbp.Dense(1, kernel_initializer="zeros")], inputs=400, seed=0)
+    x, y = np.zeros((60_000, 400), np.uint8), np.full(60_000, -5.0)
+    x[:, 0] = 1
+    gradient = net.gradient(x, y, inputs=False)[1].layers[0]
+    assert gradient.b[0] == pytest.approx(10.0, rel=1e-4)
+    assert gradient.W[0, 0] == pytest.approx(10.0, rel=1e-4)
+    trained = [fastbp.Network(net._described, inputs=400, seed=0) for _ in range(2)]
+    for each, how in zip(
+        trained, (dict(threads=threads), dict(threads=3 - threads, materialise=True)), strict=True
+    ):
+        fastbp.train(each, x, y, epochs=2, batch_size=len(x), optimizer="adam", **how)
+    assert np.array_equal(trained[0].parameters, trained[1].parameters)
