@@ -10,10 +10,10 @@ import threading
 
 from .cpu.machine import this_machine
 
-# Of chunks, on which results depend, see `chunk_rows`: the most rows of a short one; how many parameters there
-# may be for each activation of so many rows as two of them have, so that they pay; multiply-adds of a step from
-# which two threads gain by sharing a smaller batch, too. And the most rows of any chunk: a longer sum of
-# float32, one row after the other, loses digits.
+# Of chunks, on which results depend, see `chunk_rows`: the most rows of a short one; how many parameters
+# there may be for each activation of so many rows as two of them have, so that they pay; multiply-adds of a
+# step from which two threads gain by sharing a smaller batch, too. And the most rows of any chunk: a longer
+# sum of float32, one row after the other, loses digits.
 CHUNK_ROWS = 128
 PARAMETERS_PER_ACTIVATION = 1.25
 WORK_IN_CHUNKS = 300_000
