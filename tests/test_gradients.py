@@ -145,3 +145,13 @@ def test_sums_over_very_many_rows_keep_their_digits(threads, monkeypatch):
     ):
         fastbp.train(each, x, y, epochs=2, batch_size=len(x), optimizer="adam", **how)
     assert np.array_equal(trained[0].parameters, trained[1].parameters)
+
+
+def test_sums_of_a_normalisation_keep_their_digits():
+    """Of β: 60,000 equal terms, in a batch that is no chunk of another."""
+    layers = [fastbp.BatchNorm(), fastbp.Dense(1, kernel_initializer="ones")]
+    net = fastbp.Network(layers, inputs=2, seed=0)
+    x = np.random.default_rng(0).normal(size=(60_000, 2))
+    net.layers[0].gamma[:] = 0
+    gradient = net.gradient(x, np.full(len(x), -5.0), batch_statistics=True)[1]
+    assert gradient.layers[0].beta == pytest.approx([10.0, 10.0], rel=1e-4)

@@ -13,11 +13,9 @@ Outside training m and v are the running ones, constants:   dx = dy · γ · r.
 import numpy as np
 
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.scale_shift import vector_bytes
+from fastbp.cpu.scale_shift import ROWS, vector_bytes
 from fastbp.cpu.simd import array, part
 from fastbp.formulas import normalization as formulas
-
-ROWS = 64  # rows of one partial sum: short chains round less
 
 
 def batch_norm_statistics(real):

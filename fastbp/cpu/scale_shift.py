@@ -7,7 +7,8 @@ Clipping and noise are done to both as to any gradient (shaping.py); there are n
 
 The packed parameters are vectors of whole machine vectors, one behind the other: γ | β, and with running
 statistics mean | variance. Those that are not learnt are 1 and 0. op.z holds x̂, op.dz dy. A thread's share
-are columns [first_column, last_column): each sum is one chain over the rows, in their order.
+are columns [first_column, last_column): each sum is one chain of partial sums over `ROWS` rows, in their
+order.
 """
 
 from fastbp.cpu.elementwise import copy_elements, update_loop, whole_vectors
@@ -25,6 +26,8 @@ from fastbp.cpu.simd import array, call, part
 from fastbp.cpu.slots import slots_in_use, sum_of_slots
 from fastbp.random import GRADIENT_NOISE
 
+ROWS = 64  # rows of one partial sum: short chains round less
+
 
 def vector_bytes(real):
     """A function that tells the bytes from one vector of packed parameters to the next."""
@@ -38,8 +41,11 @@ def vector_bytes(real):
 
 
 def _sums(real):
-    """A function that writes dγ and dβ of a thread's columns over ctx.rows rows."""
-    dtype, size = REAL[real], REAL[real](0).itemsize
+    """A function that writes dγ and dβ of a thread's columns over ctx.rows rows.
+
+    Partial sums lie in ctx.scratch behind the room for both.
+    """
+    dtype, size, stride = REAL[real], REAL[real](0).itemsize, vector_bytes(real)
 
     @part
     def clear(n, dgamma, dbeta):
@@ -56,12 +62,25 @@ def _sums(real):
             dbeta[j] = dbeta[j] + dy[j]
 
     @part
+    def add(n, dgamma, dbeta, more_dgamma, more_dbeta):
+        dgamma, dbeta = array(dgamma, n, dtype), array(dbeta, n, dtype)
+        more_dgamma, more_dbeta = array(more_dgamma, n, dtype), array(more_dbeta, n, dtype)
+        for j in range(n):
+            dgamma[j] += more_dgamma[j]
+            dbeta[j] += more_dbeta[j]
+
+    @part
     def sums(op, ctx, dgamma, dbeta):
-        n, first = op.last_column - op.first_column, op.first_column * size
+        n, columns, first = op.last_column - op.first_column, op.first_column * size, 0
+        some_dgamma, some_dbeta = ctx.scratch + 2 * stride(op), ctx.scratch + 3 * stride(op)
         clear(n, dgamma, dbeta)
-        for i in range(ctx.rows):
-            at = (ctx.slot + i) * op.z_row + first
-            add_row(n, op.dz + at, op.z + at, dgamma, dbeta)
+        while first < ctx.rows:
+            clear(n, some_dgamma, some_dbeta)
+            for i in range(first, min(first + ROWS, ctx.rows)):
+                at = (ctx.slot + i) * op.z_row + columns
+                add_row(n, op.dz + at, op.z + at, some_dgamma, some_dbeta)
+            add(n, dgamma, dbeta, some_dgamma, some_dbeta)
+            first += ROWS
 
     return sums
 

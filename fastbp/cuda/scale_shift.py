@@ -6,8 +6,8 @@
 Clipping and noise are done to both as to any gradient (shaping.py); there are no penalties.
 
 The parameters lie as on the host: γ | β | running mean | variance, those that there are; a γ that is not
-learnt is 1, a β 0. op.z holds x̂, op.dz dy. A thread takes a column: each sum is one chain over the rows of
-the batch, or of a chunk, in their order.
+learnt is 1, a β 0. op.z holds x̂, op.dz dy. A thread takes a column: each sum is one chain of partial sums
+over `ROWS` rows of the batch, or of a chunk, in their order.
 """
 
 from functools import cache
@@ -19,6 +19,8 @@ from fastbp.cuda.elementwise import update_one
 from fastbp.cuda.program import REAL, context, operation
 from fastbp.cuda.shaping import bound_one, noise_one
 from fastbp.cuda.simt import array, part
+
+ROWS = 64  # rows of one partial sum, as on the CPU: the bits depend on it
 
 
 @cache
@@ -56,11 +58,14 @@ def scale_shift_gradient(real):
         first = chunk * ctx.chunk_rows
         if ctx.halt != 0 or j >= op.n_out or first >= ctx.batch_rows:
             return
-        dgamma, dbeta = dtype(0), dtype(0)
-        for i in range(first, min(first + ctx.chunk_rows, ctx.batch_rows)):
-            dy = array(op.dz + i * op.z_row, op.n_out, dtype)[j]
-            dgamma = dgamma + dy * array(op.z + i * op.z_row, op.n_out, dtype)[j]
-            dbeta = dbeta + dy
+        dgamma, dbeta, last = dtype(0), dtype(0), min(first + ctx.chunk_rows, ctx.batch_rows)
+        for start in range(first, last, ROWS):
+            some_dgamma, some_dbeta = dtype(0), dtype(0)
+            for i in range(start, min(start + ROWS, last)):
+                dy = array(op.dz + i * op.z_row, op.n_out, dtype)[j]
+                some_dgamma = some_dgamma + dy * array(op.z + i * op.z_row, op.n_out, dtype)[j]
+                some_dbeta = some_dbeta + dy
+            dgamma, dbeta = dgamma + some_dgamma, dbeta + some_dbeta
         slot, n = op.slots + chunk * op.slot_bytes, op.n_out
         if op.use_scale != 0:
             array(slot, n, dtype)[j] = dgamma
