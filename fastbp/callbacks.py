@@ -1,6 +1,7 @@
 """Callbacks: what a person wants done between epochs. Nothing here runs within one."""
 
 import csv
+import os
 
 from . import metrics, validation
 
@@ -248,26 +249,30 @@ class CSVLogger(Callback):
         return
 
     def start(self, training):
-        """Open the file; write its head, and the epochs of before."""
-        history = training.history
+        """Open the file. What is in it stays until there is something to write."""
         self._names = ["loss", *(["validation_loss"] if training.validates else []), *training.metric_names]
         self._names += ["seconds"] if training.learning_rate is None else ["learning_rate", "seconds"]
-        self._file = open(self.path, "w", newline="", encoding="utf-8")  # noqa: SIM115, `end` closes it
+        self._is_new, self._written = not os.path.exists(self.path), None
+        self._file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115, `end` closes it
         self._writer = csv.writer(self._file, lineterminator="\n")
-        self._writer.writerow(["epoch", *self._names])
-        for epoch in range(len(history)):
-            self._write(history, epoch)
-        self._file.flush()
 
     def epoch(self, training):
-        """Write the line of the latest epoch."""
-        self._write(training.history, training.epoch - 1)
+        """Write the line of the latest epoch; first of all the head, and the epochs of before."""
+        if self._written is None:
+            self._file.truncate(0)
+            self._writer.writerow(["epoch", *self._names])
+            self._written = 0
+        for epoch in range(self._written, training.epoch):
+            values = (training.history.column(name)[epoch] for name in self._names)
+            self._writer.writerow([epoch + 1, *values])
+        self._written = training.epoch
         self._file.flush()
 
-    def _write(self, history, epoch):
-        self._writer.writerow([epoch + 1, *(history.column(name)[epoch] for name in self._names)])
-
     def end(self, training):
-        """Close the file."""
+        """Close the file; where training failed before there was anything to write, leave none."""
         if self._file is not None:
+            if self._written is None and not training.failed:
+                self.epoch(training)
             self._file.close()
+            if self._written is None and self._is_new:
+                os.unlink(self.path)

@@ -295,13 +295,14 @@ def read_checkpoint(path, network):
             version = validation.integer("format_version", described["format_version"], at_least=1)
             if version > FORMAT_VERSION:
                 raise storage.Unfit("was written by a newer fastbp")
+            own = storage.tensors_of(kept.layers)
             tensors = {
                 name: file.get_tensor(name)
                 for name in file.keys()  # noqa: SIM118, it is no dict
-                if name.startswith(storage.TRAINING_PREFIX)
+                if name.startswith(storage.TRAINING_PREFIX) and name not in own
             }
             return Checkpoint(path, kept.parameters, described, tensors)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except _SIGNS_OF_DAMAGE:
             raise storage.Unfit("is a damaged checkpoint") from None
 
 
@@ -314,6 +315,10 @@ def _comparable(network):
         "dtype": network.dtype.name,
         "input_scale": network.input_scale,
     }
+
+
+# What may come of a description that is JSON, but not of ours.
+_SIGNS_OF_DAMAGE = KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError
 
 
 # Of what is a digest, or says little to a reader, only that it is another.
@@ -331,7 +336,7 @@ class Checkpoint:
     def __init__(self, path, parameters, described, tensors):
         self.path, self._parameters, self._identity = path, parameters, dict(described["identity"])
         self.seed = validation.seed(self._identity["seed"])
-        n_states = validation.integer("states", described["states"], at_least=0)
+        n_states = validation.integer("states", described["states"], at_least=0, at_most=len(tensors))
         names = [f"training.state.{index}" for index in range(n_states)]
         self._states = [tensors[name] for name in names]
         for state in self._states:
@@ -339,7 +344,7 @@ class Checkpoint:
                 raise ValueError(f"a state has shape {state.shape}")
         self._settings = np.array(described["settings"], np.float64)
         self.epoch = validation.integer("epoch", described["epoch"], at_least=0)
-        self._step = validation.integer("step", described["step"], at_least=1)
+        self._step = validation.integer("step", described["step"], at_least=1, at_most=2**62)
         begun = described["begun"]
         self._rows = validation.integer("rows", begun["rows"], at_least=0)
         self._begun = {name: float(begun[name]) for name in ("loss", "seconds")}
@@ -362,6 +367,12 @@ class Checkpoint:
             )
             for index, entry in enumerate(described["callbacks"])
         ]
+
+    def is_finite(self):
+        """Whether weights and states are."""
+        return np.isfinite(self._begun["loss"]) and all(
+            map(validation.all_finite, (self._parameters, *self._states))
+        )
 
     def is_in(self, folder):
         """Whether that is the folder of its file."""
@@ -403,6 +414,7 @@ class Checkpoint:
 
     def restore(self, training):
         """Weights, states, counts, and what callbacks kept, by their types."""
+        self._restore_callbacks(training._callbacks)
         plan = training._plan
         training.network.parameters[:] = self._parameters
         plan.set_states(self._states)
@@ -410,9 +422,18 @@ class Checkpoint:
         training._rates.restore(self._rates)
         plan.set(epoch=self.epoch, step=self._step, begin=self._rows)
         training._begun = training._begun._replace(**self._begun)
+
+    def _restore_callbacks(self, callbacks):
+        """Give each what one of its kind kept. It comes first, as it may find that something is not right."""
         kept = list(self._callbacks)
-        for callback in training._callbacks:
+        for callback in callbacks:
             kinds = [kind for kind, _ in kept]
-            if type(callback).__name__ in kinds:
-                _, state = kept.pop(kinds.index(type(callback).__name__))
+            if type(callback).__name__ not in kinds:
+                continue
+            _, state = kept.pop(kinds.index(type(callback).__name__))
+            try:
                 callback.restore(state)
+            except _SIGNS_OF_DAMAGE:
+                if not type(callback).__module__.startswith(__package__):
+                    raise
+                raise ValueError(f"{self.path} is a damaged checkpoint") from None

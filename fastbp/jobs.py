@@ -232,6 +232,8 @@ class Job:
         if self.looks and resume is None:
             checks.parameters(network)
         self.checkpoint = checkpoint = None if resume is None else read_checkpoint(resume, network)
+        if self.looks and checkpoint and not checkpoint.is_finite():
+            raise ValueError(f"{checkpoint.path} cannot be resumed: its weights or states are not all finite")
         self.epochs_before = checkpoint.epoch if checkpoint else 0
         own = checkpoint.seed if checkpoint else network.seed
         self.seed = own if seed is None else checks.seed(seed)

@@ -52,6 +52,8 @@ class LearningRateRange:
         ------
         ImportError
             If matplotlib is not installed, which ``fastbp[plot]`` brings.
+        ValueError
+            If no loss was finite.
         """
         from .plots import plot_learning_rates
 

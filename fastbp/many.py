@@ -230,15 +230,16 @@ def _check_apart(columns):
         copy.deepcopy(each) if isinstance(each, EarlyStopping) else each for each in columns["early_stopping"]
     ]
     owned = [each for each in columns["checkpoints"] if isinstance(each, Checkpoints)]
-    folders = Counter(os.path.realpath(each.folder) for each in owned)
+    lists = [each for each in columns["callbacks"] if isinstance(each, (list, tuple))]
+    owned += [each for callbacks in lists for each in callbacks if isinstance(each, Callback)]
+    distinct = {id(each): each for each in owned if isinstance(each, Checkpoints)}.values()
+    folders = Counter(os.path.realpath(each.folder) for each in distinct)
     for folder, times in folders.items():
         if times > 1:
             raise ValueError(
                 f"each network needs checkpoints of its own, in a folder of its own; {folder!r} is given to "
                 f"{times}"
             )
-    lists = [each for each in columns["callbacks"] if isinstance(each, (list, tuple))]
-    owned += [each for callbacks in lists for each in callbacks if isinstance(each, Callback)]
     times = Counter(map(id, owned))
     for callback in owned:
         if times[id(callback)] > 1:

@@ -26,6 +26,7 @@ def plot_history(history):
     marker = "o" if len(history) == 1 else None
 
     def draw(ax, values, label):
+        label = f"metric {label}" if label.startswith("_") else label  # else matplotlib would leave it out
         ax.plot(range(1, len(values) + 1), values, label=label, marker=marker)
 
     draw(axes[0], history.loss, "training")
@@ -49,12 +50,14 @@ def plot_history(history):
     if history.best_epoch:
         for ax in axes:
             ax.axvline(history.best_epoch, color="gray", linestyle=":")
-        axes[0].set_title(f"dotted: epoch {history.best_epoch}, whose weights were kept", fontsize="small")
+        axes[0].set_title(f"dotted: epoch {history.best_epoch}, the best", fontsize="small")
     return figure
 
 
 def plot_learning_rates(rates, losses, smoothed, suggestion):
     """The figure of a learning-rate range test; see `fastbp.find_learning_rate`."""
+    if not len(losses):
+        raise ValueError("there is nothing to plot: no loss was finite")
     figure, (ax,) = _figure(1, 4.0)
     ax.plot(rates, losses, color="tab:blue", alpha=0.3, label="loss of the batch")
     ax.plot(rates, smoothed, color="tab:blue", label="smoothed")

@@ -83,6 +83,7 @@ class Table(Callback):
         names = ["epoch", "loss", *(["validation"] if training.validates else []), *training.metric_names]
         self._names = [*names, *([] if training.learning_rate is None else ["learning rate"]), "seconds"]
         self._widths = [max(11, len(name)) for name in self._names]
+        self._widths[0] = max(11, 2 * len(str(training.epochs)) + 1)
         self._shown = 0
         self._write(self._names)
 

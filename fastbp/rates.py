@@ -97,7 +97,10 @@ class Rates:
         if self.plateau is None or state is None:
             return self.plateau is None and state is None
         lists = isinstance(state, list) and len(state) == 4 and isinstance(state[0], list)
-        return lists and len(state[0]) == len(self.plateau.rates)
+        if not lists or len(state[0]) != len(self.plateau.rates):
+            return False
+        numbers = [*state[0], *state[2:], *([] if state[1] is None else [state[1]])]
+        return all(type(number) in (int, float) for number in numbers)
 
     def restore(self, state):
         """Take back what `state` returned."""

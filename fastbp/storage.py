@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 from dataclasses import fields
 
 import numpy as np
@@ -73,12 +74,17 @@ def write_whole(path, content):
         raise IsADirectoryError(f"path must be that of a file; {path} is a folder")
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"path must be in a folder that is there; there is no {folder}")
+    there = os.path.exists(path)
+    if there and not os.path.isfile(path):
+        raise OSError(f"path must be that of a file; {path} is a device or a pipe")
     temporary = f"{path}.{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if there:
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):

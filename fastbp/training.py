@@ -49,6 +49,17 @@ class DivergenceError(ArithmeticError):
             '1, a loss that does not fit the targets; on_divergence="continue" goes on all the same'
         )
 
+    def __reduce__(self):
+        """What pickle needs, by which pools of processes hand errors on."""
+        return _as_it_was, (type(self), self.args, vars(self))
+
+
+def _as_it_was(kind, arguments, attributes):
+    """The error that `DivergenceError.__reduce__` told of."""
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
+
 
 def guess_seconds(architecture, n_rows, batch_size):
     """Seconds of an epoch, before there was one: 2e9 multiply-adds a second and 1 µs a step, slowly."""

@@ -320,6 +320,17 @@ def test_csv_grows_while_training_runs(tmp_path):
     assert seen == [2, 3, 4, 5, 6, 7]
 
 
+def test_a_csv_stays_where_training_does_not_begin(tmp_path):
+    path, refused = tmp_path / "history.csv", tmp_path / "new.csv"
+    how = dict(checkpoints=fastbp.Checkpoints(tmp_path / "run", every=1), epochs=3)
+    trained(callbacks=[CSVLogger(path)], **how)
+    before = path.read_text()
+    with pytest.raises(ValueError, match="checkpoints of another training"):
+        trained(callbacks=[CSVLogger(path), CSVLogger(refused)], **how)
+    assert path.read_text() == before
+    assert not refused.exists()
+
+
 def test_csv_that_cannot_be_written_is_known_at_once(tmp_path):
     net = make_network([3, 4, 2], dtype="float64")
     before = net.parameters.copy()

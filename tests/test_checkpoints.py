@@ -545,6 +545,10 @@ def rewritten(written, path, change=None, tensors=None):
         (lambda d: d.pop("stopped"), "is a damaged checkpoint"),
         (lambda d: d["callbacks"][0].pop("arrays"), "is a damaged checkpoint"),
         (lambda d: d["callbacks"][0].update(arrays=["weights"]), "is a damaged checkpoint"),
+        (lambda d: d.update(states=10**15), "is a damaged checkpoint"),
+        (lambda d: d.update(step=2**63), "is a damaged checkpoint"),
+        (lambda d: d["begun"].update(loss=10**400), "is a damaged checkpoint"),
+        (lambda d: d.update(settings=[[10**400]]), "is a damaged checkpoint"),
     ],
 )
 def test_damaged_descriptions(written, tmp_path, change, message):
@@ -552,6 +556,20 @@ def test_damaged_descriptions(written, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         trained(net, resume=rewritten(written, tmp_path / "c.safetensors", change))
     assert net.parameters.tobytes() == network().parameters.tobytes()
+
+
+@pytest.mark.parametrize("missing", ["epoch", "value"])
+def test_a_damaged_state_of_a_callback(missing, tmp_path):
+    stopping = dict(early_stopping=EarlyStopping(3), validation=HELD)
+    trained(epochs=2, checkpoints=Checkpoints(tmp_path, every=1), **stopping)
+    spoilt = rewritten(
+        tmp_path, tmp_path / "c.safetensors", lambda d: d["callbacks"][0]["state"].pop(missing)
+    )
+    net = network(seed=9)
+    before = net.parameters.copy()
+    with pytest.raises(ValueError, match="is a damaged checkpoint"):
+        trained(net, resume=spoilt, **stopping)
+    assert np.array_equal(net.parameters, before)
 
 
 def test_a_state_of_another_shape(written, tmp_path):
@@ -645,3 +663,23 @@ def test_an_array_of_no_dimensions_comes_back_as_one(tmp_path):
     trained(epochs=2, callbacks=[kept], resume=tmp_path)
     assert kept.found.shape == ()
     assert kept.found == 3
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_gone_on_from(tmp_path):
+    how = dict(optimizer=SGD(1e200), on_divergence="continue")
+    trained(epochs=4, checkpoints=Checkpoints(tmp_path, every=1), **how)
+    net = network()
+    before = net.parameters.copy()
+    with pytest.raises(ValueError, match="cannot be resumed: its weights or states are not all finite"):
+        trained(net, resume=tmp_path, optimizer=SGD(1e200))
+    assert np.array_equal(net.parameters, before)
+    trained(net, resume=tmp_path, **how)
+
+
+def test_layers_that_are_called_like_parts_of_a_checkpoint(tmp_path):
+    def net():
+        inner = fastbp.Residual([fastbp.Dense(3, name="history")], name="training")
+        return fastbp.Network([inner, fastbp.Dense(2)], inputs=3, seed=0, dtype="float64")
+
+    trained(net(), epochs=2, checkpoints=Checkpoints(tmp_path, every=1))
+    assert same(trained(net(), resume=tmp_path), trained(net()))

@@ -57,6 +57,9 @@ def test_plot(tmp_path):
     assert [ax.get_ylabel() for ax in History(loss=[2.0, 1.0]).plot().axes] == ["loss"]  # as of L-BFGS
     with pytest.raises(ValueError, match="no whole epoch"):
         History().plot()
+    hidden = History(loss=[2.0, 1.0], metrics={"_own": [0.0, 1.0]}, best_epoch=1).plot()
+    assert [text.get_text() for text in hidden.axes[1].get_legend().get_texts()] == ["metric _own"]
+    assert hidden.axes[0].get_title() == "dotted: epoch 1, the best"
 
 
 @pytest.mark.parametrize(("ask", "extra"), [("to_frame", "frame"), ("plot", "plot")])

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import stat
 
 import numpy as np
 import pytest
@@ -278,3 +279,16 @@ def test_a_users_activation_loads_once_it_is_registered(path):
         assert pickle.loads(pickled).parameters.tobytes() == network.parameters.tobytes()
     finally:
         ACTIVATIONS.pop("bent_line", None)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_is_no_file_is_left_alone_and_a_files_mode_is_kept(path, tmp_path):
+    net, pipe = fastbp.Network([2, 1]), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="is a device or a pipe"):
+        net.save(pipe)
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+    net.save(path)
+    os.chmod(path, 0o600)
+    net.save(path)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600

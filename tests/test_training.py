@@ -1,8 +1,10 @@
 """train(): what it does to the weights, what it tells, how it ends, and what it refuses."""
 
 import _thread
+import copy
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -635,3 +637,14 @@ def test_parameters_that_are_not_finite_are_told_before_any_work(optimizer):
         fastbp.train(net, [[0, 1], [1, 0]], [1, 0], optimizer=optimizer)
     history = fastbp.train(net, [[0, 1], [1, 0]], [1, 0], epochs=2, on_divergence="continue")
     assert len(history) == 2
+
+
+def test_divergence_survives_pickle_and_copy():
+    """As pools of processes need it."""
+    with pytest.raises(fastbp.DivergenceError) as caught:
+        fastbp.train(make_network([3, 2]), *data(20), epochs=5, optimizer=fastbp.SGD(1e30))
+    for again in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
+        assert type(again) is fastbp.DivergenceError
+        assert str(again) == str(caught.value)
+        assert (again.epoch, again.steps) == (caught.value.epoch, caught.value.steps)
+        assert again.history.loss == caught.value.history.loss
