@@ -6,7 +6,7 @@ They run the same programs that `Network.predict` and `fastbp.train` do, by addr
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import config, njit
 from numba.extending import register_jitable
 
 from . import validation
@@ -48,6 +48,8 @@ class CompiledNetwork(NamedTuple):
 
 def compile_network(network, optimizer=None, batch_size=1, weighted=False):
     """See `Network.compiled`."""
+    if config.DISABLE_JIT:
+        raise RuntimeError("compiled() needs Numba's compiler, which NUMBA_DISABLE_JIT switches off")
     batch_size = validation.positive_integer("batch_size", batch_size)
     if optimizer is not None:
         optimizer = as_optimizer(optimizer)

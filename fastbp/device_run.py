@@ -1,9 +1,8 @@
 """What a `DevicePlan` and a `SmallPlan` have in common: what the host tells a run, and how it is begun."""
 
-import threading
-
 import numpy as np
 
+from fastbp.cpu.team import Team
 from fastbp.cuda.elementwise import ROOM
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.formulas.schedules import SCHEDULES
@@ -57,6 +56,8 @@ class DeviceRun:
             if name in fields:
                 self.contexts[name] = fields[name]
 
+    bytes_in_all = 0  # of the host's memory
+
     def pack(self, parameters):
         """Send the host's flat parameter vector."""
         self.parts.write("parameters", parameters)
@@ -95,35 +96,11 @@ class DeviceRun:
         self.begin()
         self._run()
 
-    def start(self):
-        """The same in a thread of its own; returns what `team.Team` is for a `plan.Plan`."""
+    def team(self):
+        """A `team.Team` of one thread that does the same, to be started."""
         self.begin()
-        return _Runner(self._run)
+        return Team(lambda *_: self._run(), (0,))
 
     def stop(self, wish=None):
         """Ask a running program to end after the steps that were enqueued, whatever the wish."""
         self._stopped = True
-
-
-class _Runner:
-    """A thread that enqueues a run and waits for it; what `interrupts.run_in_team` asks of a team."""
-
-    def __init__(self, run):
-        self._run, self._failure = run, None
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
-    def _work(self):
-        try:
-            self._run()
-        except Exception as error:
-            self._failure = error
-
-    def wait(self, seconds=None):
-        """Wait for the end, at most so many seconds; True when it has come."""
-        self._thread.join(seconds)
-        if self._thread.is_alive():
-            return False
-        if self._failure:
-            raise self._failure
-        return True

@@ -16,7 +16,7 @@ SECONDS_UNTIL_AGAIN = 0.5
 class Interrupts:
     """While it is open, Ctrl-C asks the plan to stop after its step; a second one raises KeyboardInterrupt.
 
-    The plan is a `Plan`, or anything else with ``start()``, ``stop()`` and ``steps_done``.
+    The plan is a `Plan`, or anything else with ``team()``, ``stop()`` and ``steps_done``.
     Python could raise the first Ctrl-C too, but anywhere: between a call and the record of what it did.
     Handlers belong to the main thread, and one that is not Python's own is the caller's business.
     """
@@ -157,8 +157,9 @@ def run_in_team(plan, interrupts, show, reasons=()):
 
     reasons : functions without arguments; where one returns True, the call ends after its step.
     """
-    team = plan.start()
+    team = plan.team()
     try:
+        team.start()
         while not team.wait(POLL_SECONDS):
             if interrupts.asked:
                 plan.stop()
@@ -166,6 +167,8 @@ def run_in_team(plan, interrupts, show, reasons=()):
                 plan.stop(AFTER_STEP)
             show(plan.steps_done)
     except BaseException:  # a second Ctrl-C, or what a signal's handler of the caller's raised
-        plan.stop()
-        team.wait()
+        while team.runs:
+            with contextlib.suppress(BaseException):  # another one
+                plan.stop()
+                team.wait()
         raise

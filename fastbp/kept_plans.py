@@ -4,8 +4,8 @@ import threading
 
 from .plan import Plan
 
-# So many wait at most; the oldest goes first.
-PLANS_KEPT = 8
+# So many wait at most, with so many bytes in all; the oldest goes first, but never the last.
+PLANS_KEPT, BYTES_KEPT = 8, 256 << 20
 
 
 class KeptPlans:
@@ -26,8 +26,11 @@ class KeptPlans:
         """Let a plan wait that nobody uses."""
         with self._lock:
             self._waiting[key] = plan
-            if len(self._waiting) > PLANS_KEPT:
+            while len(self._waiting) > 1 and (len(self._waiting) > PLANS_KEPT or self._bytes() > BYTES_KEPT):
                 del self._waiting[next(iter(self._waiting))]
+
+    def _bytes(self):
+        return sum(plan.bytes_in_all for plan in self._waiting.values())
 
 
 class BorrowedPlan:

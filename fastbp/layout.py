@@ -67,6 +67,11 @@ class Layout:
         self._kept.append(array)
         return array
 
+    @property
+    def bytes_beside(self):
+        """How much memory there is beside the arena."""
+        return sum(array.nbytes for array in self._kept)
+
     def address_of(self, array):
         """The address of an array that is kept."""
         return self.keep(array).ctypes.data

@@ -199,9 +199,11 @@ class WholeBatch(Training):
         """An iteration's row of the history, and its callbacks."""
         vector = intermediate_result.x
         self._best[:] = self.network.parameters[:] = vector
-        self._record(
-            float(intermediate_result.fun - self._penalty(vector)), time.perf_counter() - self._clock
-        )
+        loss, seconds = intermediate_result.fun - self._penalty(vector), time.perf_counter() - self._clock
+        try:
+            self._record(float(loss), seconds)
+        except StopIteration as error:  # a callback's, which SciPy would take for a wish to end
+            raise RuntimeError("a callback raised StopIteration") from error
         self._bar.show(self.epoch * self._n, self.history)
         if self.history.stopped is not None or self._interrupts.asked:
             raise _Ended

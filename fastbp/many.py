@@ -349,10 +349,19 @@ class _Crew(_Turns):
     def _run(self, interrupts):
         run_in_team(self, interrupts, self.look)
 
+    def team(self):
+        """Its threads, to be started; they are part of it."""
+        self._team = Team(self._work, range(self._threads))
+        return self
+
     def start(self):
         """Let the threads begin."""
-        self._team = Team(self._work, range(self._threads)).start()
-        return self
+        self._team.start()
+
+    @property
+    def runs(self):
+        """As `Team.runs`."""
+        return self._team.runs
 
     def wait(self, seconds=None):
         """As `Team.wait`. A call that was beginning has not heard that it shall stop: it is told again."""

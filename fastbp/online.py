@@ -115,14 +115,14 @@ class OnlineTrainer:
             optimizer=self._optimizer, batch_size=self._batch_size, update_network=self._updates,
             on_divergence=on_divergence, threads=self._threads, class_weight=class_weight,
         )  # fmt: skip
-        self._weighted, self._weight = class_weight is not None, np.ones(1, self._dtype)
+        self._weight = np.ones(1, self._dtype)
         self._row, self._losses = np.empty(self._n_in, self._dtype), np.zeros(1)
         self._row_losses = np.empty(self._batch_size, self._dtype)
         self._target = np.empty(self._n_out, self._dtype)
         self._class, self._largest = np.empty(1, np.int64), float(np.finfo(self._dtype).max)
         self._finite, self._rows_to_a_look = network.parameters.copy(), _ROWS_TO_A_LOOK
         self._rates, self._plan = single_steps(self._optimizer, network), None
-        self._make_plan("classes", "numbers")
+        self._make_plan("classes", "numbers", class_weight is not None)
 
     def _check_class_weight(self, class_weight):
         """(classes, weight of each), or None."""
@@ -137,20 +137,17 @@ class OnlineTrainer:
             raise ValueError("class_weight needs a loss whose targets are one class for each row")
         return weights_by_class(class_weight, self._loss, self._n_out)
 
-    def _make_plan(self, targets, data):
-        """A plan for these kinds of targets and rows, with what the steps left in the one before."""
+    def _make_plan(self, targets, data, weighted):
+        """A plan for these kinds of targets and rows, with what the steps left in the one before.
+
+        It is there as a whole or not at all, should something interrupt this.
+        """
         before, architecture = self._plan, self.network.architecture
-        self._plan = plan = Plan(
+        plan = Plan(
             architecture, "train", self._batch_size, self._threads, optimizer=self._optimizer.formula,
             targets=targets, data=data, shaping=shaping_of(self.network), **self._rates.options,
-            weighted="as they are" if self._weighted else False,
+            weighted="as they are" if weighted else False,
         )  # fmt: skip
-        self._targets, self._data = targets, data
-        self._no_weight = _NEVER if self._weighted else None  # the weight that needs no look
-        at = plan.contexts.dtype.fields["epoch"][1]
-        self._epochs = [
-            ctypes.c_int64.from_address(address + at) for address in plan.contexts["address"].tolist()
-        ]
         self._rates.set(plan)
         plan.set(
             order=0, shuffle=0, seed=np.uint64(self.network.seed).astype(np.int64), step=0, epoch=0,
@@ -160,9 +157,15 @@ class OnlineTrainer:
         if before is None:
             plan.pack(self.network.parameters)
         else:
-            self._restore(self._kept(before))
-        self._run, self._unpack = plan.bound()
-        self._set_to_one_row = False
+            self._restore(plan, self._kept(before))
+        run, unpack = plan.bound()
+        at = plan.contexts.dtype.fields["epoch"][1]
+        epochs = [ctypes.c_int64.from_address(address + at) for address in plan.contexts["address"].tolist()]
+        no_weight = _NEVER if weighted else None  # the weight that needs no look
+        self.__dict__.update(
+            _plan=plan, _run=run, _unpack=unpack, _epochs=epochs, _targets=targets, _data=data,
+            _weighted=weighted, _no_weight=no_weight, _set_to_one_row=False,
+        )  # fmt: skip
 
     def _kept(self, plan):
         """All that the steps so far have left in a plan."""
@@ -172,8 +175,7 @@ class OnlineTrainer:
         steps = int(plan.contexts[0]["step"])
         return dict(weights=weights, states=plan.states(), settings=plan.settings.copy(), steps=steps)
 
-    def _restore(self, kept):
-        plan = self._plan
+    def _restore(self, plan, kept):
         plan.pack(kept["weights"])
         plan.set(host=self.network.parameters.ctypes.data, step=kept["steps"])
         plan.set_states(kept["states"])
@@ -185,10 +187,8 @@ class OnlineTrainer:
 
     def __setstate__(self, state):
         self._set_up(state["network"], **state["options"])
-        form = dict(state["form"])
-        self._weighted = form.pop("weighted")
-        self._make_plan(**form)
-        self._restore(state["kept"])
+        self._make_plan(**state["form"])
+        self._restore(self._plan, state["kept"])
 
     @property
     def steps(self):
@@ -306,7 +306,7 @@ class OnlineTrainer:
 
     def _point_to_one_row(self):
         if self._data != "numbers":
-            self._make_plan(self._targets, "numbers")
+            self._make_plan(self._targets, "numbers", self._weighted)
         target = self._class if self._kind == "classes" else self._target
         self._plan.set(x=self._row.ctypes.data, targets=target.ctypes.data, n_rows=1)
         self._plan.set(weights=self._weight.ctypes.data)
@@ -325,8 +325,7 @@ class OnlineTrainer:
         targets = "classes" if y.ndim == 1 or self._kind != "classes" else "probabilities"
         data = form_of(x).get("data", "numbers")
         if (targets, data) != (self._targets, self._data) or (weights is not None and not self._weighted):
-            self._weighted = self._weighted or weights is not None
-            self._make_plan(targets, data)
+            self._make_plan(targets, data, self._weighted or weights is not None)
         n, plan = len(x), self._plan
         if weights is None and self._weighted:
             weights = np.ones(n, self._dtype)

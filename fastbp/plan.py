@@ -105,6 +105,11 @@ class Plan:
         """How much memory parameters, states and gradients take."""
         return self.layout.arena.nbytes
 
+    @property
+    def bytes_in_all(self):
+        """The same, with the workspace."""
+        return self.n_bytes + self.layout.bytes_beside
+
     def renew(self):
         """Forget what was trained. What else there is, every run writes before it reads."""
         self.layout.arena[:] = 0
@@ -187,10 +192,10 @@ class Plan:
         whole = np.array((0, len(operations), ONCE, 0), SECTION)
         self._run_section(int(context["address"][0]), whole.ctypes.data)
 
-    def start(self):
-        """Run epochs [epoch, last_epoch) in threads of their own; returns their `team.Team`."""
+    def team(self):
+        """The `team.Team` that runs epochs [epoch, last_epoch), to be started."""
         self.reset()
-        return team.Team(self.run_epochs, self.contexts["address"].tolist()).start()
+        return team.Team(self.run_epochs, self.contexts["address"].tolist(), keeps=self)
 
     def run(self):
         """Run epochs [epoch, last_epoch) to their end, in the calling thread where one is enough."""
@@ -198,10 +203,10 @@ class Plan:
             self.reset()
             self.run_epochs(int(self.contexts[0]["address"]), 0)
         else:
-            self.start().wait()
+            self.team().start().wait()
 
     def reset(self):
-        """Forget that a run was asked to stop: what runs without `start` or `run` would not begin."""
+        """Forget that a run was asked to stop: what runs without `team` or `run` would not begin."""
         self.shared[:] = 0
         self.contexts["ticket"] = 0
 

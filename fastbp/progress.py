@@ -6,6 +6,7 @@ import time
 from tqdm.auto import tqdm
 
 from .callbacks import Callback
+from .cpu import notice
 
 # Training shorter than this shows no progress bar unless asked to.
 SECONDS_WITHOUT_PROGRESS = 2.0
@@ -65,7 +66,7 @@ class Rows:
 
 def somebody_watches():
     """Whether this is a terminal or a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return notice.somebody_waits()
 
 
 class Table(Callback):

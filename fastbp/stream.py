@@ -79,11 +79,17 @@ class Stream:
             "validation rows": fingerprint_of(self.held_out),
         }
 
-    def begin(self, epoch):
-        """Go to the first chunk of an epoch, counted from 0."""
+    def begin(self, epoch, interrupts):
+        """Go to the first chunk of an epoch, counted from 0; Ctrl-C ends the wait for it, with no chunk."""
         self._epoch = epoch
         if self._first is None:  # else it is here already
-            self._number, self._chunks = 0, self._open()
+            self._number, self._chunks = 0, iter(())
+            try:
+                with interrupts.waiting():
+                    self._chunks = self._open()
+            except KeyboardInterrupt:
+                if not interrupts.asked:
+                    raise
 
     @property
     def place(self):
@@ -171,7 +177,7 @@ class StreamTraining(Training):
         """One run through the stream; where Ctrl-C ends it, it is no epoch of the history."""
         start = time.perf_counter()
         self._n, self._total, self._within = 0, 0.0, True
-        self._data.begin(self.epoch)
+        self._data.begin(self.epoch, interrupts)
         while (yield from self._one_chunk(interrupts, bar)):
             pass
         if interrupts.asked:

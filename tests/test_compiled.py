@@ -184,3 +184,9 @@ def test_nothing_is_allocated():
     for function in functions:
         for text in function.inspect_llvm().values():
             assert not re.search(r"call [^\n]*@(NRT_MemInfo_alloc|NRT_Allocate|malloc)", text)
+
+
+def test_without_numbas_compiler_there_is_a_sentence(monkeypatch):
+    monkeypatch.setattr("numba.config.DISABLE_JIT", True)
+    with pytest.raises(RuntimeError, match=r"compiled\(\) needs Numba's compiler"):
+        fastbp.Network([2, 1]).compiled()

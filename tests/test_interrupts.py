@@ -9,6 +9,7 @@ import pytest
 
 import fastbp
 from fastbp import interrupts
+from fastbp.cpu.team import Team
 from fastbp.interrupts import NotLost
 from tests.samples import pythons_own_handler
 
@@ -121,17 +122,18 @@ def rows():
 
 def interrupted_validation(monkeypatch, task, **how):
     """(history, network, whether each call that Ctrl-C came to was given up) of one in a validation."""
-    start, halted = fastbp.plan.Plan.start, []
+    start, halted = Team.start, []
 
-    def start_and_interrupt(plan):
-        team = start(plan)
+    def start_and_interrupt(team):
+        start(team)
+        plan = team._keeps
         if plan.choices.task == task and not halted:
             signal.raise_signal(signal.SIGINT)
             team.wait()
             halted.append(int(plan.contexts["epoch"][0]) == 0)
         return team
 
-    monkeypatch.setattr(fastbp.plan.Plan, "start", start_and_interrupt)
+    monkeypatch.setattr(Team, "start", start_and_interrupt)
     x, y = rows()
     net = fastbp.Network([64, 400, 1], seed=0, dtype="float64")
     held_out = dict(validation=(x, y), metrics=["r2"])

@@ -1,5 +1,6 @@
 """Plans that wait for the next call: few of them, and none that was made for another activation."""
 
+from fastbp import kept_plans
 from fastbp.formulas import activations
 from tests.samples import draw_inputs, draw_targets, make_network
 
@@ -26,3 +27,17 @@ def test_a_plan_that_was_lent_while_an_activation_was_replaced_is_forgotten(monk
         net.loss([[1.0, 2.0, 3.0]], [[1.0, 0.0]])
     with net._plan("loss", 4, 1) as new:
         assert new is not old
+
+
+def test_large_plans_do_not_wait_together(monkeypatch):
+    """All activations of the rows are in each."""
+    net, sizes = make_network([3, 40, 2]), range(100, 105)
+    for n in sizes:
+        net.gradient(draw_inputs(n, 3), draw_targets("mean_squared_error", n, 2))
+    assert len(net._plans) == len(sizes)
+    one = net._plans._bytes() // len(sizes)
+    assert one > 2 * 4 * 40 * 100, "activations and their gradients"
+    for room, expected in ((3 * one, 2), (1, 1)):
+        monkeypatch.setattr(kept_plans, "BYTES_KEPT", room)
+        net.gradient(draw_inputs(99, 3), draw_targets("mean_squared_error", 99, 2))
+        assert expected <= len(net._plans) <= expected + 1

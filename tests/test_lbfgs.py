@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import fastbp
+from fastbp.cpu.team import Team
 from fastbp.lbfgs import WholeBatch
-from fastbp.plan import Plan
 from tests.samples import draw_inputs, draw_targets, make_network, pythons_own_handler
 
 pytest.importorskip("scipy")
@@ -105,18 +105,19 @@ def test_an_interrupt_ends_an_evaluation(monkeypatch):
     """One that takes long enough, in one part, for the interrupt to find it at work."""
     monkeypatch.setattr("fastbp.lbfgs.SECONDS_INLINE", 0.0)
     monkeypatch.setattr("fastbp.lbfgs.WORK_OF_A_PART", 1 << 40)
-    start, interrupted, halted = Plan.start, [], []
+    start, interrupted, halted = Team.start, [], []
 
-    def start_and_interrupt(plan):
-        team = start(plan)
+    def start_and_interrupt(team):
+        start(team)
         if len(interrupted) == 3:
             signal.raise_signal(signal.SIGINT)
             team.wait()
-            halted.append(plan.contexts["begin"][0] == 0 and plan.contexts["epoch"][0] == 0)
+            contexts = team._keeps.contexts
+            halted.append(contexts["begin"][0] == 0 and contexts["epoch"][0] == 0)
         interrupted.append(1)
         return team
 
-    monkeypatch.setattr(Plan, "start", start_and_interrupt)
+    monkeypatch.setattr(Team, "start", start_and_interrupt)
     x, y = draw_inputs(20_000, 64), draw_targets("mean_squared_error", 20_000, 3)
     net = make_network([64, 1024, 3], dtype="float64")
     with pythons_own_handler():
@@ -313,3 +314,13 @@ def test_layers_that_are_refused_before_any_training(layer):
     with pytest.raises(ValueError, match=r"network 1: LBFGS cannot train (BatchNorm|Dropout)"):
         fastbp.train_many([first, other], x, y, optimizer="lbfgs")
     assert np.array_equal(first.parameters, before)
+
+
+def test_a_callback_that_raises_stop_iteration():
+    """SciPy would take it for a wish to end, and the history would tell another reason."""
+
+    def exhausted(training):
+        next(iter([]))
+
+    with pytest.raises(RuntimeError, match="a callback raised StopIteration"):
+        regression(callbacks=[exhausted])

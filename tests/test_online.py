@@ -581,3 +581,24 @@ def test_range_test_begins_from_the_weights_that_are_there():
     assert fastbp.find_learning_rate(net, x, y, batch_size=None).losses[0] == net.loss(x, y)
     with pytest.raises(TypeError, match=r"network must be a fastbp\.Network"):
         fastbp.find_learning_rate("net", x, y)
+
+
+def test_a_step_that_is_interrupted_while_it_is_prepared(monkeypatch):
+    """The first one with weights needs another program: it is there as a whole, or not at all."""
+    net = fastbp.Network([3, 8, 1], seed=0)
+    trainer, x, y = OnlineTrainer(net), np.ones(3, np.float32), np.ones(1, np.float32)
+    trainer.step(x, y)
+    before = net.parameters.copy()
+    for name in ("Plan", "Plan.pack"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"fastbp.online.{name}", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                trainer.step(x, y, sample_weight=0.0)
+        assert trainer.step(x, y, sample_weight=0.0) == 0.0
+        assert np.array_equal(net.parameters, before)
+        trainer = OnlineTrainer(net)
+    assert trainer.step(x[None], y[None], sample_weight=[0.0]) == 0.0
+
+
+def interrupted(*arguments, **options):
+    raise KeyboardInterrupt

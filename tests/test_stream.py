@@ -368,3 +368,20 @@ def test_a_function_that_returns_the_same_iterator_again():
     one = iter([(x, y)])
     with pytest.raises(ValueError, match="has none in epoch 2: a function must return a fresh iterator"):
         fastbp.train(net, lambda: one, epochs=2)
+
+
+@pytest.mark.usefixtures("python_s_own_handler")
+def test_ctrl_c_while_a_stream_is_opened():
+    (net, x, y), opened = start(), []
+
+    def chunks():
+        opened.append(1)
+        if len(opened) == 2:
+            _thread.interrupt_main()
+            time.sleep(20)
+        return iter([(x, y)])
+
+    clock = time.perf_counter()
+    history = fastbp.train(net, chunks, epochs=3)
+    assert time.perf_counter() - clock < 10
+    assert (history.interrupted, len(history)) == (True, 1)

@@ -2,6 +2,7 @@
 
 import _thread
 import copy
+import io
 import multiprocessing
 import os
 import pickle
@@ -245,6 +246,14 @@ def test_progress_shows_in_a_terminal_and_in_a_notebook(monkeypatch):
     monkeypatch.delitem(sys.modules, "ipykernel")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert progress.somebody_watches()
+
+
+@pytest.mark.parametrize("stderr", [None, io.StringIO(), object()], ids=["none", "closed", "bare"])
+def test_training_without_a_standard_error(stderr, monkeypatch):
+    if isinstance(stderr, io.StringIO):
+        stderr.close()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert len(fastbp.train(make_network([3, 2]), *data(20, n_out=2), epochs=2)) == 2
 
 
 def test_progress_of_a_resumed_training_starts_where_it_was(tmp_path, capfd):

@@ -40,12 +40,25 @@ _CODEGEN_OPTIONS = (
     "NUMBA_DEBUGINFO",
 )
 
+# The stack of the thread that compiles: what a main thread has, or more.
+_STACK_BYTES = 16 << 20
+
 _lock = threading.RLock()
 _loaded = {}  # (kernel name, id of own) -> (address, engine that owns the code, own)
 
 # Kernels of this process that came from the disk, that were compiled, and those of them that are on disk now.
 # A user's own do not count.
 counts = {"found": 0, "compiled": 0, "kept": 0}
+
+
+def _unlock_in_a_child():
+    """Whoever compiled while the process forked is not there any more."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_a_child)
 
 
 def address(factory, *arguments, own=None):
@@ -83,11 +96,41 @@ def _load_or_compile(name, factory, arguments, keep):
             return loaded
     if keep:
         notice.before_compiling(counts["compiled"], counts["kept"], path and path.parent)
-    symbol, externals, code = _compile(*factory(*arguments), keep)
+    symbol, externals, code = _undisturbed(lambda: _compile(*factory(*arguments), keep))
     if keep:
         counts["compiled"] += 1
         counts["kept"] += bool(path) and _write(path, symbol, externals, code)
     return _load(symbol, externals, code)
+
+
+def _undisturbed(function):
+    """What a function returns, from a thread of its own where this is the main one.
+
+    There Ctrl-C, and whatever else a signal's handler raises, comes anywhere, and would leave Numba or LLVM
+    in the middle of something, for good. The caller hears of it at once, and the thread goes on to its end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return function()
+    returned, raised, done = [], [], threading.Lock()
+    done.acquire()
+
+    def work():
+        try:
+            returned.append(function())
+        except BaseException as error:
+            raised.append(error)
+        done.release()
+
+    size = threading.stack_size(_STACK_BYTES)
+    try:
+        threading.Thread(target=work).start()
+    finally:
+        threading.stack_size(size)
+    while not done.acquire(timeout=0.02):  # not every signal ends a wait
+        pass
+    if raised:
+        raise raised[0]
+    return returned[0]
 
 
 def _compile(signature, function, ours=True):

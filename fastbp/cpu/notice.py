@@ -24,7 +24,7 @@ def before_compiling(compiled, kept, folder):
     compiled, kept : how many kernels were compiled before this one, and how many of them are on disk now.
     folder : where they are kept, None where the cache is switched off.
     """
-    if _told or not compiled or os.environ.get("FASTBP_QUIET") or not _somebody_waits():
+    if _told or not compiled or os.environ.get("FASTBP_QUIET") or not somebody_waits():
         return
     silence()
     line = "fastbp: compiling kernels for this processor takes some seconds, "
@@ -39,7 +39,7 @@ def before_compiling(compiled, kept, folder):
         sys.stderr.flush()
 
 
-def _somebody_waits():
+def somebody_waits():
     """Whether stderr is a terminal or the output of a notebook's cell."""
     try:
         return "ipykernel" in sys.modules or sys.stderr.isatty()

@@ -84,32 +84,51 @@ class Team:
 
     ``Team(run, contexts).start()`` returns at once; ``wait(seconds)`` says whether all are done. They write
     to memory of the caller's: a wait without limit raises what interrupts it (Ctrl-C) when all have ended.
+
+    keeps : whatever that memory belongs to, which then lives as long as the threads do.
     """
 
-    def __init__(self, run, contexts):
+    def __init__(self, run, contexts, keeps=None):
         self._run, self._left, self._lock = run, len(contexts), threading.Lock()
-        self._all_done = (
-            threading.Event()
-        )  # not Thread.join, which Ctrl-C leaves confused about who has ended
+        self._keeps, self._begun = keeps, False
+        # A bare lock that the last thread opens: what a signal's handler raises leaves an Event, or
+        # Thread.join, confused about who has ended.
+        self._ended = threading.Lock()
+        self._ended.acquire()
         self._failure = None
         self._threads = [threading.Thread(target=self._work, args=(c,), daemon=True) for c in contexts]
 
     def _work(self, context):
+        with self._lock:  # that `start` has until all are there
+            if not self._begun:
+                return
         try:
             self._run(context, 0)
-        except RuntimeError as error:
+        except Exception as error:
             self._failure = error
         finally:
             with self._lock:
                 self._left -= 1
                 if not self._left:
-                    self._all_done.set()
+                    self._ended.release()
 
     def start(self):
-        """Start every thread; returns the team."""
-        for thread in self._threads:
-            thread.start()
+        """Start every thread; returns the team.
+
+        None begins before all are there, as they would wait for one that is missing. Where they cannot all be
+        started, or a signal's handler raises meanwhile, none ever does.
+        """
+        with self._lock:
+            for thread in self._threads:
+                thread.start()
+            self._begun = True
         return self
+
+    @property
+    def runs(self):
+        """Whether the threads have begun and not all of them have ended."""
+        with self._lock:
+            return self._begun and self._left > 0
 
     def wait(self, seconds=None, meanwhile=None):
         """Wait for the threads, at most so many seconds (None: no limit); True when all have ended.
@@ -117,9 +136,10 @@ class Team:
         meanwhile : function without arguments, called now and then in a wait without limit.
         """
         interrupt = None
-        while not self._all_done.is_set():
+        while self._left:
+            limit = POLL_SECONDS if seconds is None and meanwhile else seconds
             try:
-                if not self._all_done.wait(POLL_SECONDS if seconds is None and meanwhile else seconds):
+                if not self._ended.acquire(timeout=-1 if limit is None else limit):
                     if seconds is not None:
                         return False
                     meanwhile()

@@ -1,12 +1,16 @@
 """Where compiled code is kept: found again, never stale, and no trouble where it cannot be kept."""
 
+import _thread
 import ast
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,7 @@ from fastbp.cpu import cache, elementwise
 from fastbp.cpu.program import kernel
 from fastbp.cpu.simd import array
 from tests.cpu.kernels import run
+from tests.samples import pythons_own_handler
 
 PACKAGE = Path(fastbp.__file__).parent
 
@@ -425,3 +430,67 @@ def test_readable_names(folder):
     assert path.name.startswith("elementwise.activation_forward-tanh--float32-")
     assert all(c.isalnum() or c in "._-" for c in path.name)
     assert elementwise.activation_forward.__module__ == "fastbp.cpu.elementwise"
+
+
+def test_ctrl_c_does_not_disturb_a_compilation():
+    """It is heard at once, and what was begun comes to its end."""
+    begun, done = threading.Event(), threading.Event()
+
+    def compile_slowly():
+        begun.set()
+        time.sleep(0.2)
+        done.set()
+
+    with pythons_own_handler():
+        threading.Thread(target=lambda: (begun.wait(), _thread.interrupt_main())).start()
+        with pytest.raises(KeyboardInterrupt):
+            cache._undisturbed(compile_slowly)
+    assert not done.is_set()
+    assert done.wait(10)
+    assert cache._undisturbed(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        cache._undisturbed(lambda: 1 / 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.02, 0.1, 0.2, 0.3])
+def test_ctrl_c_in_a_cold_start_leaves_a_process_that_works(delay):
+    program = """
+import os, signal, sys, threading, time, fastbp
+net = fastbp.Network([2, 3, 1], seed=0)
+threading.Thread(target=lambda: (time.sleep(float(sys.argv[1])), os.kill(os.getpid(), signal.SIGINT))).start()
+try:
+    fastbp.train(net, [[0, 1]], [1])
+    time.sleep(1)
+except KeyboardInterrupt:
+    print("interrupted")
+fastbp.train(net, [[0, 1]], [1])
+print("works")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(delay)],
+        env=os.environ | {"FASTBP_CACHE_DIR": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.stdout.split() == ["interrupted", "works"], ran.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_during_a_compilation_leaves_a_child_that_loads():
+    held, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with cache._lock:
+            held.set()
+            leave.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        with cache._lock:
+            os._exit(0)
+    leave.set()
+    holder.join()
+    assert os.waitpid(child, 0)[1] == 0

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fastbp.cpu.cache import address
 from fastbp.cpu.program import CONTEXT, KERNEL, SHARED, context
 from fastbp.cpu.simd import array, atomic_load, atomic_store
 from fastbp.cpu.team import Team, function, wait_for_all
+from fastbp.interrupts import run_in_team
 from tests.samples import pythons_own_handler
 
 ROUNDS = 2000
@@ -141,3 +143,63 @@ def test_a_wait_without_limit_lasts_whatever_interrupts_it():
         with pytest.raises(KeyboardInterrupt):
             workers.wait()
     assert (len(interrupts), done[0]) == (2, 1)
+
+
+class Raised(Exception):
+    """By a signal's handler, or where there are no more threads."""
+
+
+def test_no_thread_begins_where_not_all_can_be_started(monkeypatch):
+    """They would wait at a barrier for ever, for one that is missing."""
+    start, started, calls = threading.Thread.start, [], []
+
+    def start_two(thread):
+        if len(started) == 2:
+            raise Raised
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    workers = Team(lambda *arguments: calls.append(arguments), [0, 1, 2])
+    with pytest.raises(Raised):
+        workers.start()
+    for thread in started:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert not calls
+    assert not workers.runs
+
+
+def test_what_a_handler_raises_leaves_no_thread_behind(monkeypatch):
+    """However often: while a call begins, while it is waited for, and while it is ended."""
+    ended, wait, waits, stops = threading.Event(), Team.wait, [], []
+
+    class Plan:
+        steps_done = 0
+
+        def team(self):
+            return Team(lambda *arguments: ended.wait(60), [0, 1])
+
+        def stop(self):
+            if len(waits) == 1 and not stops:
+                stops.append(1)
+                raise Raised
+            ended.set()
+
+    def disturbed(workers, seconds=None, meanwhile=None):
+        waits.append(workers)
+        if len(waits) < 4:
+            raise Raised
+        return wait(workers, seconds, meanwhile)
+
+    monkeypatch.setattr(Team, "wait", disturbed)
+    before = threading.active_count()
+    with pytest.raises(Raised):
+        run_in_team(Plan(), SimpleNamespace(asked=False), lambda steps: None)
+    assert ended.is_set()
+    assert not waits[0].runs
+    for _ in range(1000):
+        if threading.active_count() == before:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() == before
