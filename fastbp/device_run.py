@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastbp.cpu.team import Team
+from fastbp.cpu.team import Team, start_python_thread
 from fastbp.cuda.elementwise import ROOM
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.formulas.schedules import SCHEDULES
@@ -99,7 +99,7 @@ class DeviceRun:
     def team(self):
         """A `team.Team` of one thread that does the same, to be started."""
         self.begin()
-        return Team(lambda *_: self._run(), (0,))
+        return Team(lambda *_: self._run(), (0,), start_thread=start_python_thread)
 
     def stop(self, wish=None):
         """Ask a running program to end after the steps that were enqueued, whatever the wish."""

@@ -18,7 +18,7 @@ from . import validation as checks
 from .callbacks import Callback, EarlyStopping
 from .checkpoints import Checkpoints
 from .cpu.program import AFTER_STEP
-from .cpu.team import Team
+from .cpu.team import Team, start_python_thread
 from .data import Data
 from .division import available_cores, one_thread
 from .formulas import activations
@@ -351,7 +351,7 @@ class _Crew(_Turns):
 
     def team(self):
         """Its threads, to be started; they are part of it."""
-        self._team = Team(self._work, range(self._threads))
+        self._team = Team(self._work, range(self._threads), start_thread=start_python_thread)
         return self
 
     def start(self):

@@ -4,6 +4,7 @@ No threading layer and no pool: a team lives for one call, so nothing survives t
 training.
 """
 
+import _thread
 import ctypes
 import functools
 import threading
@@ -79,16 +80,22 @@ def bound(address, first, second):
     return functools.partial(_prototype(address), place, place, ctypes.c_int64(first), ctypes.c_int64(second))
 
 
+def start_python_thread(run, arguments):
+    """Start a thread that `threading` knows of; it takes longer."""
+    threading.Thread(target=run, args=arguments, daemon=True).start()
+
+
 class Team:
     """Threads that each call a compiled function once, with the address of their own context.
 
     ``Team(run, contexts).start()`` returns at once; ``wait(seconds)`` says whether all are done. They write
     to memory of the caller's: a wait without limit raises what interrupts it (Ctrl-C) when all have ended.
 
-    keeps : whatever that memory belongs to, which then lives as long as the threads do.
+    keeps : whatever that memory belongs to, which then lives as long as the threads do. start_thread : what
+    starts one, which for those that run Python shall be `start_python_thread`.
     """
 
-    def __init__(self, run, contexts, keeps=None):
+    def __init__(self, run, contexts, keeps=None, start_thread=_thread.start_new_thread):
         self._run, self._left, self._lock = run, len(contexts), threading.Lock()
         self._keeps, self._begun = keeps, False
         # A bare lock that the last thread opens: what a signal's handler raises leaves an Event, or
@@ -96,7 +103,7 @@ class Team:
         self._ended = threading.Lock()
         self._ended.acquire()
         self._failure = None
-        self._threads = [threading.Thread(target=self._work, args=(c,), daemon=True) for c in contexts]
+        self._contexts, self._start_thread = contexts, start_thread
 
     def _work(self, context):
         with self._lock:  # that `start` has until all are there
@@ -119,8 +126,8 @@ class Team:
         started, or a signal's handler raises meanwhile, none ever does.
         """
         with self._lock:
-            for thread in self._threads:
-                thread.start()
+            for context in self._contexts:
+                self._start_thread(self._work, (context,))
             self._begun = True
         return self
 
@@ -149,8 +156,6 @@ class Team:
                 interrupt = error
         if interrupt is not None:
             raise interrupt
-        for thread in self._threads:
-            thread.join()
         if self._failure:
             raise self._failure
         return True
