@@ -124,6 +124,8 @@ def _undisturbed(function):
     size = threading.stack_size(_STACK_BYTES)
     try:
         threading.Thread(target=work).start()
+    except RuntimeError:  # there may be no more threads
+        return function()
     finally:
         threading.stack_size(size)
     while not done.acquire(timeout=0.02):  # not every signal ends a wait

@@ -452,6 +452,14 @@ def test_ctrl_c_does_not_disturb_a_compilation():
         cache._undisturbed(lambda: 1 / 0)
 
 
+def test_compiling_where_no_thread_can_be_started(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert cache._undisturbed(lambda: 7) == 7
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.02, 0.1, 0.2, 0.3])
 def test_ctrl_c_in_a_cold_start_leaves_a_process_that_works(delay):
