@@ -269,8 +269,8 @@ def test_a_checkpoint_waits_for_the_end_of_a_long_step(threads, tmp_path, monkey
     monkeypatch.setattr("fastbp.training.SECONDS_PER_CALL", 0.0)  # no epochs together
     monkeypatch.setattr("fastbp.training.SECONDS_INLINE", 0.0)
     monkeypatch.setattr(Checkpoints, "is_late", lambda checkpoints: True)
-    start, calls = Plan.start, []
-    monkeypatch.setattr(Plan, "start", lambda plan: calls.append(1) or start(plan))
+    team, calls = Plan.team, []
+    monkeypatch.setattr(Plan, "team", lambda plan: calls.append(1) or team(plan))
     assert same(trained(**how, checkpoints=Checkpoints(tmp_path, seconds=1, keep=10)), whole)
     assert len(calls) == len([name for name in files(tmp_path) if name.startswith("epoch-")]) == 3
 

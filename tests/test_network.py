@@ -622,18 +622,18 @@ def test_an_interrupt_waits_for_the_threads(ask, monkeypatch):
     monkeypatch.setattr("fastbp.network.automatic_threads", lambda *arguments, **options: 2)
     net, x = make_network([64, 512, 3], dtype="float64"), draw_inputs(20_000, 64)
     rows = (x,) if ask == "predict" else (x, draw_targets("mean_squared_error", 20_000, 3))
-    before, start, threads = getattr(net, ask)(*rows), Team.start, []
+    before, start, teams = getattr(net, ask)(*rows), Team.start, []
 
     def start_and_interrupt(team):
         start(team)
-        threads.extend(team._threads)
+        teams.append(team)
         signal.raise_signal(signal.SIGINT)
         return team
 
     monkeypatch.setattr(Team, "start", start_and_interrupt)
     with pythons_own_handler(), pytest.raises(KeyboardInterrupt):
         getattr(net, ask)(*rows)
-    assert len(threads) == 2
-    assert not any(thread.is_alive() for thread in threads)
+    assert [len(team._contexts) for team in teams] == [2]
+    assert not teams[0].runs
     monkeypatch.setattr(Team, "start", start)
     np.testing.assert_equal(getattr(net, ask)(*rows), before)
