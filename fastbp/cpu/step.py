@@ -10,7 +10,6 @@ from numba import int64
 from fastbp.cpu.program import (
     BLOCKS,
     CHUNKS,
-    GIVEN_UP,
     HALT,
     KERNEL,
     OPERATION,
@@ -25,7 +24,7 @@ from fastbp.cpu.program import (
 )
 from fastbp.cpu.simd import array, atomic_load, atomic_store, call, part
 from fastbp.cpu.slots import slots_in_use
-from fastbp.cpu.team import gives_up, wait_for_all
+from fastbp.cpu.team import gives_up, is_given_up, wait_for_all
 from fastbp.random import sample_balanced, shuffle
 
 _OPERATION, _SECTION = OPERATION.itemsize, SECTION.itemsize
@@ -95,7 +94,7 @@ def run_batch(ctx):
             ctx.block = ctx.row = ctx.slot = 0
             ctx.rows = n
             run_operations(ctx, part.first, part.last)
-            if part.gives_up != 0 and atomic_load(ctx.shared + GIVEN_UP) != 0:
+            if part.gives_up != 0 and is_given_up(ctx):
                 return False
     return True
 

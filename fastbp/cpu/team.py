@@ -37,11 +37,22 @@ def wait_for_all(ctx):
 
 @part
 def gives_up(ctx):
-    """Whether somebody wishes the run to stop at once; the step is given up then, for all threads."""
+    """Whether somebody wishes the run to stop at once; the step is given up then, for all threads.
+
+    They find it marked behind the next barrier. The mark is beyond the tickets of those before: a thread that
+    is still behind one of them leaves it to that barrier, too, where the others will wait for it.
+    """
     if atomic_load(ctx.shared + STOP) != AT_ONCE:
         return False
-    atomic_store(ctx.shared + GIVEN_UP, 1)
+    atomic_store(ctx.shared + GIVEN_UP, ctx.ticket + 1)
     return True
+
+
+@part
+def is_given_up(ctx):
+    """Whether that was marked before the barrier that this thread has just passed; of one thread, at all."""
+    mark = atomic_load(ctx.shared + GIVEN_UP)
+    return mark != 0 and (ctx.threads == 1 or mark <= ctx.ticket)
 
 
 def barrier():

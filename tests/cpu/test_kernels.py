@@ -110,7 +110,8 @@ PARTS = {
     step.run_batch, team.wait_for_all, team.function, team.bound, step.share_of_blocks, tiny.is_tiny,
     shaping.add_penalty, shaping.add_squares, shaping.add_scaled, shaping.bound_elements,
     shaping.clear_totals, shaping.noise_of_step, shaping.normal_numbers, shaping.shorten,
-    scale_shift.vector_bytes, team.gives_up, team.start_python_thread,
+    scale_shift.vector_bytes, team.gives_up, team.is_given_up,
+    team.start_python_thread,
 }  # fmt: skip
 
 
