@@ -377,7 +377,7 @@ class OnlineTrainer:
     def _divergence(self, what, n):
         """Go back to weights that are finite, the network's if they are, and say what happened."""
         last, parameters = self.steps, self.network.parameters
-        if not np.isfinite(parameters).all():
+        if not validation.all_finite(parameters):
             parameters[:] = self._finite
         self._plan.pack(parameters)
         self._plan.set_states(np.zeros_like(self._plan.states()))

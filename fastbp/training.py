@@ -105,8 +105,6 @@ class Training:
     metric_names : list of str
     failed : bool
         Whether training ended by an error.
-    resumed : bool
-        Whether it goes on from a checkpoint.
     checkpoint : Checkpoint or None
         The one that it goes on from.
     """
@@ -127,7 +125,7 @@ class Training:
             self._validates_long = guess_seconds(network.architecture, rows, rows) / 3 > SECONDS_INLINE
         self._callbacks, self._identity, self._looks = callbacks, identity, looks
         self._collected, self._seconds_since_look, self._seconds_of_look = True, 0.0, 0.0
-        self._started, self.resumed, self.checkpoint, self._begun = [], False, None, Begun()
+        self._started, self.checkpoint, self._begun = [], None, Begun()
         self._checkpoints = [callback for callback in callbacks if isinstance(callback, Checkpoints)]
 
     # For callbacks
@@ -136,6 +134,11 @@ class Training:
     def epoch(self):
         """Whole epochs done, those of before a resume included."""
         return len(self.history.loss)
+
+    @property
+    def resumed(self):
+        """Whether it goes on from a checkpoint."""
+        return self.checkpoint is not None
 
     @property
     def learning_rate(self):
@@ -233,7 +236,7 @@ class Training:
         callbacks know of it.
         """
         plan, network = self._plan, self.network
-        self.resumed, self.checkpoint = checkpoint is not None, checkpoint
+        self.checkpoint = checkpoint
         self._row_losses = np.empty(plan.batch_size, network.dtype)  # the program's, as long as this lives
         plan.set(row_losses=self._row_losses.ctypes.data)
         if self.resumed:

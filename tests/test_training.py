@@ -16,7 +16,8 @@ import pytest
 from numba import njit
 
 import fastbp
-from fastbp import SGD, EarlyStopping, division, interrupts, progress, random, training
+from fastbp import SGD, EarlyStopping, division, interrupts, random, training
+from fastbp.cpu import notice
 from fastbp.datasets import split
 from fastbp.history import History
 from tests import reference
@@ -240,12 +241,12 @@ def test_short_training_is_silent(progress, capfd):
 def test_progress_shows_in_a_terminal_and_in_a_notebook(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    assert not progress.somebody_watches()
+    assert not notice.somebody_waits()
     monkeypatch.setitem(sys.modules, "ipykernel", None)
-    assert progress.somebody_watches()
+    assert notice.somebody_waits()
     monkeypatch.delitem(sys.modules, "ipykernel")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert progress.somebody_watches()
+    assert notice.somebody_waits()
 
 
 @pytest.mark.parametrize("stderr", [None, io.StringIO(), object()], ids=["none", "closed", "bare"])

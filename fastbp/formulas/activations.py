@@ -362,7 +362,6 @@ def hardshrink_backward(dy, y):
 #     y  = (z + √(z² + 4)) / 2                        y(z) y(−z) = 1, which saves the digits below 0
 #     dz = dy · y² / (1 + y²)                         from y² − z y − 1 = 0: (2y − z) y' = y, z = y − 1/y
 #
-#
 #     From the bound on √(z² + 4) rounds to |z|, and y² / (1 + y²) to 1; a square would overflow in the end.
 SQUAREPLUS_LINEAR = 1e10
 
