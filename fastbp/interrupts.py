@@ -19,20 +19,31 @@ class Interrupts:
     The plan is a `Plan`, or anything else with ``team()``, ``stop()`` and ``steps_done``.
     Python could raise the first Ctrl-C too, but anywhere: between a call and the record of what it did.
     Handlers belong to the main thread, and one that is not Python's own is the caller's business.
+
+    Parameters
+    ----------
+    plan : Plan
+        Or what is like it.
+    nests : bool
+        Whether a callback of a training may have begun this: then Ctrl-C asks both to stop.
     """
 
-    def __init__(self, plan):
-        self._plan, self._installed, self.asked, self._waits = plan, False, False, False
+    def __init__(self, plan, nests=True):
+        self._plan, self._nests, self.asked, self._waits = plan, nests, False, False
+        self._replaced, self._around = None, None  # the handler of before, and the `Interrupts` that it is of
 
     def __enter__(self):
         if _handler_is_pythons():
+            self._replaced = signal.default_int_handler
+        elif self._nests and (around := _interrupts_that_are_open()):
+            self._replaced, self._around, self.asked = around._handle, around, around.asked
+        if self._replaced:
             signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
         return self
 
     def __exit__(self, *exception):
-        if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._replaced:
+            signal.signal(signal.SIGINT, self._replaced)
 
     def run(self, short, show, reasons=()):
         """One call of the plan: in this thread if it is short and needs but one, see `run_in_team`."""
@@ -42,10 +53,16 @@ class Interrupts:
             run_in_team(self._plan, self, show, reasons)
 
     def _handle(self, number, frame):
-        first, self.asked = not self.asked, True
-        self._plan.stop()
+        first = not self.asked
+        self._ask()
         if self._waits or not first:
             raise KeyboardInterrupt
+
+    def _ask(self):
+        self.asked = True
+        self._plan.stop()
+        if self._around:
+            self._around._ask()
 
     @contextlib.contextmanager
     def instead(self, plan):
@@ -107,8 +124,17 @@ class NotLost:
 
 def _handler_is_pythons():
     """Whether Ctrl-C comes here, and is as Python has it: any other handler is the caller's business."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    return in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return _is_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _interrupts_that_are_open():
+    """Those that hear of Ctrl-C, if any do."""
+    heard_by = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    return heard_by if _is_main_thread() and isinstance(heard_by, Interrupts) else None
+
+
+def _is_main_thread():
+    return threading.current_thread() is threading.main_thread()
 
 
 class GivenUp(BaseException):
@@ -146,7 +172,7 @@ def run_whole(plan):
     if plan.threads == 1:
         plan.run()
         return
-    with Interrupts(plan) as interrupts:
+    with Interrupts(plan, nests=False) as interrupts:
         run_in_team(plan, interrupts, lambda steps: None)
     if interrupts.asked:
         raise KeyboardInterrupt

@@ -339,7 +339,7 @@ class OnlineTrainer:
 
     def _run_interruptibly(self):
         try:
-            with Interrupts(self._plan) as interrupts:
+            with Interrupts(self._plan, nests=False) as interrupts:
                 run_in_team(self._plan, interrupts, lambda steps: None)
         finally:  # rows that are left are not gone on with
             self._plan.reset()
