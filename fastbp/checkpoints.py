@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import save as to_bytes
 
 from . import storage, validation
-from .callbacks import Best, Callback
+from .callbacks import Best, Callback, CSVLogger
 
 # Goes up when a file changes so that older versions of fastbp would misread it.
 FORMAT_VERSION = 1
@@ -196,9 +196,10 @@ class Checkpoints(Callback):
         return {"files": self._files, "best": best.pop("value"), **best}
 
     def restore(self, state):
-        """Go on from there; in another folder none of the files is this one's."""
-        self._files = list(state["files"]) if self._goes_on_here else []
-        self._best.restore({**state, "value": state["best"]})
+        """Go on from there; in another folder none of the files is this one's, nor the best of them."""
+        if self._goes_on_here:
+            self._files = [name for name in state["files"] if _NAME.fullmatch(name)]
+            self._best.restore({**state, "value": state["best"]})
 
 
 def _name_of(epoch, step):
@@ -231,7 +232,7 @@ def _content(training, identity):
         for key, value in arrays.items():
             tensors[f"training.callback.{index}.{key}"] = np.asarray(value, order="C")
         plain = {key: value for key, value in state.items() if key not in arrays}
-        callbacks.append({"type": type(callback).__name__, "arrays": list(arrays), "state": plain})
+        callbacks.append({"type": _kind_of(callback), "arrays": list(arrays), "state": plain})
     described = {
         "format_version": FORMAT_VERSION,
         "epoch": training.epoch,
@@ -247,6 +248,28 @@ def _content(training, identity):
     }
     metadata = {storage.NETWORK_KEY: storage.describe(network), storage.TRAINING_KEY: json.dumps(described)}
     return to_bytes(tensors, metadata)
+
+
+def check_places(callbacks):
+    """Raise ValueError where two of these callbacks would write to one folder of checkpoints or CSV file."""
+    places = [
+        os.path.realpath(callback.folder if isinstance(callback, Checkpoints) else callback.path)
+        for callback in {id(each): each for each in callbacks}.values()
+        if isinstance(callback, (Checkpoints, CSVLogger))
+    ]
+    for place in places:
+        if places.count(place) > 1:
+            raise ValueError(f"two callbacks would write to {place!r}; each needs a place of its own")
+
+
+def _kind_of(callback):
+    """The name of a callback's class, by which its state is found; a user's is never taken for ours."""
+    name = type(callback).__qualname__
+    return f"{__package__}.{name}" if _is_ours(callback) else name
+
+
+def _is_ours(callback):
+    return type(callback).__module__.partition(".")[0] == __package__
 
 
 def fingerprint(*arrays):
@@ -428,12 +451,12 @@ class Checkpoint:
         kept = list(self._callbacks)
         for callback in callbacks:
             kinds = [kind for kind, _ in kept]
-            if type(callback).__name__ not in kinds:
+            if _kind_of(callback) not in kinds:
                 continue
-            _, state = kept.pop(kinds.index(type(callback).__name__))
+            _, state = kept.pop(kinds.index(_kind_of(callback)))
             try:
                 callback.restore(state)
             except _SIGNS_OF_DAMAGE:
-                if not type(callback).__module__.startswith(__package__):
+                if not _is_ours(callback):
                     raise
                 raise ValueError(f"{self.path} is a damaged checkpoint") from None

@@ -497,7 +497,10 @@ def _speed(history, n_rows, device):
 
 
 def _duration(seconds):
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
+    if seconds >= 999.5:  # rounded to three digits it would be 1e+03
+        return f"{seconds:,.0f} s"
+    size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= 0.9995 * size), _UNITS[-1])
+    return f"{seconds / size:.3g} {unit}"
+
+
+_UNITS = (1.0, "s"), (1e-3, "ms"), (1e-6, "µs")

@@ -4,7 +4,7 @@ import numpy as np
 
 from . import validation as checks
 from .callbacks import EarlyStopping, as_callbacks
-from .checkpoints import Checkpoints, read_checkpoint
+from .checkpoints import Checkpoints, check_places, read_checkpoint
 from .data import Data
 from .division import threads_for_training
 from .formulas.optimizers import OPTIMIZERS
@@ -375,4 +375,5 @@ def _all_callbacks(early_stopping, callbacks, checkpoints, verbose):
             raise ValueError(
                 f"each callback must be an object of its own; a {type(callback).__name__} is there twice"
             )
+    check_places(found)
     return found

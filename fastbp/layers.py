@@ -231,7 +231,7 @@ class Dropout(_SameSize):
         return f"dropout {self.rate:g}"
 
     def __repr__(self):
-        return f"Dropout({self.rate:g}{_named(self)})"
+        return f"Dropout({self.rate!r}{_named(self)})"
 
 
 class _Normalization(_SameSize):

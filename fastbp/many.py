@@ -9,14 +9,13 @@ the other.
 import copy
 import functools
 import inspect
-import os
 from collections import Counter, deque
 
 import numpy as np
 
 from . import validation as checks
 from .callbacks import Callback, EarlyStopping
-from .checkpoints import Checkpoints
+from .checkpoints import Checkpoints, check_places
 from .cpu.program import AFTER_STEP
 from .cpu.team import Team, start_python_thread
 from .data import Data
@@ -232,14 +231,7 @@ def _check_apart(columns):
     owned = [each for each in columns["checkpoints"] if isinstance(each, Checkpoints)]
     lists = [each for each in columns["callbacks"] if isinstance(each, (list, tuple))]
     owned += [each for callbacks in lists for each in callbacks if isinstance(each, Callback)]
-    distinct = {id(each): each for each in owned if isinstance(each, Checkpoints)}.values()
-    folders = Counter(os.path.realpath(each.folder) for each in distinct)
-    for folder, times in folders.items():
-        if times > 1:
-            raise ValueError(
-                f"each network needs checkpoints of its own, in a folder of its own; {folder!r} is given to "
-                f"{times}"
-            )
+    check_places(owned)
     times = Counter(map(id, owned))
     for callback in owned:
         if times[id(callback)] > 1:

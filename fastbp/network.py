@@ -93,8 +93,8 @@ class Network:
     ):  # fmt: skip
         described, n_inputs = as_layers(layers, inputs, activation, output_activation)
         dtype = validation.real_dtype(dtype)
-        validation.settings_in(dtype, [as_loss(loss), *described])
         self._describe(described, n_inputs, as_loss(loss), dtype, validation.input_scale(input_scale, dtype))
+        validation.settings_in(dtype, [self._loss_function, *(placed.layer for placed in self._placed)])
         self.seed = fresh_seed() if seed is None else validation.seed(seed)
         self._initialize()
 
@@ -620,7 +620,7 @@ def needs_activation(name):
 
 def _bytes(n):
     for unit in ("bytes", "kB", "MB"):
-        if n < 1000:
+        if n < 999.5:
             return f"{n:.3g} {unit}"
         n /= 1000
     return f"{n:.3g} GB"

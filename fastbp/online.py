@@ -197,12 +197,15 @@ class OnlineTrainer:
 
     @property
     def learning_rate(self):
-        """The optimizer's, as its schedule has it in the latest step; may be set."""
+        """The optimizer's, as its schedule has it in the latest step; may be set, which multiplies what the
+        schedule has still in store too.
+        """
         return self._rates.at_end_of(self._plan, self.steps, self.steps)
 
     @learning_rate.setter
     def learning_rate(self, value):
-        self._rates.change(self._plan, validation.real_number("learning_rate", value, above=0))
+        value = validation.real_number("learning_rate", value, above=0)
+        self._rates.change(self._plan, value, self.steps, self.steps)
 
     def step(self, x, y, sample_weight=None):
         """Train on a row, or on rows in their order.
@@ -345,7 +348,8 @@ class OnlineTrainer:
             self._plan.reset()
             self._plan.set(begin=0)
         if interrupts.asked:
-            self.synchronize()
+            if self._updates:
+                self.synchronize()
             raise KeyboardInterrupt
 
     def _train(self, n, run):

@@ -7,6 +7,9 @@ from .formulas.schedules import SCHEDULES, warm_up
 from .metrics import watched
 from .schedules import ReduceOnPlateau
 
+# A rate that a schedule has brought down to this share of what it began with has nothing left to multiply.
+NEARLY_0 = 1e-9
+
 
 class Rates:
     """Settings of each layer, and how the learning rate changes.
@@ -76,8 +79,14 @@ class Rates:
             return float(warm_up(rate, warmup, start, count))
         return float(SCHEDULES[self.options["schedule"]].rate(rate, tuple(settings), count - int(warmup)))
 
-    def change(self, plan, rate):
-        """Make the optimizer's learning rate another, and those of layers in proportion."""
+    def change(self, plan, rate, epoch, steps):
+        """Make the optimizer's learning rate, which is `at_end_of` them, another, and those of layers in
+        proportion; a compiled schedule goes on as it would have, times the same factor.
+        """
+        now, begun = self.at_end_of(plan, epoch, steps), plan.settings[self._shown, 0] * self._share
+        if self.schedule_settings and now > NEARLY_0 * begun:
+            plan.settings[:, 0] *= rate / now
+            return
         rates = [row[0] / self._own * rate for row in self._rows]
         plan.settings[:, 0] = rates
         if self.plateau:

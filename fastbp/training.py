@@ -144,14 +144,16 @@ class Training:
     def learning_rate(self):
         """The optimizer's, as its schedule has it at the end of the latest epoch; None of LBFGS.
 
-        May be set for the epochs to come: that of each layer changes by the same factor, and a compiled
-        schedule begins from it.
+        May be set for the epochs to come: that of each layer changes by the same factor, and so does all that
+        a compiled schedule has still in store; where it has come to 0, it goes on as if it had begun from
+        the value.
         """
         return self._rates.at_end_of(self._plan, self.epoch, self._steps())
 
     @learning_rate.setter
     def learning_rate(self, value):
-        self._rates.change(self._plan, checks.real_number("learning_rate", value, above=0))
+        value = checks.real_number("learning_rate", value, above=0)
+        self._rates.change(self._plan, value, self.epoch, self._steps())
 
     @property
     def position(self):
@@ -203,8 +205,17 @@ class Training:
         Parameters
         ----------
         values : array (n_parameters,)
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer, or one is not finite and divergence is an error; nothing changes then.
         """
-        self.network.parameters[:] = values
+        found = np.empty_like(self.network.parameters)
+        found[:] = values
+        if self._looks and not checks.all_finite(found):
+            raise ValueError("set_parameters was given a weight that is infinite or NaN")
+        self.network.parameters[:] = found
         self._plan.pack(self.network.parameters)
 
     def collect(self):
@@ -289,13 +300,19 @@ class Training:
         at_once = max(1, min(self.epochs - done, int(seconds / self._epoch_seconds)))
         if self._guessed:
             at_once = min(at_once, max(1, int(SECONDS_INLINE / self._epoch_seconds)))
-        due = [callback.next_epoch(done) for callback in self._callbacks]
-        due = min((epoch for epoch in due if epoch is not None), default=self.epochs + 1)
+        due = min(filter(None, map(self._next_epoch, self._callbacks)), default=self.epochs + 1)
         if self._rates.plateau or (self.validates and not self._on_device):
             due = done + 1
         at_once = min(at_once, 1 if self.validates else due - done)
         at_once, rest = self._until_step(at_once)
         return at_once, rest, due == done + at_once and rest == 0
+
+    def _next_epoch(self, callback):
+        due = callback.next_epoch(self.epoch)
+        if due is not None and not due > self.epoch:
+            name = type(callback).__name__
+            raise ValueError(f"{name}.next_epoch must return None or more than {self.epoch}; got {due!r}")
+        return due
 
     def _until_step(self, at_once):
         """(how many of these epochs, rows of the last one to leave) until a checkpoint is due by steps."""

@@ -64,7 +64,7 @@ def known_name(kind, name, table):
         raise TypeError(f"{kind} must be a name such as {next(iter(table))!r}; got {_describe(name)}")
     if name in table:
         return name
-    by_initials = {"".join(word[0] for word in known.split("_")): known for known in table}  # mse, bce
+    by_initials = {"".join(word[:1] for word in known.split("_")): known for known in table}  # mse, bce
     near = difflib.get_close_matches(name.lower(), table, n=1)
     elsewhere = _ELSEWHERE.get(name.lower())
     suggestion = elsewhere if elsewhere in table else by_initials.get(name.lower(), *near[:1])
@@ -208,20 +208,27 @@ def real_number(name, value, *, at_least=None, above=None, at_most=None, below=N
 
 
 def as_plain(settings):
-    """Make NumPy's numbers among a dataclass's fields Python's, and lists and arrays tuples.
+    """Make NumPy's numbers among a dataclass's fields Python's, whole ones floats where a float is meant, and
+    lists and arrays tuples; mappings are put in order.
 
     Equal settings are written alike then, which is what a checkpoint compares, and can be hashed.
     """
     for field in dataclasses.fields(settings):
-        object.__setattr__(settings, field.name, _plain(getattr(settings, field.name)))
+        value = _plain(getattr(settings, field.name))
+        value = _as_float(value) if field.type in (float, "float") else value
+        object.__setattr__(settings, field.name, value)
 
 
 def _plain(value):
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(value[key]) for key in sorted(value, key=str)}
     return tuple(map(_plain, value)) if isinstance(value, list) else value
+
+
+def _as_float(value):
+    return float(value) if type(value) is int and abs(value) < 2**53 else value
 
 
 def boolean(name, value):

@@ -187,6 +187,28 @@ def test_a_callback_may_set_the_learning_rate():
         trained(callbacks=[lambda training: setattr(training, "learning_rate", -1)])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(bad):
+    def spoil(training):
+        training.set_parameters(bad)
+
+    net = make_network([3, 4, 2], dtype="float64")
+    with pytest.raises(ValueError, match="set_parameters was given a weight that is infinite or NaN"):
+        fastbp.train(net, X, Y, epochs=1, callbacks=[spoil])
+    assert np.isfinite(net.parameters).all()
+    fastbp.train(net, X, Y, epochs=1, on_divergence="continue", callbacks=[spoil])
+    assert not np.isfinite(net.parameters).any()
+
+
+def test_the_next_epoch_is_a_later_one():
+    class Late(Callback):
+        def next_epoch(self, done):
+            return done
+
+    with pytest.raises(ValueError, match=r"Late.next_epoch must return None or more than 0; got 0"):
+        trained(callbacks=[Late()])
+
+
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -209,6 +231,38 @@ def test_the_history_has_the_rates_of_a_plateau():
     follower = plateau.follow([0.1])
     assert history.learning_rate == [0.1] + [follower.next_rates(loss)[0] for loss in history.loss][:-1]
     assert history.learning_rate[-1] < 0.1
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.Exponential(0.9),
+        schedules.Step(2, gamma=0.5),
+        schedules.Cosine(warmup=2),
+        schedules.OneCycle(momentum=None),
+    ],
+    ids=repr,
+)
+def test_a_learning_rate_is_set_where_its_schedule_has_it(schedule):
+    def halve(training):
+        seen.append(training.learning_rate)
+        training.learning_rate /= 2
+        seen.append(training.learning_rate)
+
+    seen, optimizer = [], SGD(0.1, momentum=0.5, schedule=schedule)
+    _, history = trained(epochs=4, optimizer=optimizer, callbacks=[halve])
+    rates = np.array(trained(epochs=4, optimizer=optimizer)[1].learning_rate)
+    np.testing.assert_allclose(history.learning_rate, rates * 0.5 ** np.arange(4), rtol=1e-14)
+    np.testing.assert_allclose(seen[1::2], np.array(seen[::2]) / 2, rtol=1e-14)
+
+
+def test_where_a_schedule_has_come_to_0_it_goes_on_as_if_from_what_is_set():
+    def wake(training):
+        if training.epoch == 3:
+            training.learning_rate = 0.2
+
+    _, history = trained(epochs=4, optimizer=SGD(0.1, schedule=schedules.Cosine(2)), callbacks=[wake])
+    np.testing.assert_allclose(history.learning_rate, [0.1, 0.05, 0.0, 0.1], atol=1e-15)
 
 
 def test_rates_of_layers_change_in_proportion():

@@ -639,6 +639,53 @@ def test_what_is_watched_anew_begins_anew(monitor, tmp_path):
     assert net.loss(*HELD) == pytest.approx(history.validation_loss[2], rel=1e-12)
 
 
+def test_a_checkpoint_removes_nothing_outside_its_folder(written, tmp_path):
+    mine, folder = tmp_path / "thesis.txt", tmp_path / "kept"
+    mine.write_text("years of work")
+    folder.mkdir()
+
+    def change(described):
+        for callback in described["callbacks"]:
+            callback["state"]["files"] = ["../thesis.txt", str(mine)] * 3
+
+    rewritten(written, folder / "epoch-00000002.safetensors", change)
+    trained(resume=folder, checkpoints=Checkpoints(folder, every=1, keep=1))
+    assert mine.read_text() == "years of work"
+
+
+def test_the_best_of_another_folder_is_not_waited_for(tmp_path):
+    trained(epochs=3, checkpoints=Checkpoints(tmp_path / "first", every=1, monitor="loss", mode="max"))
+    falling = Checkpoints(tmp_path / "second", every=1, monitor="loss", mode="max")
+    trained(epochs=5, resume=tmp_path / "first", checkpoints=falling)
+    assert "best.safetensors" in files(tmp_path / "second")
+
+
+def test_a_callback_of_somebody_else_is_not_given_the_state_of_ours(tmp_path):
+    trained(epochs=2, early_stopping=fastbp.EarlyStopping(), checkpoints=Checkpoints(tmp_path, every=1))
+    given = []
+
+    class EarlyStopping(fastbp.Callback):
+        def restore(self, state):
+            given.append(state)
+
+    EarlyStopping.__qualname__ = "EarlyStopping"
+    trained(epochs=3, resume=tmp_path, callbacks=[EarlyStopping()])
+    assert given == []
+
+
+def test_equal_optimizers_are_one(tmp_path):
+    of_layers = {0: dict(learning_rate=0.5, weight_decay=0.25), 1: dict(weight_decay=0.5)}
+    turned = {key: dict(reversed(of_layers[key].items())) for key in reversed(of_layers)}
+    trained(epochs=2, optimizer=SGD(1, layers=of_layers), checkpoints=Checkpoints(tmp_path, every=1))
+    assert len(trained(epochs=3, optimizer=SGD(1.0, layers=turned), resume=tmp_path)[1]) == 3
+
+
+def test_two_checkpoints_need_two_folders(tmp_path):
+    with pytest.raises(ValueError, match="two callbacks would write to"):
+        trained(callbacks=[Checkpoints(tmp_path / "a" / ".." / "a", every=1), Checkpoints(tmp_path / "a")])
+    assert not (tmp_path / "a").exists()
+
+
 def test_checkpoints_among_callbacks_keep_what_the_others_do_after_them(tmp_path):
     def halve(training):
         training.learning_rate = training.learning_rate / 2

@@ -483,3 +483,14 @@ def test_as_a_module():
     assert done.returncode == 0, done.stderr
     assert "held-out accuracy" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1.5e-6, "1.5 µs"), (9.996e-4, "1 ms"), (0.0123, "12.3 ms"), (0.9996, "1 s"), (12.345, "12.3 s"),
+        (999.7, "1,000 s"), (4321.0, "4,321 s"),
+    ],
+)  # fmt: skip
+def test_durations_are_read_without_powers_of_ten(seconds, text):
+    assert cli._duration(seconds) == text

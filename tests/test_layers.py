@@ -45,6 +45,7 @@ def test_repr_is_what_one_would_write(layer, text):
     [
         "Dropout(0.5)",
         "Dropout(0.25, name='a')",
+        "Dropout(0.3333333333333333)",
         "LayerNorm()",
         "LayerNorm(epsilon=0.001, scale=False, shift=False, name='n')",
         "BatchNorm()",

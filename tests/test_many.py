@@ -248,8 +248,21 @@ def test_what_is_refused(tmp_path):
         (ValueError, "unknown device", dict(device="gpu")),
         (ValueError, "network 0: metrics are measured on validation rows", dict(metrics=["r2"])),
         (ValueError, "a CSVLogger keeps what it knows of one training", dict(callbacks=[logger])),
-        (ValueError, "a folder of its own", dict(checkpoints=[fastbp.Checkpoints(tmp_path) for _ in "ab"])),
-        (ValueError, "a folder of its own", dict(callbacks=[[fastbp.Checkpoints(tmp_path)] for _ in "ab"])),
+        (
+            ValueError,
+            "two callbacks would write to",
+            dict(checkpoints=[fastbp.Checkpoints(tmp_path) for _ in "ab"]),
+        ),
+        (
+            ValueError,
+            "two callbacks would write to",
+            dict(callbacks=[[fastbp.Checkpoints(tmp_path)] for _ in "ab"]),
+        ),
+        (
+            ValueError,
+            "two callbacks would write to",
+            dict(callbacks=[[fastbp.CSVLogger(tmp_path / "a")] for _ in "ab"]),
+        ),
         (OSError, "network 1: there is no checkpoint in", dict(resume=[None, str(tmp_path)])),
         (ValueError, "x has a list of 3 arrays, but there are 2 networks", dict(x=[X, X, X])),
         (ValueError, "network 1: y must have as many rows as x", dict(y=[Y, Y[:3]])),

@@ -66,7 +66,12 @@ def test_views_may_be_multiplied_in_place():
 
 def test_settings_that_are_nothing_in_the_networks_type():
     huber, normal = fastbp.Loss("huber", delta=1e-50), fastbp.LayerNorm(1e-50)
-    for how in (dict(layers=[2, 1], loss=huber), dict(layers=[normal, Dense(1)], inputs=2)):
+    inside = fastbp.Residual([fastbp.Residual([normal])])
+    for how in (
+        dict(layers=[2, 1], loss=huber),
+        dict(layers=[normal, Dense(1)], inputs=2),
+        dict(layers=[inside, Dense(1)], inputs=2),
+    ):
         with pytest.raises(ValueError, match="a number that is 0 in float32: 1e-50"):
             fastbp.Network(**how)
         assert fastbp.Network(**how, dtype="float64").dtype == "float64"

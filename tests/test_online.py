@@ -11,6 +11,7 @@ import pytest
 
 import fastbp
 from fastbp import SGD, Adam, OnlineTrainer, online, schedules
+from fastbp.interrupts import run_in_team
 from tests.samples import draw_inputs, draw_targets, make_network
 
 
@@ -146,6 +147,19 @@ def test_learning_rate():
     assert np.array_equal(net.parameters, other.network.parameters)
     with pytest.raises(ValueError, match="learning_rate must be"):
         trainer.learning_rate = 0
+
+
+def test_a_learning_rate_is_set_where_its_schedule_has_it():
+    net, x, y = start()
+    trainer = OnlineTrainer(net, SGD(0.1, schedule=schedules.Step(3, gamma=0.5, per="step")))
+    for row, target in zip(x[:4], y[:4]):
+        trainer.step(row, target)
+    assert trainer.learning_rate == 0.05
+    trainer.learning_rate = 0.01
+    assert trainer.learning_rate == 0.01
+    for row, target in zip(x[4:7], y[4:7]):
+        trainer.step(row, target)
+    assert trainer.learning_rate == 0.005
 
 
 def test_schedules_count_steps():
@@ -523,6 +537,22 @@ def test_the_range_of_a_loss_below_0(seed):
     assert found.smoothed.min() < -20, "it is not ended where the loss crosses 0"
     assert 50 < len(found.losses) < 100
     assert 1e-4 < found.suggestion < 1
+
+
+def test_ctrl_c_leaves_the_network_as_it_was(monkeypatch):
+    net, x, y = start()
+    before, teams = net.parameters.copy(), []
+
+    def interrupted_run(plan, interrupts, show):
+        interrupts.asked = len(teams) == 3
+        teams.append(run_in_team(plan, interrupts, show))
+
+    monkeypatch.setattr("fastbp.online.run_in_team", interrupted_run)
+    monkeypatch.setattr("fastbp.online.SECONDS_INLINE", 0)  # every step is long
+    with pytest.raises(KeyboardInterrupt):
+        fastbp.find_learning_rate(net, x, y)
+    assert len(teams) == 4
+    assert np.array_equal(net.parameters, before)
 
 
 def test_its_steps_are_those_of_training():

@@ -82,8 +82,12 @@ def test_draws_change_with_each_coordinate():
 
 
 def test_purposes_differ():
-    purposes = [random.INITIALIZE, random.SHUFFLE, random.SPLIT, random.DROPOUT]
-    assert len(set(purposes)) == len(purposes)
+    plain = [
+        random.INITIALIZE, random.SHUFFLE, random.SPLIT, random.DROPOUT, random.SAMPLE, random.INPUT_NOISE,
+        random.GRADIENT_NOISE,
+    ]  # fmt: skip
+    numbered = [random.purpose_of(random.DROPOUT, layer) for layer in range(1, 1000)]
+    assert len({*plain, *numbered}) == len(plain) + len(numbered)
 
 
 def test_a_draw_depends_on_its_index_only():

@@ -11,6 +11,7 @@ import pytest
 
 import fastbp
 from fastbp import SGD, Adam, random, schedules, stream
+from fastbp.interrupts import run_in_team
 from tests.samples import draw_inputs, draw_targets, make_network
 
 SOFTMAX = "softmax_cross_entropy"
@@ -313,21 +314,27 @@ def test_ctrl_c_while_the_stream_is_waited_for():
 
 
 @pytest.mark.usefixtures("python_s_own_handler")
-def test_ctrl_c_while_a_chunk_is_trained_on(tmp_path):
-    _, x, y = start()
-    x, y, asked = np.tile(x, (40_000, 1)), np.tile(y, (40_000, 1)), []
+def test_ctrl_c_while_a_chunk_is_trained_on(tmp_path, monkeypatch):
+    net, x, y = start()
+    x, y, asked, steps = np.tile(x, (40_000, 1)), np.tile(y, (40_000, 1)), [], []
 
     def generate():
         while True:
-            asked.append(threading.Timer(0.02, _thread.interrupt_main))
-            if len(asked) == 2:
-                asked[1].start()
+            asked.append(1)
             yield x, y
 
-    net = start()[0]
+    def interrupt_the_second(plan, *rest):
+        if len(asked) == 2:
+            _thread.interrupt_main()  # heard of before the call has taken all rows
+        run_in_team(plan, *rest)
+        steps.append(plan.steps_done)
+
+    monkeypatch.setattr("fastbp.interrupts.run_in_team", interrupt_the_second)
     history = fastbp.train(net, generate(), batch_size=1, checkpoints=fastbp.Checkpoints(tmp_path))
     assert history.interrupted
     assert len(asked) == 2
+    assert steps[0] == len(x)
+    assert steps[1] < len(x)
     assert np.isfinite(net.parameters).all()
     assert not list(tmp_path.iterdir()), "nobody could go on from there"
 

@@ -330,9 +330,10 @@ KNOWN = {"relu": 1, "leaky_relu": 2, "mean_squared_error": 3, "tanh": 4}
     ("name", "nearest"),
     [("rleu", "relu"), ("ReLU", "relu"), ("mse", "mean_squared_error"), ("leakyrelu", "leaky_relu")],
 )
-def test_known_name_suggests(name, nearest):
+@pytest.mark.parametrize("others", [{}, {"_mine": 5, "a__b": 6, "": 7}])
+def test_known_name_suggests(name, nearest, others):
     with pytest.raises(ValueError, match=f"unknown loss '{name}': did you mean '{nearest}'"):
-        validation.known_name("loss", name, KNOWN)
+        validation.known_name("loss", name, KNOWN | others)
 
 
 @pytest.mark.parametrize(
