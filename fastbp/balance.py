@@ -28,16 +28,17 @@ def labels_of(y, loss, what):
     ValueError
         If the targets are no classes: values, probabilities, or several outputs of a yes or no each.
     """
-    column = y if y.ndim == 1 else y[:, 0]
-    one_column = y.ndim == 1 or y.shape[1] == 1
-    whole = loss.targets in ("classes", "sign") or (
-        loss.targets == "binary" and np.isin(column, (0, 1)).all()
-    )
-    if not one_column or not whole:
-        raise ValueError(
-            f"{what} needs one class for each row: integer classes, or 0 and 1 (-1 and 1 for hinge) of one "
-            f"output; got targets of shape {y.shape}" + ("" if one_column else " for several outputs")
-        )
+    needs = f"{what} needs one class for each row"
+    if loss.targets not in ("classes", "binary", "sign"):
+        raise ValueError(f"{needs}; the targets of this network's loss are numbers, not classes")
+    if loss.targets == "classes" and y.ndim == 2:
+        raise ValueError(f"{needs}; got probabilities of shape {y.shape}")
+    if y.ndim == 2 and y.shape[1] > 1:
+        raise ValueError(f"{needs}; got {y.shape[1]} outputs of a yes or no each")
+    column = y.reshape(-1)
+    if loss.targets == "binary" and not (whole := np.isin(column, (0, 1))).all():
+        row = int(np.argmin(whole))
+        raise ValueError(f"{needs}, 0 or 1; row {row} is {column[row]}")
     return column.astype(np.int64)
 
 

@@ -231,7 +231,7 @@ def _content(training, identity):
         arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
         for key, value in arrays.items():
             tensors[f"training.callback.{index}.{key}"] = np.asarray(value, order="C")
-        plain = {key: value for key, value in state.items() if key not in arrays}
+        plain = {key: _as_json(callback, key, value) for key, value in state.items() if key not in arrays}
         callbacks.append({"type": _kind_of(callback), "arrays": list(arrays), "state": plain})
     described = {
         "format_version": FORMAT_VERSION,
@@ -248,6 +248,18 @@ def _content(training, identity):
     }
     metadata = {storage.NETWORK_KEY: storage.describe(network), storage.TRAINING_KEY: json.dumps(described)}
     return to_bytes(tensors, metadata)
+
+
+def _as_json(callback, key, value):
+    """A value of a callback's state, NumPy's numbers as Python's; TypeError where JSON does not know it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{type(callback).__name__}.state() must return JSON values or arrays; {key!r} is {value!r}"
+        ) from None
+    return value
 
 
 def check_places(callbacks):

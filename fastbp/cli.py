@@ -95,6 +95,7 @@ def _add_train(commands):
     add = commands.add_parser(
         "train",
         help="train a network on a table and save it",
+        usage="%(prog)s data [options]",
         description=(
             "Train a network on the rows of a table, measure it on rows that were held out, and save it. "
             "Numbers of a CSV file are standardised for training; the saved network takes them as they are. "
@@ -167,7 +168,8 @@ def _add_train(commands):
         "--output",
         metavar="FILE",
         default=argparse.SUPPRESS,
-        help="where the network goes (default: digits.safetensors, or the CSV file's name with .safetensors)",
+        help="where the network goes (default: digits.safetensors, or the CSV file's name with .safetensors, "
+        "in the present folder)",
     )
     add("--quiet", action="store_true", default=argparse.SUPPRESS, help="print only the results")
 

@@ -30,7 +30,7 @@ def minimizer():
     try:
         from scipy.optimize import minimize
     except ImportError:
-        raise ImportError("fastbp.LBFGS needs SciPy: pip install fastbp[scipy]") from None
+        raise ImportError("fastbp.LBFGS needs SciPy: pip install 'fastbp[scipy]'") from None
     return minimize
 
 

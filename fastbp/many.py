@@ -237,7 +237,7 @@ def _check_apart(columns):
         if times[id(callback)] > 1:
             raise ValueError(
                 f"a {type(callback).__name__} keeps what it knows of one training, so each network needs its "
-                f"own: callbacks=[[…], […]]; one is given {times[id(callback)]} times"
+                f"own, in a list with one for each; one is given {times[id(callback)]} times"
             )
 
 
@@ -574,7 +574,9 @@ class _Plans:
 
 def _named(error, index):
     """The error, its message beginning with the network's number."""
-    if error.args and isinstance(error.args[0], str):
+    if isinstance(error, OSError) and error.strerror:
+        error.strerror = f"network {index}: {error.strerror}"
+    elif error.args and isinstance(error.args[0], str):
         error.args = (f"network {index}: {error.args[0]}", *error.args[1:])
     else:  # shown by Python 3.11 and later
         error.__notes__ = [*getattr(error, "__notes__", []), f"network {index}"]

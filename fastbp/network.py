@@ -41,7 +41,7 @@ class Network:
     activation : str
         Of the hidden layers, where `layers` are sizes.
     output_activation : str
-        Of the last layer, where `layers` are sizes. The loss's link comes after it.
+        Of the last layer, where `layers` are sizes. The loss's link comes after it, so it is not that link.
     loss : str or Loss
         What to train for. It owns the link from logits to predictions: softmax for softmax_cross_entropy,
         sigmoid for binary_cross_entropy, the exponential for poisson, otherwise none.
@@ -63,6 +63,7 @@ class Network:
     loss_function : Loss
     dtype : numpy.dtype
     seed : int
+        Where weights, orders and masks come from. May be set, to any that `Network` takes.
     input_scale : float
 
     Raises
@@ -94,8 +95,9 @@ class Network:
         described, n_inputs = as_layers(layers, inputs, activation, output_activation)
         dtype = validation.real_dtype(dtype)
         self._describe(described, n_inputs, as_loss(loss), dtype, validation.input_scale(input_scale, dtype))
+        validation.no_link_twice(self._loss_function, described[-1])
         validation.settings_in(dtype, [self._loss_function, *(placed.layer for placed in self._placed)])
-        self.seed = fresh_seed() if seed is None else validation.seed(seed)
+        self.seed = fresh_seed() if seed is None else seed
         self._initialize()
 
     def _initialize(self):
@@ -141,6 +143,15 @@ class Network:
                 "the vector of parameters stays; net.parameters[:] = values changes what it holds"
             )
 
+    @property
+    def seed(self):
+        """Where weights, orders and masks come from; may be set."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, value):
+        self._seed = validation.seed(value)
+
     layers = property(lambda self: self._layers, doc="The layers, with views into `parameters`.")
     loss_function = property(lambda self: self._loss_function, doc="The `Loss`.")
     dtype = property(lambda self: self._dtype, doc="The type of the numbers.")
@@ -163,6 +174,7 @@ class Network:
         Parameters
         ----------
         x : array-like (n, n_inputs), or one row (n_inputs,)
+            Of one input, (n,) are n rows.
         device : {"cpu", "cuda"}
             Where to compute, to the same bits; see `fastbp.train`.
 
@@ -191,6 +203,7 @@ class Network:
         Parameters
         ----------
         x : array-like (n, n_inputs), or one row (n_inputs,)
+            Of one input, (n,) are n rows.
         device : {"cpu", "cuda"}
             Where to compute, to the same bits; see `fastbp.train`.
 

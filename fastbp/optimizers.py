@@ -610,7 +610,7 @@ class LBFGS:
     TypeError, ValueError
         If a setting is of the wrong kind or out of bounds.
     ImportError
-        By `train`, if SciPy is not installed: ``pip install fastbp[scipy]``.
+        By `train`, if SciPy is not installed: ``pip install 'fastbp[scipy]'``.
 
     Notes
     -----

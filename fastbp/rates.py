@@ -128,11 +128,13 @@ def single_steps(optimizer, network):
         If the optimizer's schedule counts epochs, or takes its length from them.
     """
     schedule = optimizer.schedule
+    if isinstance(schedule, ReduceOnPlateau):
+        raise ValueError("ReduceOnPlateau acts between epochs, and there are none in single steps")
     if schedule is not None and (
         getattr(schedule, "per", None) != "step" or getattr(schedule, "total", 0) is None
     ):
         raise ValueError(
-            'there are no epochs in online training, so a schedule needs per="step" and, where it has a '
+            'there are no epochs in single steps, so a schedule needs per="step" and, where it has a '
             f"length, total=; got {schedule!r}"
         )
     return Rates(optimizer, network, epochs=1, steps_per_epoch=1)

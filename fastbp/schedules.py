@@ -223,7 +223,7 @@ class MultiStep(Schedule):
     formula = "multi_step"
 
     def _check(self):
-        if not isinstance(self.milestones, (tuple, list)) or len(self.milestones) > MOST_MILESTONES:
+        if not isinstance(self.milestones, tuple) or len(self.milestones) > MOST_MILESTONES:
             raise ValueError(
                 f"milestones must be at most {MOST_MILESTONES} integers, such as (30, 60); "
                 f"got {self.milestones!r}"

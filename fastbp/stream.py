@@ -252,7 +252,7 @@ def _refuse_what_needs_all_rows(batch_size, sample_weight, class_weight, samplin
         raise ValueError("a stream needs a batch_size: nobody knows beforehand how many rows there are")
     if sample_weight is not None:
         raise ValueError(
-            "weights of a stream come with its chunks, (x, y, sample_weight); got sample_weight="
+            "weights of a stream come with its chunks, (x, y, sample_weight), not by an argument"
         )
     if isinstance(class_weight, str) or sampling is not None:
         raise ValueError(

@@ -269,7 +269,7 @@ def as_target(table, name, task):
     table : Table
     name : str
     task : {"auto", "classification", "regression"}
-        Auto takes text, and few different integers, for classes.
+        Auto takes text, and few different integers, for classes; text beside numbers for a mistake.
 
     Returns
     -------
@@ -288,6 +288,12 @@ def as_target(table, name, task):
             raise ValueError(f"{path}, line {line}: the target {name!r} is empty; leave out such rows")
     values = [_number_or_none(cell) for cell in cells]
     numeric = None not in values
+    if task == "auto" and not numeric and any(value is not None for value in values):
+        at = values.index(None)
+        raise ValueError(
+            f"{path}, line {table.lines[at]}: the target {name!r} is {cells[at]!r}, and in others a number; "
+            "--task classification takes all of them for classes"
+        )
     if task == "auto":
         few_integers = numeric and len(set(values)) <= MOST_CLASSES and all(v.is_integer() for v in values)
         task = "classification" if few_integers or not numeric else "regression"

@@ -66,6 +66,11 @@ def known_name(kind, name, table):
         return name
     by_initials = {"".join(word[:1] for word in known.split("_")): known for known in table}  # mse, bce
     near = difflib.get_close_matches(name.lower(), table, n=1)
+    if name.lower() == "softmax":
+        raise ValueError(
+            f"unknown {kind} {name!r}: the loss 'softmax_cross_entropy' applies it itself; leave the output "
+            "layer's activation 'identity'"
+        )
     elsewhere = _ELSEWHERE.get(name.lower())
     suggestion = elsewhere if elsewhere in table else by_initials.get(name.lower(), *near[:1])
     if suggestion:
@@ -224,7 +229,7 @@ def _plain(value):
         value = value.tolist()
     if isinstance(value, Mapping):
         return {key: _plain(value[key]) for key in sorted(value, key=str)}
-    return tuple(map(_plain, value)) if isinstance(value, list) else value
+    return tuple(map(_plain, value)) if isinstance(value, (list, range)) else value
 
 
 def _as_float(value):
@@ -256,6 +261,22 @@ def input_scale(value, dtype):
     if dtype.type(scale) == 0:
         raise ValueError(f"input_scale must be a number above 0 in {dtype}; got {value!r}")
     return scale
+
+
+def no_link_twice(loss, last_layer):
+    """Check that the output layer does not apply what the loss applies itself.
+
+    Raises
+    ------
+    ValueError
+        If its activation is the link of the loss, and the loss is none of numbers.
+    """
+    activation = getattr(last_layer, "activation", "identity")
+    if activation == loss.formula.link_name != "identity":
+        raise ValueError(
+            f"the loss applies {activation} itself, so the output layer must not: leave its activation "
+            f"'identity'; got {loss!r} behind {last_layer!r}"
+        )
 
 
 def settings_in(dtype, described):
@@ -514,7 +535,9 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     if a.ndim == 1 and n_outputs == 1:
         a = a.reshape(-1, 1)
     if a.shape != (n_rows, n_outputs):
-        raise ValueError(f"y must have shape ({n_rows}, {n_outputs}); got {a.shape}")
+        classes = a.size == n_rows and np.issubdtype(a.dtype, np.integer)
+        hint = '; for classes the network needs loss="softmax_cross_entropy"' if classes else ""
+        raise ValueError(f"y must have shape ({n_rows}, {n_outputs}); got {a.shape}{hint}")
     t = _finite("y", a, dtype)
     if loss.targets in _TARGETS:
         wanted, fits = _TARGETS[loss.targets]

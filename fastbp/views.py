@@ -38,10 +38,15 @@ class Layer(NamedTuple):
 
     def __setattr__(self, name, value):
         """Let ``layer.W *= 2`` pass, which has changed the view in place and then hands it back."""
-        if value is not getattr(self, name, None):
+        if name not in self._fields:
+            raise AttributeError(f"a layer has no {name!r}; it has {', '.join(self._fields)}")
+        if value is getattr(self, name):
+            return
+        if isinstance(getattr(self, name), np.ndarray):
             raise AttributeError(
                 f"a layer's arrays stay views; layer.{name}[:] = values changes what they hold"
             )
+        raise AttributeError(f"layer.{name} stays {getattr(self, name)!r}; make a network of other layers")
 
     @property
     def arrays(self):

@@ -276,16 +276,18 @@ def test_what_cannot_be(options, error, message):
 
 
 @pytest.mark.parametrize(
-    ("loss", "y"),
+    ("loss", "y", "message"),
     [
-        ("mean_squared_error", [0.0, 1.0]), ("softmax_cross_entropy", [[0.5, 0.5], [1, 0]]),
-        ("binary_cross_entropy", [[0, 1], [1, 1]]), ("binary_cross_entropy", [[0.5], [1]]),
+        ("mean_squared_error", [0.0, 1.0], "; the targets of this network's loss are numbers, not classes"),
+        ("softmax_cross_entropy", [[0.5, 0.5], [1, 0]], r"; got probabilities of shape \(2, 2\)"),
+        ("binary_cross_entropy", [[0, 1], [1, 1]], "; got 2 outputs of a yes or no each"),
+        ("binary_cross_entropy", [[1], [0.5]], ", 0 or 1; row 1 is 0.5"),
     ],
-)  # fmt: skip
-def test_classes_that_are_none(loss, y):
+)
+def test_classes_that_are_none(loss, y, message):
     net = make_network([2, np.shape(y)[1] if np.ndim(y) == 2 else 1], loss=loss)
     for option in ("class_weight", "sampling"):
-        with pytest.raises(ValueError, match=f"{option} needs one class for each row: integer classes, or 0"):
+        with pytest.raises(ValueError, match=f"{option} needs one class for each row{message}"):
             fastbp.train(net, draw_inputs(2, 2), y, **{option: "balanced"})
 
 

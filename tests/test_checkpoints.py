@@ -680,6 +680,26 @@ def test_equal_optimizers_are_one(tmp_path):
     assert len(trained(epochs=3, optimizer=SGD(1.0, layers=turned), resume=tmp_path)[1]) == 3
 
 
+def test_numbers_of_numpy_are_kept_and_what_cannot_be_is_named(tmp_path):
+    class Keeps(fastbp.Callback):
+        def __init__(self, value):
+            self.value = value
+
+        def state(self):
+            return {"a": self.value}
+
+        def restore(self, state):
+            self.value = state["a"]
+
+    for value in (np.int64(3), np.float32(0.5), np.True_):
+        folder, again = tmp_path / repr(value), Keeps(None)
+        trained(epochs=1, callbacks=[Keeps(value)], checkpoints=Checkpoints(folder, every=1))
+        trained(epochs=2, callbacks=[again], resume=folder)
+        assert again.value == value
+    with pytest.raises(TypeError, match=r"Keeps.state\(\) must return JSON values or arrays; 'a' is {1}"):
+        trained(callbacks=[Keeps({1})], checkpoints=Checkpoints(tmp_path / "set", every=1))
+
+
 def test_two_checkpoints_need_two_folders(tmp_path):
     with pytest.raises(ValueError, match="two callbacks would write to"):
         trained(callbacks=[Checkpoints(tmp_path / "a" / ".." / "a", every=1), Checkpoints(tmp_path / "a")])

@@ -167,6 +167,18 @@ def test_class_or_number(capsys, values, task, found):
     assert f"target b: {found}" in out
 
 
+def test_a_target_of_numbers_and_text_is_a_mistake(capsys):
+    rows = [(i, "n/a" if i == 4 else i) for i in range(40)]
+    table = write("table.csv", ["a", "b"], rows)
+    code, out, err = run(capsys, "train", table, "--target", "b", "--epochs", 1)
+    assert (code, out) == (2, "")
+    assert "line 6: the target 'b' is 'n/a', and in others a number; --task classification takes" in err
+    grades = write("grades.csv", ["a", "b"], [(i, ["1", "2", "A"][i % 3]) for i in range(40)])
+    code, out, _ = run(capsys, "train", grades, "--target", "b", "--task", "classification", "--epochs", 1)
+    assert code == 0
+    assert "3 classes, 0 = 1, 1 = 2, 2 = A" in out
+
+
 def test_ignored_and_constant_columns(capsys):
     rows = [(f"id{i}", 5.0, i % 7, 2.0 * (i % 7) + 0.5) for i in range(50)]
     table = write("table.csv", ["id", "constant", "a", "b"], rows)

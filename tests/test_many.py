@@ -264,6 +264,7 @@ def test_what_is_refused(tmp_path):
             dict(callbacks=[[fastbp.CSVLogger(tmp_path / "a")] for _ in "ab"]),
         ),
         (OSError, "network 1: there is no checkpoint in", dict(resume=[None, str(tmp_path)])),
+        (OSError, "network 1: No such file", dict(resume=[None, str(tmp_path / "nowhere")])),
         (ValueError, "x has a list of 3 arrays, but there are 2 networks", dict(x=[X, X, X])),
         (ValueError, "network 1: y must have as many rows as x", dict(y=[Y, Y[:3]])),
         (TypeError, "train_many needs y, the targets of x", dict(x=[(X, Y)], y=None)),

@@ -64,6 +64,35 @@ def test_views_may_be_multiplied_in_place():
         net.layers[0].W = np.zeros((2, 1))
 
 
+def test_what_describes_a_layer_stays():
+    layer = fastbp.Network([2, 3, 1], seed=0).layers[0]
+    for name, message in [
+        ("activation", r"layer.activation stays 'relu'; make a network of other layers"),
+        ("n_in", "layer.n_in stays 2"),
+        ("gamma", "layer.gamma stays None"),
+        ("weights", "a layer has no 'weights'; it has name, n_in, "),
+    ]:
+        with pytest.raises(AttributeError, match=message):
+            setattr(layer, name, 7)
+
+
+def test_a_seed_may_be_set_to_what_it_may_be():
+    net = fastbp.Network([2, 1], seed=0)
+    net.seed = 5
+    assert net.seed == pickle.loads(pickle.dumps(net)).seed == 5
+    with pytest.raises(ValueError, match="seed must be"):
+        net.seed = -5
+    assert net.seed == 5
+
+
+@pytest.mark.parametrize(("loss", "link"), [("binary_cross_entropy", "sigmoid"), ("poisson", "exponential")])
+def test_a_link_is_not_applied_twice(loss, link):
+    for how in (dict(layers=[2, 1], output_activation=link), dict(layers=[Dense(1, link)], inputs=2)):
+        with pytest.raises(ValueError, match=f"the loss applies {link} itself, so the output layer must not"):
+            fastbp.Network(**how, loss=loss)
+        assert fastbp.Network(**how).loss_function.name == "mean_squared_error"
+
+
 def test_settings_that_are_nothing_in_the_networks_type():
     huber, normal = fastbp.Loss("huber", delta=1e-50), fastbp.LayerNorm(1e-50)
     inside = fastbp.Residual([fastbp.Residual([normal])])

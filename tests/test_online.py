@@ -176,8 +176,12 @@ def test_schedules_count_steps():
         other, x[:7], y[:7], epochs=1, batch_size=1, shuffle=False, optimizer=SGD(0.1, schedule=schedule)
     )
     assert np.array_equal(net.parameters, other.parameters)
-    for refused in (schedules.Step(3), schedules.Cosine(per="step"), schedules.ReduceOnPlateau()):
-        with pytest.raises(ValueError, match="no epochs in online training"):
+    for refused, message in [
+        (schedules.Step(3), "there are no epochs in single steps, so a schedule needs per="),
+        (schedules.Cosine(per="step"), "there are no epochs in single steps, so a schedule needs per="),
+        (schedules.ReduceOnPlateau(), "ReduceOnPlateau acts between epochs"),
+    ]:
+        with pytest.raises(ValueError, match=message):
             OnlineTrainer(net, SGD(0.1, schedule=refused))
 
 

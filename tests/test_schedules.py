@@ -252,3 +252,8 @@ def test_layers_keep_their_share_on_a_plateau():
         optimizer = fastbp.SGD(0.1 * rate, layers={1: dict(learning_rate=0.04 * rate)})
         fastbp.train(by_hand, x, y, epochs=1, optimizer=optimizer, **how)
     assert net.parameters.tobytes() == by_hand.parameters.tobytes()
+
+
+def test_milestones_of_every_kind_are_the_same():
+    for milestones in ([10, 20, 30], range(10, 40, 10), np.array([10, 20, 30])):
+        assert schedules.MultiStep(milestones) == schedules.MultiStep((10, 20, 30))

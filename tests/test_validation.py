@@ -283,7 +283,8 @@ BAD_TARGETS = [
     ([1, 2], 3, 1, REAL, ValueError, r"as many rows as x, 3; got shape \(2,\)"),
     ([], 3, 1, REAL, ValueError, r"as many rows as x, 3; got shape \(0,\)"),
     (1.0, 1, 1, REAL, ValueError, r"as many rows as x, 1; got shape \(\)"),
-    ([1, 2, 3], 3, 2, REAL, ValueError, r"y must have shape \(3, 2\); got \(3,\)"),
+    ([1.0, 2, 3], 3, 2, REAL, ValueError, r"y must have shape \(3, 2\); got \(3,\)$"),
+    ([1, 2, 3], 3, 2, REAL, ValueError, r'; got \(3,\); for classes the network needs loss="softmax_'),
     (TABLE[..., None], 3, 2, REAL, ValueError, r"y must have shape \(3, 2\); got \(3, 2, 1\)"),
     ([1, NAN], 2, 1, REAL, ValueError, "y must be finite; row 1, column 0 is nan"),
     ([1, 1e39], 2, 1, REAL, ValueError, "y overflows float32; row 1"),
@@ -350,9 +351,14 @@ def test_known_name_knows_what_others_call_it(name, ours, table):
         validation.known_name("name", name, table)
 
 
-def test_what_is_not_alike_is_not_suggested():
-    with pytest.raises(ValueError, match="unknown activation 'softmax': known are identity, "):
+def test_softmax_is_the_losses():
+    with pytest.raises(ValueError, match="the loss 'softmax_cross_entropy' applies it itself"):
         validation.known_name("activation", "softmax", ACTIVATIONS)
+
+
+def test_what_is_not_alike_is_not_suggested():
+    with pytest.raises(ValueError, match="unknown activation 'winnow': known are identity, "):
+        validation.known_name("activation", "winnow", ACTIVATIONS)
 
 
 @pytest.mark.parametrize(("value", "error"), [(7, TypeError), (None, TypeError), ("", ValueError)])
