@@ -323,7 +323,8 @@ def read_checkpoint(path, network):
         for what in theirs:
             if theirs[what] != ours[what]:
                 raise storage.Unfit(
-                    f"is a checkpoint of another network: its {what} is {theirs[what]}; got {ours[what]}"
+                    f"is a checkpoint of another network: its {what} {'are' if what in _MANY else 'is'} "
+                    f"{theirs[what]}; got {ours[what]}"
                 )
         try:
             described = json.loads(text)
@@ -355,6 +356,9 @@ def _comparable(network):
 # What may come of a description that is JSON, but not of ours.
 _SIGNS_OF_DAMAGE = KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError
 
+
+# Of what there are several.
+_MANY = "inputs", "layers", "metrics"
 
 # Of what is a digest, or says little to a reader, only that it is another.
 _NOT_TOLD = {
@@ -429,7 +433,8 @@ class Checkpoint:
                     f"{self.path} cannot be resumed: the schedule was laid out for another number of "
                     "epochs; begin with total= in the schedule to be free to change it"
                 )
-            told = _NOT_TOLD.get(what, f"{what.replace('_', ' ')} was {theirs}; got {ours.get(what)}")
+            was = "were" if what in _MANY else "was"
+            told = _NOT_TOLD.get(what, f"{what.replace('_', ' ')} {was} {theirs}; got {ours.get(what)}")
             raise ValueError(f"{self.path} cannot be resumed: the {told}")
         if (
             self._rows >= (n_rows or 1)  # of a stream nobody knows how many, and none are left over

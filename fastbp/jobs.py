@@ -70,7 +70,10 @@ def train(
     resume : str or path, optional
         A checkpoint, or a folder of checkpoints, whose newest is taken. Training goes on from there to the
         very bits that it would have reached without the interruption. The network takes its weights from
-        it; data, batch size, optimizer and network must be those of before, threads need not.
+        it. All that trained bits or the history depend on must be as it was: network, data, validation rows,
+        weights of rows, batch size, optimizer, regularisation, metrics, `shuffle`, `seed` if given. Free are
+        `epochs` (but for a schedule that fills them), threads, the device, callbacks and checkpoints. A
+        training that early stopping or a callback has ended stays ended.
     on_divergence : {"raise", "continue"}
         What to do when the loss or the weights become infinite or NaN.
     seed : int, optional
@@ -124,10 +127,10 @@ def train(
         is not finite before training, or a checkpoint is of another training; nothing is changed then, unless
         by chunks of a stream before the bad one.
     DivergenceError
-        If the loss or the weights became infinite or NaN. The network has the weights from before the
-        epoch (of a stream: the chunk), or before the compiled call where short epochs are run several in a
-        call; from a few of them before where a call is too short for a look at the weights; from the last
-        checkpoint within the epoch.
+        If the loss or the weights became infinite or NaN. The network has the latest weights that were looked
+        at: those from before the epoch, or from the last checkpoint within it; where epochs are so short
+        that several are one compiled call, from before that call or a few before it. Of a stream: those from
+        before the chunk.
     OSError
         If a checkpoint cannot be read or written.
     RuntimeError

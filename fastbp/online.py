@@ -235,7 +235,8 @@ class OnlineTrainer:
             within some hundred rows; without `update_network` those of the last `synchronize`. Training may
             go on from them, with the optimizer's state, its steps and so its schedule anew.
         KeyboardInterrupt
-            After Ctrl-C while many rows are trained on; the network has the weights of the last whole step.
+            After Ctrl-C while many rows are trained on; the network has the weights of the last whole step,
+            or gets them by `synchronize`.
 
         Notes
         -----

@@ -472,8 +472,8 @@ REFUSED = [
     (dict(optimizer=SGD(0.02)), r"the optimizer was Adam.*got SGD"),
     (dict(validation=HELD), "the validation rows are others"),
     (dict(net=network(dtype="float32")), "another network: its dtype is float64; got float32"),
-    (dict(net=make_network([3, 5, 2], dtype="float64")), r"another network: its layers is Dense\(4"),
-    (dict(net=make_network([3, 4, 2], "relu", dtype="float64")), "another network: its layers is"),
+    (dict(net=make_network([3, 5, 2], dtype="float64")), r"another network: its layers are Dense\(4"),
+    (dict(net=make_network([3, 4, 2], "relu", dtype="float64")), "another network: its layers are"),
     (dict(net=make_network([3, 4, 2], loss="huber", dtype="float64")), "another network: its loss is"),
 ]
 
