@@ -196,6 +196,7 @@ class EarlyStopping(Callback):
         """Forget what was before."""
         self._best.start(training)
         self._best_epoch, self._weights, self._from = None, None, training.epoch
+        self._training = training
 
     def epoch(self, training):
         """Keep the weights if they are the best so far; stop if they have not been for long."""
@@ -203,6 +204,10 @@ class EarlyStopping(Callback):
             self._best_epoch = training.epoch
             if self.restore_best:
                 self._weights = training.network.parameters.copy()
+        self._judge(training)
+
+    def _judge(self, training):
+        """Say which epoch is best, and stop if that was long ago."""
         training.history.best_epoch = self._best_epoch
         waited = training.epoch - (self._best_epoch or self._from)
         if waited >= self.patience:
@@ -211,6 +216,7 @@ class EarlyStopping(Callback):
 
     def end(self, training):
         """Give the best weights back."""
+        self._training = None
         if self._weights is not None and not (training.failed or training.history.interrupted):
             training.network.parameters[:] = self._weights
 
@@ -220,10 +226,13 @@ class EarlyStopping(Callback):
         return {"epoch": self._best_epoch, **self._best.state(), **weights}
 
     def restore(self, state):
-        """Go on from there, if the same was watched, and its weights are there where they are wanted."""
+        """Go on from there, if the same was watched, and its weights are there where they are wanted; where
+        patience was over then, it still is, unless there is more of it now.
+        """
         if (self.restore_best and state["epoch"] and "weights" not in state) or not self._best.restore(state):
             return
         self._best_epoch, self._weights, self._from = state["epoch"], state.get("weights"), 0
+        self._judge(self._training)
 
 
 class CSVLogger(Callback):
@@ -259,7 +268,8 @@ class CSVLogger(Callback):
     def epoch(self, training):
         """Write the line of the latest epoch; first of all the head, and the epochs of before."""
         if self._written is None:
-            self._file.truncate(0)
+            if os.path.isfile(self.path):  # no pipe and no device
+                self._file.truncate(0)
             self._writer.writerow(["epoch", *self._names])
             self._written = 0
         for epoch in range(self._written, training.epoch):

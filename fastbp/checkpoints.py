@@ -25,6 +25,9 @@ FORMAT_VERSION = 1
 
 _NAME = re.compile(r"epoch-(\d{8,})(?:\.step-(\d{8,}))?\.safetensors")
 _BEST = "best.safetensors"
+_UNFINISHED = re.compile(
+    rf"({_NAME.pattern}|{re.escape(_BEST)}){storage.UNFINISHED}"
+)  # of one that was killed
 
 
 class Checkpoints(Callback):
@@ -49,8 +52,9 @@ class Checkpoints(Callback):
     monitor, mode : str, optional
         What says which checkpoint is best, as for `EarlyStopping`.
     overwrite : bool
-        Whether checkpoints that are there already may be removed: all that are not of the training that is
-        resumed, or, where it is resumed from an older one, all later ones. Otherwise it refuses to start.
+        Whether checkpoints that are there already may be removed, when the first new one is written: all that
+        are not of the training that is resumed, or, where it is resumed from an older one, all later ones.
+        Otherwise it refuses to start.
 
     Raises
     ------
@@ -148,8 +152,10 @@ class Checkpoints(Callback):
                 f"{self.folder} has checkpoints of another training: resume it by "
                 f"resume={self.folder!r}, choose another folder, or give overwrite=True"
             )
-        for name in there:
-            os.unlink(os.path.join(self.folder, name))
+        self._replaced = there
+        for name in os.listdir(self.folder):
+            if _UNFINISHED.fullmatch(name):
+                os.unlink(os.path.join(self.folder, name))
 
     def epoch(self, training):
         """Write a checkpoint, if it is time."""
@@ -186,9 +192,11 @@ class Checkpoints(Callback):
         storage.write_whole(os.path.join(self.folder, name), content)
         if best:
             storage.same_file(os.path.join(self.folder, name), os.path.join(self.folder, _BEST), content)
-        for file in old:
+        written = {*self._files, *([_BEST] if best else [])}
+        for file in {*old, *self._replaced} - written:
             if os.path.exists(os.path.join(self.folder, file)):
                 os.unlink(os.path.join(self.folder, file))
+        self._replaced = []
 
     def state(self):
         """Which files there are, and the best value."""
@@ -241,8 +249,6 @@ def _content(training, identity):
         "settings": plan.settings.tolist(),
         "rates": training._rates.state(),
         "states": len(states),
-        "stopped": training.history.stopped,
-        "best_epoch": training.history.best_epoch,
         "identity": identity,
         "callbacks": callbacks,
     }
@@ -397,7 +403,6 @@ class Checkpoint:
         if lengths != {self.epoch} or (self.epoch and "loss" not in columns):
             raise ValueError("the history has not as many values as there were epochs")
         self._columns, self._rates = columns, described["rates"]
-        self._ended = described["stopped"], described["best_epoch"]
         self._callbacks = [
             (
                 entry["type"],
@@ -450,7 +455,6 @@ class Checkpoint:
             getattr(history, name)[:] = columns.pop(name, [])
         for name in history.metrics:
             history.metrics[name][:] = columns.get(name, [])
-        history.stopped, history.best_epoch = self._ended
 
     def restore(self, training):
         """Weights, states, counts, and what callbacks kept, by their types."""

@@ -51,6 +51,9 @@ def main(arguments=None):
         With 2 after one sentence on stderr, if an argument or the data are not usable; with 0 after
         ``--help`` and ``--version``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of an encoding that may lack some characters
+            stream.reconfigure(errors="replace")
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -309,6 +312,8 @@ def _writable(output, inputs):
     output = Path(output)
     if output.is_dir():
         raise ValueError(f"--output must be a file; {str(output)!r} is a folder")
+    if output.exists() and not output.is_file():
+        raise ValueError(f"--output must be a file; {str(output)!r} is a device or a pipe")
     if not output.parent.is_dir():
         raise ValueError(f"--output: there is no folder {str(output.parent)!r}")
     if not os.access(output.parent, os.W_OK):
@@ -324,7 +329,7 @@ def _writable(output, inputs):
 
 def _train(task, output, options):
     quiet = "quiet" in options
-    say = (lambda text: None) if quiet else lambda text: print(text, flush=True)
+    say = (lambda text: None) if quiet else _print
     x, y, x_test, y_test = datasets.split(task.x, task.y, options.test_fraction, options.seed)
     shift, scale = _units(task.described, x)
     y_shift, y_scale = (0.0, 1.0) if task.classes else _spread(y)
@@ -362,17 +367,20 @@ def _train(task, output, options):
     if task.described:
         network = _in_users_units(network, shift, scale, y_shift, y_scale)
 
-    if history.interrupted:
-        say(f"interrupted after {len(history)} of {options.epochs} epochs")
-    print(_quality(network, task, x_test, y_test, y))
-    if history.seconds:
-        print(_speed(history, len(x), options.device))
+    problem = None
     try:
         storage.save(network, output, {table.KEY: task.described.to_json()} if task.described else {})
     except OSError as error:
-        print(f"fastbp: {output} cannot be written: {error.strerror or error}", file=sys.stderr)
+        problem = error.strerror or error
+    if history.interrupted:
+        say(f"interrupted after {len(history)} of {options.epochs} epochs")
+    _print(_quality(network, task, x_test, y_test, y))
+    if history.seconds:
+        _print(_speed(history, len(x), options.device))
+    if problem:
+        print(f"fastbp: {output} cannot be written: {problem}", file=sys.stderr)
         return 1
-    print(f"saved to           {output}")
+    _print(f"saved to           {output}")
     return 0
 
 
@@ -434,8 +442,7 @@ def _predict(options):
         except OSError as error:
             raise OSError(f"{output} cannot be written: {error.strerror or error}") from None
     else:
-        with contextlib.suppress(BrokenPipeError):  # as of `| head`
-            print(content.getvalue(), end="", flush=True)
+        _print(content.getvalue(), end="")
     return 0
 
 
@@ -461,6 +468,16 @@ def _warm_up(options):
 
 
 # What is printed
+
+
+def _print(text, end="\n"):
+    """To standard output, while somebody reads it."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:  # as of `| head`: what comes goes nowhere, at the interpreter's end too
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _introduction(task, n_train, n_test, y_shift, y_scale):

@@ -72,8 +72,8 @@ def train(
         very bits that it would have reached without the interruption. The network takes its weights from
         it. All that trained bits or the history depend on must be as it was: network, data, validation rows,
         weights of rows, batch size, optimizer, regularisation, metrics, `shuffle`, `seed` if given. Free are
-        `epochs` (but for a schedule that fills them), threads, the device, callbacks and checkpoints. A
-        training that early stopping or a callback has ended stays ended.
+        `epochs` (but for a schedule that fills them), threads, the device, callbacks and checkpoints. One
+        that early stopping has ended goes on where its patience is longer now.
     on_divergence : {"raise", "continue"}
         What to do when the loss or the weights become infinite or NaN.
     seed : int, optional

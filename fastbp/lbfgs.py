@@ -46,8 +46,8 @@ class WholeBatch(Training):
         Its `threads` says how many to use.
     metrics, callbacks : see `Training`
     looks : bool
-        Whether a loss that is infinite or NaN at the start is an error; from a finite one on, SciPy's line
-        search steps back from such places.
+        Whether a loss that is infinite or NaN at the start is an error; from a finite one on, the line search
+        steps back from such places.
     """
 
     def __init__(self, network, optimizer, data, history, *, metrics, callbacks, looks):
@@ -55,7 +55,11 @@ class WholeBatch(Training):
             network, None, None, data, history, metrics=metrics, callbacks=callbacks, identity=dict,
             looks=looks, device="cpu",
         )  # fmt: skip
-        self._optimizer, self._decay, self._first = optimizer, _decay(network, optimizer), True
+        self._optimizer, self._decay = optimizer, _decay(network, optimizer)
+        self._lowest, self._before = (
+            None,
+            math.nan,
+        )  # (loss, place, gradient); the loss of the iteration before
         self._best, self._of_part = network.parameters.copy(), np.empty_like(network.parameters)
 
     # For callbacks
@@ -150,7 +154,7 @@ class WholeBatch(Training):
         optimizer, epochs = self._optimizer, self.epochs
         options = dict(
             maxiter=epochs, maxfun=2**31 - 1, maxcor=optimizer.memory, maxls=optimizer.line_search,
-            gtol=optimizer.gradient_tolerance, ftol=optimizer.loss_tolerance,
+            gtol=optimizer.gradient_tolerance, ftol=0.0,  # SciPy's is a share of no less than 1
         )  # fmt: skip
         self._clock = time.perf_counter()
         found = minimizer()(
@@ -161,13 +165,27 @@ class WholeBatch(Training):
             self.stop(_why(found))
 
     def _loss_and_gradient(self, vector):
-        """What is minimised at a place, float64, and its gradient there."""
+        """What is minimised at a place, float64, and its gradient there.
+
+        Where they are not finite, those of a cone around the best place so far, which rises three times as
+        steeply as the loss fell there: SciPy's line search makes nothing of infinities.
+        """
         self.network.parameters[:] = vector
         loss, gradient = self._over_all_rows()
-        if self._looks and self._first and not math.isfinite(loss):
+        if self._looks and self._lowest is None and not math.isfinite(loss):
             raise DivergenceError(f"the loss is {loss} at the start", 1, (1, 1), self.history)
-        self._first = False
-        return loss + self._penalty(vector), gradient + self._decay * vector
+        loss, gradient = loss + self._penalty(vector), gradient + self._decay * vector
+        if math.isfinite(loss) and np.isfinite(gradient).all():
+            if self._lowest is None:
+                self._before = loss
+            if self._lowest is None or loss <= self._lowest[0]:
+                self._lowest = loss, vector.copy(), gradient.copy()
+        elif self._lowest is not None:
+            lowest, place, slope = self._lowest
+            away, steepness = vector - place, 3 * np.linalg.norm(slope)
+            distance = np.linalg.norm(away)
+            return lowest + steepness * distance, steepness / distance * away
+        return loss, gradient
 
     def _over_all_rows(self):
         """(mean loss, its gradient) at the network's parameters: those of the parts, added up in float64."""
@@ -197,14 +215,17 @@ class WholeBatch(Training):
 
     def _after_iteration(self, intermediate_result):
         """An iteration's row of the history, and its callbacks."""
-        vector = intermediate_result.x
+        vector, before, self._before = intermediate_result.x, self._before, intermediate_result.fun
         self._best[:] = self.network.parameters[:] = vector
-        loss, seconds = intermediate_result.fun - self._penalty(vector), time.perf_counter() - self._clock
+        loss, seconds = self._before - self._penalty(vector), time.perf_counter() - self._clock
         try:
             self._record(float(loss), seconds)
         except StopIteration as error:  # a callback's, which SciPy would take for a wish to end
             raise RuntimeError("a callback raised StopIteration") from error
         self._bar.show(self.epoch * self._n, self.history)
+        least = self._optimizer.loss_tolerance * max(abs(before), abs(self._before))
+        if before - self._before <= least and self.history.stopped is None and self.epoch < self.epochs:
+            self.stop(_FELL_TOO_LITTLE)
         if self.history.stopped is not None or self._interrupts.asked:
             raise _Ended
         self._clock = time.perf_counter()
@@ -214,12 +235,15 @@ class _Ended(BaseException):
     """Somebody asked to end; no `Exception`, which SciPy might take for its own."""
 
 
+_FELL_TOO_LITTLE = "the loss fell by no more than loss_tolerance"
+
+
 def _why(found):
     """Why SciPy ended before the last iteration, in words."""
     if found.status == 0 and "GRADIENT" in found.message:
         return "the gradient is within gradient_tolerance"
     if found.status == 0:
-        return "the loss fell by no more than loss_tolerance"
+        return _FELL_TOO_LITTLE
     return "the line search found no better place"
 
 

@@ -320,6 +320,8 @@ class OnlineTrainer:
         """Anything that `step` takes, as rows and targets that are checked."""
         a = x if is_sparse(x) else np.asarray(x)
         one = a.ndim < 2 and a.size == self._n_in and (self._n_in > 1 or np.size(y) in (1, self._n_out))
+        if is_sparse(x):  # one row of a matrix is a matrix
+            one = a.shape == (self._n_in,) or (a.shape == (1, self._n_in) and np.ndim(y) == 0)
         if one:
             y = np.asarray(y)
             x, y = a.reshape(1, -1), y if y.ndim == 2 else y[None]

@@ -199,6 +199,8 @@ class Program:
         if self.choices.gives_up:
             self.wait()
             self.end_section(ONCE, gives_up=True)
+        elif self.choices.task == "gradient":
+            self.wait()  # the first thread adds up what all of them have written
 
     def _emit_clipping(self, learning):
         """The whole gradient summed up, and what it must be multiplied by to be no longer than asked."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import validation
 from .cpu.elementwise import ROOM
 from .formulas.schedules import SCHEDULES, warm_up
 from .metrics import watched
@@ -32,6 +33,7 @@ class Rates:
     """
 
     def __init__(self, optimizer, network, epochs, steps_per_epoch):
+        validation.settings_in(network.dtype, [optimizer])
         self._rows, groups = optimizer.settings_of([layer.name for layer in network.layers])
         self.options, self.schedule_settings, self.plateau = dict(groups=groups), (), None
         self._own = own = optimizer.learning_rate

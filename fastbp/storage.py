@@ -77,7 +77,7 @@ def write_whole(path, content):
     there = os.path.exists(path)
     if there and not os.path.isfile(path):
         raise OSError(f"path must be that of a file; {path} is a device or a pipe")
-    temporary = f"{path}.{secrets.token_hex(8)}.tmp"
+    temporary = _beside(path)
     try:
         with open(temporary, "xb") as file:
             file.write(content)
@@ -92,9 +92,19 @@ def write_whole(path, content):
         raise
 
 
+def _beside(path):
+    """The name of a file that is not there yet, in the same folder, for what is to become this one."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f"{name[:100]}.{secrets.token_hex(8)}.tmp")  # names have a longest length
+
+
+# How such names end.
+UNFINISHED = r"\.[0-9a-f]{16}\.tmp"
+
+
 def same_file(path, other, content):
     """Give a file that has this content another name too; where that cannot be, write it again."""
-    temporary = f"{other}.{secrets.token_hex(8)}.tmp"
+    temporary = _beside(other)
     try:
         os.link(path, temporary)
     except OSError:  # a file system without links

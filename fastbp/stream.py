@@ -66,7 +66,7 @@ class Stream:
         self.held_out = None if validation is None else given_rows(network, validation)
         self._network, self._class_weight, self._shuffle, self._seed = network, class_weight, shuffle, seed
         self._order, self._losses, self.options, self._first = np.empty(0, np.int64), np.zeros(1), {}, None
-        self._epoch, self._number = 0, 0
+        self._epoch, self._number, self._with_rows = 0, 0, 0
         first = self.next_chunk()
         if first is None:
             raise ValueError("a stream must have chunks (x, y); this one has none")
@@ -83,7 +83,7 @@ class Stream:
         """Go to the first chunk of an epoch, counted from 0; Ctrl-C ends the wait for it, with no chunk."""
         self._epoch = epoch
         if self._first is None:  # else it is here already
-            self._number, self._chunks = 0, iter(())
+            self._number, self._with_rows, self._chunks = 0, 0, iter(())
             try:
                 with interrupts.waiting():
                     self._chunks = self._open()
@@ -107,6 +107,7 @@ class Stream:
                 return None
             self._number += 1
             if not _is_empty(chunk):
+                self._with_rows += 1
                 break
         try:
             if not isinstance(chunk, (tuple, list)) or len(chunk) not in (2, 3):
@@ -147,7 +148,7 @@ class Stream:
         plan.set(
             **places_of(x, y, weights), epoch=self._epoch, first_epoch=self._epoch,
             last_epoch=self._epoch + 1, order=self._order.ctypes.data if self._shuffle else 0,
-            seed=np.uint64((self._seed + (self._number - 1) * _SEED_STEP) % 2**64).astype(np.int64),
+            seed=np.uint64((self._seed + (self._with_rows - 1) * _SEED_STEP) % 2**64).astype(np.int64),
         )  # fmt: skip
 
     @property

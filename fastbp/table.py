@@ -6,7 +6,9 @@ metadata, so that rows to predict become numbers in the same way.
 """
 
 import csv
+import itertools
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,8 +156,9 @@ def read(path, least_rows=2, wanted="a CSV file"):
         rows, lines = [], []
         try:
             first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), skipinitialspace=True)
+            unquoted = re.sub(r'"[^"]*"', "", first)
+            delimiter = max(",;\t", key=unquoted.count)
+            reader = csv.reader(itertools.chain([first], file), delimiter=delimiter, skipinitialspace=True)
             names = [name.strip() for name in next(reader, [])]
             for row in reader:
                 if row:

@@ -1,6 +1,7 @@
 """A training while it runs: epochs of compiled steps, and what happens between them."""
 
 import contextlib
+import copyreg
 import math
 import time
 from typing import NamedTuple
@@ -51,14 +52,7 @@ class DivergenceError(ArithmeticError):
 
     def __reduce__(self):
         """What pickle needs, by which pools of processes hand errors on."""
-        return _as_it_was, (type(self), self.args, vars(self))
-
-
-def _as_it_was(kind, arguments, attributes):
-    """The error that `DivergenceError.__reduce__` told of."""
-    error = kind.__new__(kind, *arguments)
-    error.__dict__.update(attributes)
-    return error
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)
 
 
 def guess_seconds(architecture, n_rows, batch_size):

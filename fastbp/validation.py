@@ -280,7 +280,8 @@ def no_link_twice(loss, last_layer):
 
 
 def settings_in(dtype, described):
-    """Check that no small setting of a loss or layer is 0 in the network's type, which would mean another.
+    """Check that no setting of a loss, layer or optimizer is 0 or infinite in the network's type, which would
+    mean another.
 
     Raises
     ------
@@ -290,8 +291,10 @@ def settings_in(dtype, described):
     for each in described:
         for name in ("option", "epsilon"):
             value = getattr(each, name, 0)
-            if value != 0 and dtype.type(value) == 0:
-                raise ValueError(f"{each!r} has a number that is 0 in {dtype}: {value!r}")
+            with np.errstate(over="ignore"):
+                theirs = dtype.type(value)
+            if (value != 0 and theirs == 0) or not np.isfinite(theirs):
+                raise ValueError(f"{each!r} has a number that is {theirs:g} in {dtype}: {value!r}")
 
 
 def layer_name(value):
@@ -438,6 +441,8 @@ def inputs(x, n_inputs, dtype, *, row=False, keep_bytes=False, keep_sparse=False
     if type(x) is SparseRows:
         a = x
     else:
+        if is_sparse(x) and x.shape == (n_inputs,) and row and n_inputs > 1:  # a row of an array of SciPy's
+            x = x.reshape(1, -1)
         a = sparse_rows("x", x) if is_sparse(x) else _numbers("x", x)
     if a.ndim == 1 and n_inputs == 1:
         a = a.reshape(-1, 1)

@@ -542,7 +542,6 @@ def rewritten(written, path, change=None, tensors=None):
         (lambda d: d.update(states=0), "is a damaged checkpoint"),
         (lambda d: d.update(rates=[[0.1], 1.0, 0, 0]), "is a damaged checkpoint"),
         (lambda d: d.pop("rates"), "is a damaged checkpoint"),
-        (lambda d: d.pop("stopped"), "is a damaged checkpoint"),
         (lambda d: d["callbacks"][0].pop("arrays"), "is a damaged checkpoint"),
         (lambda d: d["callbacks"][0].update(arrays=["weights"]), "is a damaged checkpoint"),
         (lambda d: d.update(states=10**15), "is a damaged checkpoint"),

@@ -278,7 +278,7 @@ def test_without_scipy_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     net = make_network([3, 2])
     before = net.parameters.copy()
-    with pytest.raises(ImportError, match=r"fastbp.LBFGS needs SciPy: pip install fastbp\[scipy\]"):
+    with pytest.raises(ImportError, match=r"fastbp.LBFGS needs SciPy: pip install 'fastbp\[scipy\]'"):
         fastbp.train(net, np.ones((5, 3)), np.ones((5, 2)), optimizer="lbfgs")
     assert np.array_equal(net.parameters, before)
 
@@ -324,3 +324,43 @@ def test_a_callback_that_raises_stop_iteration():
 
     with pytest.raises(RuntimeError, match="a callback raised StopIteration"):
         regression(callbacks=[exhausted])
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_no_bit(threads):
+    x, y = draw_inputs(190, 8), draw_targets("mean_squared_error", 190, 16)
+
+    def run(threads):
+        net = make_network([8, 129, 64, 95, 16], "tanh", dtype="float32")
+        history = fastbp.train(net, x, y, epochs=5, optimizer="lbfgs", threads=threads)
+        return net.parameters.tobytes(), history.loss
+
+    assert run(threads) == run(1)
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [("float32", 50, 100), ("float64", 1010, 2020)])
+def test_a_first_step_too_far_is_stepped_back_from(dtype, low, high):
+    """e^z of the first trial is infinite, which SciPy's line search alone would take for the end."""
+    draw = np.random.default_rng(0)
+    x = draw.uniform(low, high, (200, 1))
+    y = draw.poisson(4 * x / high).astype(float)
+    net = fastbp.Network([1, 1], loss="poisson", dtype=dtype, seed=0)
+    net.parameters[:] = 0
+    fastbp.train(net, x, y, epochs=200, optimizer="lbfgs")
+    exact = fastbp.Network([1, 1], loss="poisson", dtype="float64", seed=0)
+    exact.parameters[:] = 0
+    fastbp.train(exact, x / high, y, epochs=200, optimizer="lbfgs")  # the same function of scaled inputs
+    assert net.loss(x, y) == pytest.approx(exact.loss(x / high, y), abs=1e-3)
+
+
+def test_the_tolerance_of_the_loss_is_a_share_of_small_ones_too():
+    x = np.random.default_rng(0).uniform(-1, 1, (40, 1))
+    share = 1e-4
+    for scale in (1.0, 1e-3):
+        net = fastbp.Network([1, 10, 1], activation="tanh", dtype="float64", seed=0)
+        optimizer = fastbp.LBFGS(gradient_tolerance=0, loss_tolerance=share)
+        history = fastbp.train(net, x, scale * np.sin(3 * x), epochs=2000, optimizer=optimizer)
+        assert history.stopped == "the loss fell by no more than loss_tolerance"
+        falls = -np.diff(history.loss) / history.loss[:-1]
+        assert falls[-1] <= share < falls[:-1].min()
+        assert history.loss[-1] < 0.01 * scale**2

@@ -5,7 +5,7 @@ import pytest
 
 import fastbp
 from fastbp import division
-from fastbp.cpu import dense
+from fastbp.cpu import dense, team
 from fastbp.cpu.cache import address
 from fastbp.cpu.program import AT_ONCE, STOP, kernel
 from fastbp.cpu.simd import atomic_store
@@ -39,6 +39,24 @@ def test_replicas_stay_the_same(monkeypatch):
     first, second = made[0].layout.arena[: 2 * made[0].layout.replica_bytes].reshape(2, -1)
     assert (first == second).all()
     assert (net.parameters != before).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch_size", "threads"), [((8, 129, 64, 95, 16), 190, 3), ((400, 1), 5000, 2), ((400, 1), 9000, 5)]
+)
+def test_sums_of_chunks_are_added_up_behind_a_barrier(sizes, batch_size, threads):
+    """Each thread writes its share of the sums of every chunk, and the first one adds all of them up."""
+    made = Plan(make_architecture(sizes), "gradient", batch_size, threads)
+    assert made.choices.n_slots > 1
+    assert not made.choices.chunked
+    assert not made.choices.gives_up, "those have a barrier of their own"
+    kernels = made.programs[0][0]["kernel"].tolist()
+    barrier = address(team.barrier)
+    written = max(i for i, k in enumerate(kernels) if k == address(dense.dense_gradient, "float32"))
+    added = kernels.index(address(dense.dense_total, "float32"))
+    assert barrier in kernels[written:added]
+    counts = {program["kernel"].tolist().count(barrier) for program, _ in made.programs}
+    assert len(counts) == 1, "all wait equally often"
 
 
 def test_each_of_two_threads_asks_for_the_sums_of_the_other():

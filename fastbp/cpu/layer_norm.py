@@ -27,11 +27,11 @@ def layer_norm_forward(real):
             centred[j] = x[j] - mean
 
     @part
-    def scale(n, x, mean, r, normalized, gamma, beta, y):
-        x, normalized, y = array(x, n, dtype), array(normalized, n, dtype), array(y, n, dtype)
+    def scale(n, centred, off, r, gamma, beta, y):
+        normalized, y = array(centred, n, dtype), array(y, n, dtype)
         gamma, beta = array(gamma, n, dtype), array(beta, n, dtype)
         for j in range(n):
-            each = formulas.normalize(x[j], mean, r)
+            each = formulas.normalize(normalized[j], off, r)
             normalized[j] = each
             y[j] = formulas.scale_and_shift(each, gamma[j], beta[j])
 
@@ -42,9 +42,10 @@ def layer_norm_forward(real):
             x, at = op.x + (ctx.slot + i) * op.x_row, (ctx.slot + i) * op.z_row
             centred, mean = op.z + at, add_up(x, n) / dtype(n)
             subtract(op.columns, x, mean, centred)
-            r = formulas.inverse_deviation(dot(centred, centred, n) / dtype(n), epsilon)
+            off, mean_square = add_up(centred, n) / dtype(n), dot(centred, centred, n) / dtype(n)
+            r = formulas.inverse_deviation(formulas.variance_about(mean_square, off), epsilon)
             kept[i] = r
-            scale(op.columns, x, mean, r, centred, op.w, beta, op.y + at)
+            scale(op.columns, centred, off, r, op.w, beta, op.y + at)
 
     return kernel(layer_norm_forward)
 

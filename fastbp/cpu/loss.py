@@ -22,6 +22,7 @@ from fastbp.formulas.losses import (
     softmax,
     softmax_cross_entropy,
     softmax_cross_entropy_backward,
+    weighed,
 )
 
 # Outputs that an element-wise loss works on at a time: little enough for the first-level cache.
@@ -177,7 +178,7 @@ def weigh_rows(real):
     def multiply(n, dz, scale):
         dz = array(dz, n, dtype)
         for j in range(n):
-            dz[j] *= scale
+            dz[j] = weighed(dz[j], scale)
 
     def weigh_rows(op, ctx):
         one = array(ctx.row_scale, 1, np.float64)[0]
@@ -185,7 +186,7 @@ def weigh_rows(real):
         for i in range(ctx.rows):
             weight = array(ctx.weights + data_row(ctx, i) * size, 1, dtype)[0]
             scale = dtype(np.float64(weight) * one)
-            losses[i] *= scale
+            losses[i] = weighed(losses[i], scale)
             multiply(op.n_out, op.dz + (ctx.slot + i) * op.z_row, scale)
 
     return kernel(weigh_rows)

@@ -28,19 +28,21 @@ def layer_norm_forward(real):
             i = block + cuda.threadIdx.y
             n = op.n_out if i < ctx.batch_rows else 0
             x, y = array(op.x + i * op.x_row, n, dtype), array(op.y + i * op.z_row, n, dtype)
-            total, squares = dtype(0), dtype(0)
+            total, rest, squares = dtype(0), dtype(0), dtype(0)
             for j in range(lane, n, LANES):
                 total += x[j]
             mean = add_up(shared, total) / dtype(op.n_out)
             for j in range(lane, n, LANES):
                 centred = x[j] - mean
+                rest += centred
                 squares += centred * centred
-            variance = add_up(shared, squares) / dtype(op.n_out)
+            off = add_up(shared, rest) / dtype(op.n_out)
+            variance = formulas.variance_about(add_up(shared, squares) / dtype(op.n_out), off)
             r = formulas.inverse_deviation(variance, epsilon)
             normalized = array(op.z + i * op.z_row, n, dtype)
             for j in range(lane, n, LANES):
                 gamma, beta = parameters(op, j)
-                normalized[j] = formulas.normalize(x[j], mean, r)
+                normalized[j] = formulas.normalize(x[j] - mean, off, r)
                 y[j] = formulas.scale_and_shift(normalized[j], gamma, beta)
             if n > 0 and lane == 0:
                 array(op.kept, ctx.batch_rows, dtype)[i] = r

@@ -20,6 +20,7 @@ from fastbp.formulas.losses import (
     softmax,
     softmax_cross_entropy,
     softmax_cross_entropy_backward,
+    weighed,
 )
 
 
@@ -204,8 +205,8 @@ def weigh_rows(real):
         one, dz = array(ctx.row_scale, 1, np.float64)[0], array(op.dz + i * op.z_row, op.n_out, dtype)
         scale = dtype(np.float64(weights[data_row(ctx, i)]) * one)
         for j in columns:
-            dz[j] *= scale
+            dz[j] = weighed(dz[j], scale)
             if j == 0:
-                losses[i] *= scale
+                losses[i] = weighed(losses[i], scale)
 
     return over_rows(weigh_rows)

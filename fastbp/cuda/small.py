@@ -34,7 +34,7 @@ from fastbp.cuda.simt import array, column, part, view
 from fastbp.cuda.step import draw_two, group_of_settings, last_place, place_of
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.elementary import fma
-from fastbp.formulas.losses import LOSSES
+from fastbp.formulas.losses import LOSSES, weighed
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.formulas.shaping import renorm_factor
 
@@ -352,9 +352,9 @@ def _losses(kind):
         for e in range(first, rows * layer.n_out, _IN_A_BLOCK):
             i = e // layer.n_out
             scale = dtype(np.float64(weights[_row_of(net, start + i)]) * one)
-            memory[layer.dz + e] *= scale
+            memory[layer.dz + e] = weighed(memory[layer.dz + e], scale)
             if e % layer.n_out == 0:
-                memory[net.row_losses + i] *= scale
+                memory[net.row_losses + i] = weighed(memory[net.row_losses + i], scale)
 
     def losses(memory, shared, net, layer, start, rows, first):
         n, option = layer.n_out, array(net.option, 1, dtype)[0]

@@ -170,6 +170,12 @@ def smoothed_target(t, smoothing, n):
     return (like(t, 1.0) - smoothing) * t + smoothing / n
 
 
+# A row's weight w multiplies its loss and gradient v. Of weight 0 nothing counts, be it infinite or NaN.
+@formula
+def weighed(v, w):
+    return v * w if w != like(w, 0.0) else like(v, 0.0)
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss with its link: what an engine needs to know of it.

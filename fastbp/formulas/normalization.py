@@ -11,11 +11,18 @@ from fastbp.formulas.formula import formula
 #     m = Σ x / n        v = Σ (x − m)² / n        r = 1 / √(v + ε)
 #     x̂ = (x − m) · r
 #     y = γ · x̂ + β
+# A mean m' that was rounded is a little off: by d = Σ (x − m') / n. What is left is small, so its digits are
+# all there:    x − m = (x − m') − d        v = Σ (x − m')² / n − d²
 
 
 @formula
 def inverse_deviation(variance, epsilon):
     return like(variance, 1.0) / sqrt(variance + epsilon)
+
+
+@formula
+def variance_about(mean_square, off):
+    return fma(-off, off, mean_square)
 
 
 @formula
