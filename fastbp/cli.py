@@ -3,7 +3,6 @@ model.safetensors new.csv``, ``fastbp warmup``.
 """
 
 import argparse
-import contextlib
 import csv
 import io
 import os

@@ -309,3 +309,22 @@ def test_class_weights_of_pandas_go_by_their_labels():
     for net, each in zip(nets, (weights, pandas.Series(weights)), strict=True):
         fastbp.train(net, x, y, epochs=1, class_weight=each)
     assert np.array_equal(nets[0].parameters, nets[1].parameters)
+
+
+@pytest.mark.parametrize(
+    ("loss", "sizes", "target"), [("mean_squared_error", [3, 8, 1], 1e20), ("poisson", [3, 2], 3)]
+)
+def test_rows_of_weight_0_may_have_any_loss(loss, sizes, target):
+    x, y = draw_inputs(30, 3), np.array(draw_targets(loss, 30, sizes[-1]), np.float32)
+    weights = np.ones(30)
+    weights[7] = 0
+    if loss == "poisson":
+        x[7] = 1e30  # exp(z) is infinite
+    y[7] = target
+    net, alone = (fastbp.Network(sizes, activation="tanh", loss=loss, seed=0) for _ in range(2))
+    others = np.arange(30) != 7
+    assert net.loss(x, y, sample_weight=weights) == pytest.approx(alone.loss(x[others], y[others]), rel=1e-6)
+    gradient, expected = net.gradient(x, y, sample_weight=weights)[1], alone.gradient(x[others], y[others])[1]
+    np.testing.assert_allclose(gradient.parameters, expected.parameters, rtol=1e-4, atol=1e-6)
+    history = fastbp.train(net, x, y, epochs=3, sample_weight=weights)
+    assert np.isfinite(history.loss).all()

@@ -3,6 +3,7 @@
 import _thread
 import csv
 import itertools
+import os
 import signal
 
 import numpy as np
@@ -411,3 +412,8 @@ def test_a_callback_is_given_once(tmp_path):
     with pytest.raises(ValueError, match="a EarlyStopping is there twice"):
         trained(early_stopping=stopping, callbacks=[stopping])
     assert not (tmp_path / "history.csv").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the name of the device")
+def test_csv_to_a_device():
+    trained(callbacks=[CSVLogger(os.devnull)])

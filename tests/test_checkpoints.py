@@ -749,3 +749,51 @@ def test_layers_that_are_called_like_parts_of_a_checkpoint(tmp_path):
 
     trained(net(), epochs=2, checkpoints=Checkpoints(tmp_path, every=1))
     assert same(trained(net(), resume=tmp_path), trained(net()))
+
+
+def test_more_patience_goes_on_where_less_had_ended(tmp_path):
+    def train(patience, **how):
+        stopping = None if patience is None else EarlyStopping(patience, monitor="r2", min_delta=0.05)
+        return trained(validation=0.25, metrics=["r2"], early_stopping=stopping, epochs=40, **how)
+
+    _, ended = train(2, checkpoints=Checkpoints(tmp_path, every=1))
+    assert ended.stopped == "r2 was not better in 2 epochs"
+    assert len(ended) < 30
+    whole, resumed = train(20), train(20, resume=tmp_path)
+    assert len(whole[1]) > len(ended)
+    assert same(resumed, whole)
+    _, alone = train(None, resume=tmp_path)
+    assert (len(alone), alone.stopped, alone.best_epoch) == (40, None, None)
+
+
+def test_what_a_callback_has_ended_goes_on(tmp_path):
+    def enough(training):
+        if training.epoch == 3:
+            training.stop("it was enough")
+
+    trained(callbacks=[enough], checkpoints=Checkpoints(tmp_path, every=1))
+    assert same(trained(resume=tmp_path), trained())
+
+
+def test_old_checkpoints_stay_until_there_is_a_new_one(tmp_path):
+    trained(epochs=2, checkpoints=Checkpoints(tmp_path, every=1))
+    old = files(tmp_path)
+    with pytest.raises(fastbp.DivergenceError):
+        trained(optimizer=SGD(1e300), checkpoints=Checkpoints(tmp_path, every=1, overwrite=True))
+    assert files(tmp_path) == old
+    trained(epochs=1, checkpoints=Checkpoints(tmp_path, every=1, overwrite=True))
+    assert files(tmp_path) == ["best.safetensors", "epoch-00000001.safetensors"]
+
+
+def test_what_somebody_who_was_killed_left_is_removed(tmp_path):
+    trained(epochs=2, checkpoints=Checkpoints(tmp_path, every=1))
+    left = [
+        tmp_path / f"{name}.0123456789abcdef.tmp"
+        for name in ("epoch-00000003.safetensors", "best.safetensors")
+    ]
+    mine = tmp_path / "notes.tmp"
+    for path in [*left, mine]:
+        path.write_bytes(b"half of it")
+    trained(epochs=3, resume=tmp_path, checkpoints=Checkpoints(tmp_path, every=1))
+    assert not any(path.exists() for path in left)
+    assert mine.exists()

@@ -393,6 +393,7 @@ BAD_ARGUMENTS = [
         "--test-fraction: the value must be a finite number above 0 and below 1",
     ),
     ("train digits --output .", "--output must be a file; '.' is a folder"),
+    (f"train digits --output {os.devnull}", "is a device or a pipe"),
     ("train digits --output no/file", "--output: there is no folder 'no'"),
 ]
 
@@ -506,3 +507,48 @@ def test_as_a_module():
 )  # fmt: skip
 def test_durations_are_read_without_powers_of_ten(seconds, text):
     assert cli._duration(seconds) == text
+
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="pipes and devices")
+
+
+def in_shell(command, **environment):
+    """(exit code, stdout, stderr) of a line of the shell in which `fastbp` is the command line."""
+    command = command.replace("fastbp ", f"{sys.executable} -m fastbp ")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@POSIX
+def test_what_was_trained_is_saved_whoever_reads():
+    line = f"set -o pipefail; fastbp train {two_kinds()} --target kind --epochs 1 | head -n 1"
+    code, out, err = in_shell(line)
+    assert (code, out.count("\n"), "Error" in err) == (0, 1, False)
+    assert fastbp.load("kinds.safetensors").predict([[0.0]]).shape == (1, 2)
+
+
+@POSIX
+def test_terminals_that_lack_characters():
+    code, out, _ = in_shell(f"fastbp train {two_kinds()} --target kind --epochs 1", PYTHONIOENCODING="ascii")
+    assert code == 0
+    assert "Network(1 ? 128 relu" in out
+
+
+@POSIX
+def test_a_table_from_a_pipe():
+    code, out, err = in_shell(
+        f"fastbp train <(cat {two_kinds()}) --target kind --epochs 1 --output a.safetensors"
+    )
+    assert code == 0, err
+    assert "120 rows of 1 inputs" in out
+
+
+def test_delimiters_within_quotes_count_for_nothing(capsys):
+    rows = [(i % 7, 2 * (i % 7)) for i in range(40)]
+    table = write("table.csv", ['"x (m; s; kg; A)"', "y"], rows)
+    code, out, _ = run(capsys, "train", table, "--target", "y", "--epochs", 1)
+    assert code == 0
+    assert "40 rows of 1 inputs" in out

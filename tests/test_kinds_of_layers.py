@@ -258,3 +258,18 @@ def test_steps_of_ones_own_are_those_of_training():
         row = np.empty(net.layers[-1].n_out)
         compiled.compiled().predict_into(x[0], row)
         assert np.array_equal(row, net.predict(x[0]))
+
+
+@pytest.mark.parametrize(("n", "value"), [(3, 12345.678), (1000, 12345.678), (10, 1000000.1)])
+def test_rows_of_one_large_number_have_no_deviation(n, value):
+    """The mean is rounded; what is left of the row by it is no deviation."""
+    net = fastbp.Network([LayerNorm()], inputs=n, seed=0)
+    assert np.abs(net.predict(np.full((1, n), value, np.float32))).max() == 0
+
+
+def test_small_deviations_of_large_numbers_keep_their_digits():
+    x = (1e5 + np.random.default_rng(0).normal(size=(5, 300))).astype(np.float32)
+    exact = x.astype(np.float64) - x.mean(axis=1, keepdims=True, dtype=np.float64)
+    exact /= np.sqrt((exact**2).mean(axis=1, keepdims=True) + 1e-5)
+    found = fastbp.Network([LayerNorm()], inputs=300, seed=0).predict(x)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-6)

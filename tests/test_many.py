@@ -296,3 +296,15 @@ def test_large_plans_are_not_kept(monkeypatch):
     architecture = make(1, 4)[0].architecture
     how = dict(optimizer="momentum")
     assert plans(architecture, "train", 4, 1, **how) is not plans(architecture, "train", 4, 1, **how)
+
+
+def test_what_failed_survives_pickle():
+    """As pools of processes hand it on; among the errors is the error itself."""
+    networks = make(2, 4)
+    with pytest.raises(fastbp.DivergenceError) as caught:
+        fastbp.train_many(networks, X, Y, epochs=3, optimizer=[SGD(0.01), SGD(1e300)])
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+    assert (again.network, again.epoch, again.steps) == (1, caught.value.epoch, caught.value.steps)
+    assert again.errors[1] is again
+    assert again.histories[0].loss == caught.value.histories[0].loss

@@ -276,3 +276,25 @@ def test_settings_that_are_equal_are_written_alike():
     assert repr(other) == repr(plain)
     assert other == plain
     assert hash(other) == hash(plain)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            lambda: fastbp.train(fastbp.Network([2, 1]), [[0, 1]], [1], optimizer=fastbp.Adam(epsilon=1e-46)),
+            "that is 0 in float32",
+        ),
+        (
+            lambda: fastbp.OnlineTrainer(fastbp.Network([2, 1]), fastbp.Adam(epsilon=1e-46)),
+            "that is 0 in float32",
+        ),
+        (
+            lambda: fastbp.Network([fastbp.BatchNorm(1e39), fastbp.Dense(1)], inputs=2),
+            "that is inf in float32",
+        ),
+    ],
+)
+def test_settings_that_the_networks_type_cannot_hold(made, message):
+    with pytest.raises(ValueError, match=message):
+        made()

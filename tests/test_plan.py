@@ -42,7 +42,8 @@ def test_replicas_stay_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "batch_size", "threads"), [((8, 129, 64, 95, 16), 190, 3), ((400, 1), 5000, 2), ((400, 1), 9000, 5)]
+    ("sizes", "batch_size", "threads"),
+    [((8, 129, 64, 95, 16), 190, 3), ((400, 1), 5000, 2), ((400, 1), 9000, 5)],
 )
 def test_sums_of_chunks_are_added_up_behind_a_barrier(sizes, batch_size, threads):
     """Each thread writes its share of the sums of every chunk, and the first one adds all of them up."""

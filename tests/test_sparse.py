@@ -359,3 +359,13 @@ def test_dense_rows_need_no_scipy():
     program = "import sys; sys.modules['scipy'] = sys.modules['scipy.sparse'] = None; import fastbp"
     program += "; fastbp.train(fastbp.Network([2, 1]), [[0, 1]], [1], epochs=1)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("kind", [scipy.sparse.csr_array, scipy.sparse.csr_matrix])
+def test_single_rows(kind):
+    x, y = draw(20, 6), np.arange(20) % 3
+    dense, net = x.toarray(), make([6, 3])
+    rows = kind(x)
+    assert np.array_equal(net.predict(rows[3]).ravel(), net.predict(dense[3]))
+    trainer, other = fastbp.OnlineTrainer(net), fastbp.OnlineTrainer(make([6, 3]))
+    assert [trainer.step(rows[i], y[i]) for i in range(5)] == [other.step(dense[i], y[i]) for i in range(5)]

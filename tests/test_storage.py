@@ -292,3 +292,10 @@ def test_what_is_no_file_is_left_alone_and_a_files_mode_is_kept(path, tmp_path):
     os.chmod(path, 0o600)
     net.save(path)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_a_name_may_be_as_long_as_the_file_system_lets_it(tmp_path):
+    net, path = fastbp.Network([2, 1], seed=0), tmp_path / ("x" * 255)
+    net.save(path)
+    assert np.array_equal(fastbp.load(path).parameters, net.parameters)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

@@ -392,3 +392,16 @@ def test_ctrl_c_while_a_stream_is_opened():
     history = fastbp.train(net, chunks, epochs=3)
     assert time.perf_counter() - clock < 10
     assert (history.interrupted, len(history)) == (True, 1)
+
+
+def test_chunks_without_rows_change_no_bit():
+    _, x, y = start()
+    nothing = (x[:0], y[:0])
+
+    def run(chunks):
+        net = start()[0]
+        fastbp.train(net, chunks, batch_size=5)
+        return net.parameters.tobytes()
+
+    plain = cut(x, y, 20, 28)
+    assert run([nothing, *plain]) == run([plain[0], nothing, nothing, plain[1], nothing]) == run(plain)
