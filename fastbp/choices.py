@@ -110,6 +110,7 @@ class Choices:
         self.batch_statistics = task == "train" or batch_statistics
         self.clips_norm = shaping is not None and shaping.clip_norm > 0
         self.real, self.size = architecture.real, architecture.dtype.itemsize
+        self._narrow = all(w == b for w, b in self.groups) and all(architecture.biases)
         self.lanes, self.panel = this_machine().lanes(self.real), this_machine().panel(self.real)
 
         self.backward = task in ("train", "gradient")
@@ -207,9 +208,7 @@ class Choices:
         Whole vectors even for a narrow layer where the row behind W is not updated as W is, because there is
         no b or b has settings of its own: the update of W, which runs to whole vectors, must not reach it.
         """
-        if any(w != b for w, b in self.groups) or not all(self.architecture.biases):
-            return self.whole_vectors(n)
-        return this_machine().columns(n, self.real)
+        return this_machine().columns(n, self.real) if self._narrow else self.whole_vectors(n)
 
     def whole_vectors(self, n):
         """Elements that n take in whole machine vectors."""

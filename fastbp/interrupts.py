@@ -5,6 +5,7 @@ import contextlib
 import signal
 import threading
 import time
+import weakref
 
 from .cpu.program import AFTER_STEP
 from .cpu.team import POLL_SECONDS
@@ -35,10 +36,11 @@ class Interrupts:
     def __enter__(self):
         if _handler_is_pythons():
             self._replaced = signal.default_int_handler
-        elif self._nests and (around := _interrupts_that_are_open()):
-            self._replaced, self._around, self.asked = around._handle, around, around.asked
+        elif self._nests and _is_main_thread() and isinstance(around := _who_hears(), Interrupts):
+            self._replaced, self._around = signal.getsignal(signal.SIGINT), around
+            self.asked = around.asked
         if self._replaced:
-            signal.signal(signal.SIGINT, self._handle)
+            signal.signal(signal.SIGINT, _handler_of(self))
         return self
 
     def __exit__(self, *exception):
@@ -95,7 +97,7 @@ class NotLost:
     def __enter__(self):
         if _handler_is_pythons():
             self._installed = True
-            signal.signal(signal.SIGINT, self._handle)
+            signal.signal(signal.SIGINT, _handler_of(self))
 
     def __exit__(self, kind, *exception):
         if not self._installed:
@@ -111,26 +113,52 @@ class NotLost:
         if not self._open:  # one that `_again` sent at the last moment
             return
         if first:
-            threading.Thread(target=self._again, daemon=True).start()
+            threading.Thread(target=_raise_again, args=[weakref.ref(self)], daemon=True).start()
         raise KeyboardInterrupt
 
-    def _again(self):
-        while self._open:
-            time.sleep(SECONDS_UNTIL_AGAIN)
-            with self._lock:
-                if self._open:
-                    _thread.interrupt_main()
+
+def _raise_again(reference):
+    """While a `NotLost` is open, and there."""
+    while True:
+        time.sleep(SECONDS_UNTIL_AGAIN)
+        not_lost = reference()
+        if not_lost is None or not not_lost._open:
+            return
+        with not_lost._lock:
+            if not_lost._open:
+                _thread.interrupt_main()
+        del not_lost
+
+
+def _handler_of(listener):
+    """A handler of signals that hands them to an object's ``_handle``, as long as there is that object.
+
+    It is left without one, and is Python's again, where another signal's handler raises something just before
+    the object would have put the handler of before back.
+    """
+    reference = weakref.ref(listener)
+
+    def handle(number, frame):
+        listener = reference()
+        if listener is None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.default_int_handler(number, frame)
+        listener._handle(number, frame)
+
+    handle.listener = reference
+    return handle
+
+
+def _who_hears():
+    """The object whose handler Ctrl-C has; None where it is somebody else's, or Python's."""
+    return getattr(signal.getsignal(signal.SIGINT), "listener", lambda: None)()
 
 
 def _handler_is_pythons():
     """Whether Ctrl-C comes here, and is as Python has it: any other handler is the caller's business."""
-    return _is_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def _interrupts_that_are_open():
-    """Those that hear of Ctrl-C, if any do."""
-    heard_by = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
-    return heard_by if _is_main_thread() and isinstance(heard_by, Interrupts) else None
+    handler = signal.getsignal(signal.SIGINT)
+    left = hasattr(handler, "listener") and handler.listener() is None
+    return _is_main_thread() and (left or handler is signal.default_int_handler)
 
 
 def _is_main_thread():

@@ -308,8 +308,9 @@ class _Turns:
                 self.look()
         finally:
             self._bar.close()
+        heard = interrupts.asked and all(turn.ended for turn in self._turns)  # too late for any of them
         for job, turn in zip(self._jobs, self._turns, strict=True):
-            job.history.interrupted |= not turn.ended
+            job.history.interrupted |= heard or not turn.ended
         return self._errors
 
     def stop(self):

@@ -170,8 +170,8 @@ class OnlineTrainer:
     def _kept(self, plan):
         """All that the steps so far have left in a plan."""
         weights = np.empty_like(self.network.parameters)
+        self._set_to_one_row = False  # so that the next step says again where the network is
         plan.unpack(weights)
-        plan.set(host=self.network.parameters.ctypes.data)
         steps = int(plan.contexts[0]["step"])
         return dict(weights=weights, states=plan.states(), settings=plan.settings.copy(), steps=steps)
 
@@ -313,7 +313,7 @@ class OnlineTrainer:
             self._make_plan(self._targets, "numbers", self._weighted)
         target = self._class if self._kind == "classes" else self._target
         self._plan.set(x=self._row.ctypes.data, targets=target.ctypes.data, n_rows=1)
-        self._plan.set(weights=self._weight.ctypes.data)
+        self._plan.set(weights=self._weight.ctypes.data, host=self.network.parameters.ctypes.data)
         self._set_to_one_row = True
 
     def _rows(self, x, y):
@@ -335,9 +335,11 @@ class OnlineTrainer:
         n, plan = len(x), self._plan
         if weights is None and self._weighted:
             weights = np.ones(n, self._dtype)
+        self._set_to_one_row = False  # first, as what follows may be interrupted
         plan.set(x=address_of(x), targets=y.ctypes.data, n_rows=n)
-        plan.set(weights=0 if weights is None else weights.ctypes.data)
-        self._set_to_one_row = False
+        plan.set(
+            weights=0 if weights is None else weights.ctypes.data, host=self.network.parameters.ctypes.data
+        )
         work = self.network.architecture.multiply_adds(n) / 2e9
         if self._threads == 1 and work < SECONDS_INLINE:
             return self._train(n, self._run)

@@ -10,7 +10,7 @@ import pytest
 import fastbp
 from fastbp import interrupts
 from fastbp.cpu.team import Team
-from fastbp.interrupts import NotLost
+from fastbp.interrupts import Interrupts, NotLost
 from tests.samples import pythons_own_handler
 
 
@@ -138,3 +138,30 @@ def interrupted_validation(monkeypatch, task, **how):
     net = fastbp.Network([64, 400, 1], seed=0, dtype="float64")
     held_out = dict(validation=(x, y), metrics=["r2"])
     return fastbp.train(net, x[:50], y[:50], epochs=9, **held_out, **how), net, halted
+
+
+@pytest.mark.parametrize("kind", [NotLost, lambda: Interrupts(None)], ids=["NotLost", "Interrupts"])
+def test_a_handler_that_was_left_behind_is_pythons(kind):
+    """Another signal's handler may raise where a with statement begins or ends."""
+    listener = kind()
+    listener.__enter__()
+    handler = signal.getsignal(signal.SIGINT)
+    assert handler is not signal.default_int_handler
+    del listener
+    with NotLost():  # takes its place, and puts Python's back
+        assert signal.getsignal(signal.SIGINT) is not handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, handler)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_nobody_raises_again_for_who_is_gone():
+    listener = NotLost()
+    listener.__enter__()
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    del listener
+    time.sleep(0.1)  # would be interrupted
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -194,7 +194,8 @@ def test_checkpoints_within_an_epoch(tmp_path, monkeypatch):
     how = dict(epochs=1, batch_size=1, optimizer=Adam(0.001))
     expected = alone(make(2, 4), x, y, **how)
     monkeypatch.setattr("fastbp.interrupts.POLL_SECONDS", 0.001)
-    kept = [fastbp.Checkpoints(tmp_path / name, seconds=0.01, keep=10**6) for name in "ab"]
+    monkeypatch.setattr(fastbp.Checkpoints, "is_late", lambda checkpoints: True)
+    kept = [fastbp.Checkpoints(tmp_path / name, seconds=1, keep=10**6) for name in "ab"]
     networks = make(2, 4)
     assert bits(networks, fastbp.train_many(networks, x, y, checkpoints=kept, **how)) == expected
     resume = [sorted((tmp_path / name).glob("*.step-*"))[0] for name in "ab"]
@@ -308,3 +309,14 @@ def test_what_failed_survives_pickle():
     assert (again.network, again.epoch, again.steps) == (1, caught.value.epoch, caught.value.steps)
     assert again.errors[1] is again
     assert again.histories[0].loss == caught.value.histories[0].loss
+
+
+def test_ctrl_c_that_comes_too_late_for_any_network_is_told(monkeypatch):
+    def ask_late(crew, interrupts):
+        run(crew, interrupts)
+        interrupts._ask()
+
+    run = many._Crew._run
+    monkeypatch.setattr(many._Crew, "_run", ask_late)
+    histories = fastbp.train_many(make(2, 4), X, Y, epochs=2)
+    assert [(len(history), history.interrupted) for history in histories] == [(2, True), (2, True)]

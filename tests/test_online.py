@@ -4,6 +4,7 @@ import _thread
 import copy
 import pickle
 import signal
+import sys
 import threading
 
 import numpy as np
@@ -636,3 +637,54 @@ def test_a_step_that_is_interrupted_while_it_is_prepared(monkeypatch):
 
 def interrupted(*arguments, **options):
     raise KeyboardInterrupt
+
+
+def interrupted_at(line, function, code):
+    """Raise KeyboardInterrupt before that line of a function that `code` calls, as Ctrl-C may."""
+
+    def trace(frame, event, argument):
+        if frame.f_code is not function.__code__:
+            return None
+        if event == "line" and frame.f_lineno - function.__code__.co_firstlineno == line:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        code()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("line", range(1, 25))
+def test_an_interrupted_step_leaves_no_address_behind(line):
+    net, x, y = start()
+    trainer = OnlineTrainer(net, SGD(0.1))
+    trainer.step(x[0], y[0])
+
+    def step():
+        trainer.step(np.full((4, 3), 1e3), np.full((4, 2), 1e3))  # rows that are gone then
+
+    interrupted_at(line, OnlineTrainer._step_rows, step)
+    twin = OnlineTrainer(copy.deepcopy(net), SGD(0.1))
+    twin.network.parameters[:] = net.parameters
+    trainer.synchronize()
+    twin.network.parameters[:] = net.parameters
+    twin.take_parameters()
+    assert trainer.step(x[1], y[1]) == twin.step(x[1], y[1])
+
+
+@pytest.mark.parametrize("line", range(1, 9))
+def test_an_interrupted_copy_leaves_the_network_where_it_was(line):
+    net, x, y = start()
+    trainer, twin = OnlineTrainer(net, SGD(0.1)), OnlineTrainer(start()[0], SGD(0.1))
+    for each in (trainer, twin):
+        each.step(x[0], y[0])
+    interrupted_at(line, OnlineTrainer._kept, lambda: copy.deepcopy(trainer))
+    for each in (trainer, twin):
+        each.step(x[1], y[1])
+    assert np.array_equal(net.parameters, twin.network.parameters)

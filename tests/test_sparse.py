@@ -369,3 +369,15 @@ def test_single_rows(kind):
     assert np.array_equal(net.predict(rows[3]).ravel(), net.predict(dense[3]))
     trainer, other = fastbp.OnlineTrainer(net), fastbp.OnlineTrainer(make([6, 3]))
     assert [trainer.step(rows[i], y[i]) for i in range(5)] == [other.step(dense[i], y[i]) for i in range(5)]
+
+
+@pytest.mark.parametrize("bad", [-1, 6, 10**8])
+def test_columns_that_a_callback_spoils_reach_no_memory(bad):
+    x, y, net = draw(20, 6), np.arange(20) % 3, make([6, 3])
+
+    def spoil(training):
+        x.indices[3] = bad
+
+    with pytest.raises(fastbp.DivergenceError, match=r"epoch 2 .* the loss became nan"):
+        fastbp.train(net, x, y, epochs=3, callbacks=[spoil])
+    assert np.isfinite(net.parameters).all()

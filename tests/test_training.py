@@ -676,3 +676,17 @@ def test_divergence_survives_pickle_and_copy():
         assert str(again) == str(caught.value)
         assert (again.epoch, again.steps) == (caught.value.epoch, caught.value.steps)
         assert again.history.loss == caught.value.history.loss
+
+
+@pytest.mark.parametrize("bad", [-1, 3, 10**9])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_labels_that_a_callback_spoils_reach_no_memory(bad, smoothing):
+    loss = fastbp.Loss("softmax_cross_entropy", label_smoothing=smoothing)
+    net, x, y = fastbp.Network([3, 4, 3], loss=loss, seed=0), draw_inputs(30, 3), np.arange(30) % 3
+
+    def spoil(training):
+        y[5] = bad
+
+    with pytest.raises(fastbp.DivergenceError, match=r"epoch 2 .* the loss became nan"):
+        fastbp.train(net, x, y, epochs=3, callbacks=[spoil])
+    assert np.isfinite(net.parameters).all()

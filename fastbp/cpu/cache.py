@@ -51,14 +51,29 @@ _loaded = {}  # (kernel name, id of own) -> (address, engine that owns the code,
 counts = {"found": 0, "compiled": 0, "kept": 0}
 
 
-def _unlock_in_a_child():
-    """Whoever compiled while the process forked is not there any more."""
-    global _lock
-    _lock = threading.RLock()
+_locked_for_a_fork = []
+
+
+def _wait_for_compilers():
+    """Before a fork: until nothing is compiled. A child would wait for ever for what Numba had locked."""
+    locks = [_lock]
+    if "numba.core.compiler_lock" in sys.modules:
+        locks.append(sys.modules["numba.core.compiler_lock"].global_compiler_lock)
+    for lock in locks:
+        lock.acquire()
+    _locked_for_a_fork.append(locks)
+
+
+def _let_compilers_go_on():
+    """After it, in both processes: the thread that forked has the locks in the child too."""
+    for lock in reversed(_locked_for_a_fork.pop()):
+        lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_in_a_child)
+    os.register_at_fork(
+        before=_wait_for_compilers, after_in_parent=_let_compilers_go_on, after_in_child=_let_compilers_go_on
+    )
 
 
 def address(factory, *arguments, own=None):
@@ -143,9 +158,12 @@ def _compile(signature, function, ours=True):
 
     ours : whether nothing of a user's is compiled on the way, which may be called from elsewhere too.
     """
+    from numba import config
     from numba.core import compiler, registry
     from numba.core.compiler_lock import global_compiler_lock
 
+    if config.DISABLE_JIT:
+        raise RuntimeError("fastbp needs Numba's compiler, which NUMBA_DISABLE_JIT switches off")
     flags = compiler.Flags()
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
     flags.error_model = "numpy"

@@ -186,7 +186,10 @@ def _scatter(real, source):
         for j in range(n_in):
             target[j] = 0
         for k in range(n):
-            target[columns[k]] = (dtype(x[k]) + dtype(0)) * scale  # + 0: what is stored as -0 is 0
+            # Columns were checked; but they lie in the caller's memory, and a callback may write there.
+            j, known = columns[k], 0 <= columns[k] < n_in
+            value = (dtype(x[k]) + dtype(0)) * scale  # + 0: what is stored as -0 is 0
+            target[j if known else 0] = value if known else dtype(np.nan)
 
     return scatter
 

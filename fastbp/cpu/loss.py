@@ -214,6 +214,9 @@ def _against_class(real):
     def one_row(n, row, target, smoothing, scale, found, terms):
         (y, e, dz), (targets, row), (largest, total, log_total) = row, target, found
         label = array(targets + 8 * row, 1, int64)[0]
+        # It was checked; but it lies in the caller's memory, and a callback may write there.
+        known = 0 <= label < n
+        label = label if known else 0
         off, on = (
             smoothed_target(dtype(0), smoothing, dtype(n)),
             smoothed_target(dtype(1), smoothing, dtype(n)),
@@ -226,7 +229,7 @@ def _against_class(real):
             terms_of_others(n, y, largest, log_total, off, terms)
             array(terms, n, dtype)[label] = loss
             loss = add_up(terms, n)
-        return loss
+        return loss if known else dtype(np.nan)
 
     return one_row
 

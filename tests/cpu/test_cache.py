@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numba import int64
+from numba.core.compiler_lock import global_compiler_lock
 
 import fastbp
 from fastbp.cpu import cache, elementwise
@@ -483,13 +484,15 @@ print("works")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_during_a_compilation_leaves_a_child_that_loads():
-    held, leave = threading.Event(), threading.Event()
+@pytest.mark.parametrize("lock", [cache._lock, global_compiler_lock], ids=["ours", "Numba's"])
+def test_a_fork_waits_for_a_compilation(lock):
+    held, done = threading.Event(), []
 
     def hold():
-        with cache._lock:
+        with lock:
             held.set()
-            leave.wait()
+            time.sleep(0.2)
+            done.append("compiled")
 
     holder = threading.Thread(target=hold)
     holder.start()
@@ -497,8 +500,15 @@ def test_a_fork_during_a_compilation_leaves_a_child_that_loads():
     child = os.fork()
     if child == 0:
         signal.alarm(30)
-        with cache._lock:
+        with cache._lock, global_compiler_lock:
             os._exit(0)
-    leave.set()
+    done.append("forked")
     holder.join()
     assert os.waitpid(child, 0)[1] == 0
+    assert done == ["compiled", "forked"]
+
+
+def test_without_numbas_compiler_a_sentence_says_so(monkeypatch):
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    with pytest.raises(RuntimeError, match="which NUMBA_DISABLE_JIT switches off"):
+        cache._compile(*kernel(lambda op, ctx: None))
