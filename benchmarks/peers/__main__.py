@@ -2,9 +2,9 @@
 
 Each library trains in a process of its own. All take turns, round after round, so that what disturbs the
 machine disturbs them alike; what is told is the median of the rounds and half the range of their middle half.
-Every library has the same data, first parameters, batch size, optimizer and shuffling, and the threads it is
-fastest with. The same turns measure what the machine gives meanwhile: the peak of its multiply-adds, and a
-barrier, which tells how far apart the cores are.
+Every library has the same data, first parameters, batch size, optimizer and shuffling (of rows that are more
+than a batch), and the threads it is fastest with. The same turns measure what the machine gives meanwhile:
+the peak of its multiply-adds, and a barrier, which tells how far apart the cores are.
 
     python -m benchmarks.peers                                  the ten cases
     python -m benchmarks.peers 784-128 --rounds 3               those whose name begins so
@@ -16,24 +16,20 @@ barrier, which tells how far apart the cores are.
 import argparse
 import dataclasses
 import json
-import os
 import statistics
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from fastbp.division import available_cores as cores
+
 from . import report
 from .cases import CASES, ODD, Case
 from .worker import Worker
 
-
-def cores():
-    """Cores that this process may run on."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
+# Libraries that choose their threads themselves, or are told to take one.
+OTHERS = [("JAX", "train_jax"), ("scikit-learn", "train_sklearn"), ("NumPy", "train_numpy")]
 
 
 def entrants(wanted=None):
@@ -44,9 +40,7 @@ def entrants(wanted=None):
         ("fastbp, 1 thread", "train_fastbp", 1),
         *(("PyTorch", "train_pytorch", threads) for threads in one_or_all),
         *(("PyTorch compiled", "train_pytorch_compiled", threads) for threads in one_or_all),
-        ("JAX", "train_jax", None),
-        ("scikit-learn", "train_sklearn", None),
-        ("NumPy", "train_numpy", None),
+        *((label, module, threads) for label, module in OTHERS for threads in (None, *one_or_all[:-1])),
         ("FANN", "train_fann", None),
     ]
     if not wanted:
@@ -82,6 +76,8 @@ def measure(case, workers, rounds, seconds, peaks, barriers):
         entry = dict(label=label, threads=told.get("threads"), rounds=[], error=told.get("error"))
         entry["first_seconds"] = told.get("first_seconds")
         entries.append(entry)
+        if entry["threads"]:
+            peaks.setdefault(min(entry["threads"], cores()), [])
     ours = workers[0][1]
     for _ in range(rounds):
         for entry, (_, worker) in zip(entries, workers):
@@ -89,7 +85,7 @@ def measure(case, workers, rounds, seconds, peaks, barriers):
                 told = worker.ask(do="round", seconds=seconds)
                 entry["error"] = told.get("error")
                 if entry["error"] is None:
-                    entry["rounds"].append(told["seconds"] / case.steps)
+                    entry["rounds"].append(told["seconds"] / (told["steps"] or case.steps))
         for threads, rates in peaks.items():
             rates.append(ours.ask(do="peak", threads=threads, seconds=0.05)["gflops"])
         if cores() > 1:
@@ -99,7 +95,7 @@ def measure(case, workers, rounds, seconds, peaks, barriers):
 
 def verify(case, workers, epochs=10):
     """Train all on few rows, in one batch, so that no order matters: {label: largest difference}."""
-    few = dataclasses.replace(case, rows=min(64, case.rows), batch=None, learning_rate=0.01)
+    few = dataclasses.replace(case, rows=min(128, case.rows), batch=None, learning_rate=0.01)
     told = {}
     for label, worker in workers:
         answer = worker.ask(do="outputs", case=dataclasses.asdict(few), epochs=epochs)

@@ -31,7 +31,12 @@ class Case:
     @property
     def batch_rows(self):
         """Rows of a full batch."""
-        return self.batch or self.rows
+        return min(self.batch or self.rows, self.rows)
+
+    @property
+    def shuffles(self):
+        """Whether an epoch has an order: the rows of one batch have none that counts."""
+        return self.batch_rows < self.rows
 
     @property
     def steps(self):

@@ -20,7 +20,7 @@ _fann = ctypes.CDLL(_path)
 VERSION = _path.split(".so.")[-1]
 
 ACTIVATIONS = {"identity": 0, "sigmoid": 3, "tanh": 5}
-TRAIN_BATCH = 1
+TRAIN_BATCH, ERROR_LINEAR = 1, 0
 
 
 class _Data(ctypes.Structure):
@@ -48,6 +48,7 @@ _set_hidden = _declare("fann_set_activation_function_hidden", None, ctypes.c_voi
 _set_output = _declare("fann_set_activation_function_output", None, ctypes.c_void_p, ctypes.c_int)
 _set_steepness = _declare("fann_set_activation_steepness_hidden", None, ctypes.c_void_p, ctypes.c_float)
 _set_algorithm = _declare("fann_set_training_algorithm", None, ctypes.c_void_p, ctypes.c_int)
+_set_error = _declare("fann_set_train_error_function", None, ctypes.c_void_p, ctypes.c_int)
 _set_rate = _declare("fann_set_learning_rate", None, ctypes.c_void_p, ctypes.c_float)
 _train_epoch = _declare("fann_train_epoch", ctypes.c_float, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -73,6 +74,7 @@ class Training:
         _set_output(self._network, ACTIVATIONS["identity"])
         _set_steepness(self._network, 0.5 if case.activation == "sigmoid" else 1.0)  # σ(2·0.5·z), tanh(1·z)
         _set_algorithm(self._network, TRAIN_BATCH)
+        _set_error(self._network, ERROR_LINEAR)
         _set_rate(self._network, case.learning_rate)
         self._batches = np.array([self._batch(x[i : i + case.batch_rows], y[i : i + case.batch_rows])
                                   for i in range(0, len(x), case.batch_rows)], np.int64)  # fmt: skip

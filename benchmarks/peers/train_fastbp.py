@@ -19,7 +19,9 @@ class Training:
         else:
             optimizer = fastbp.SGD(case.learning_rate, momentum=case.momentum)
         self._data = x, y
-        self._options = dict(batch_size=case.batch, optimizer=optimizer, threads=threads, progress=False)
+        self._options = dict(
+            batch_size=case.batch, optimizer=optimizer, shuffle=case.shuffles, threads=threads, progress=False
+        )
         self._epoch = 0
 
     def run(self, epochs):

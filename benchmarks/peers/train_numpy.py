@@ -21,9 +21,8 @@ ACTIVATIONS = {
 class Training:
     """Weights, velocities and gradients are lists over layers."""
 
-    threads = None
-
     def __init__(self, case, x, y, threads, seed=0):
+        self.threads = threads
         if case.activation not in ACTIVATIONS or case.optimizer != "momentum":
             raise NotImplementedError(f"not written for {case.activation} and {case.optimizer}")
         self._x, self._y, self._case = x, y, case
@@ -36,6 +35,9 @@ class Training:
         """Seconds of so many epochs."""
         start, n, batch = time.perf_counter(), len(self._x), self._case.batch_rows
         for _ in range(epochs):
+            if not self._case.shuffles:
+                self._step(self._x, self._y)
+                continue
             order = self._random.permutation(n)
             for i in range(0, n, batch):
                 rows = order[i : i + batch]

@@ -40,28 +40,36 @@ class Training:
         self._network = torch.nn.Sequential(*modules[:-1])
         parameters = self._network.parameters()
         if case.optimizer == "adam":
-            self._optimizer = torch.optim.Adam(parameters, lr=case.learning_rate)
+            self._optimizer = torch.optim.Adam(parameters, lr=case.learning_rate, fused=True)
         else:
-            self._optimizer = torch.optim.SGD(parameters, lr=case.learning_rate, momentum=case.momentum)
+            self._optimizer = torch.optim.SGD(
+                parameters, lr=case.learning_rate, momentum=case.momentum, fused=True
+            )
         criterion = torch.nn.CrossEntropyLoss() if case.classes else torch.nn.MSELoss()
 
         def loss(x, y):
             return criterion(self._network(x), y)
 
         self._loss = torch.compile(loss) if compiled else loss
-        self._x, self._y, self._batch = torch.from_numpy(x), torch.from_numpy(y), case.batch_rows
+        self._x, self._y, self._case = torch.from_numpy(x), torch.from_numpy(y), case
 
     def run(self, epochs):
         """Seconds of so many epochs."""
-        start, n = time.perf_counter(), len(self._x)
+        start, n, batch = time.perf_counter(), len(self._x), self._case.batch_rows
         for _ in range(epochs):
+            if not self._case.shuffles:
+                self._step(self._x, self._y)
+                continue
             order = torch.randperm(n)
-            for i in range(0, n, self._batch):
-                rows = order[i : i + self._batch]
-                self._optimizer.zero_grad(set_to_none=True)
-                self._loss(self._x[rows], self._y[rows]).backward()
-                self._optimizer.step()
+            for i in range(0, n, batch):
+                rows = order[i : i + batch]
+                self._step(self._x[rows], self._y[rows])
         return time.perf_counter() - start
+
+    def _step(self, x, y):
+        self._optimizer.zero_grad(set_to_none=True)
+        self._loss(x, y).backward()
+        self._optimizer.step()
 
     def logits(self, x):
         """Outputs (n, n_out) before the loss's link."""

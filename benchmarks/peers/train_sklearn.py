@@ -1,4 +1,4 @@
-"""scikit-learn's MLPClassifier and MLPRegressor, an epoch a call of partial_fit."""
+"""scikit-learn: epochs by one call of fit, which goes on from the weights that there are."""
 
 import time
 import warnings
@@ -16,9 +16,8 @@ ACTIVATIONS = {"identity": "identity", "relu": "relu", "tanh": "tanh", "sigmoid"
 class Training:
     """Its squared error is half the sum over outputs: the learning rate makes up for it."""
 
-    threads = None
-
     def __init__(self, case, x, y, threads, seed=0):
+        self.threads = threads
         if case.activation not in ACTIVATIONS:
             raise NotImplementedError(f"scikit-learn has no {case.activation}")
         warnings.filterwarnings("ignore")
@@ -28,7 +27,8 @@ class Training:
             hidden_layer_sizes=case.sizes[1:-1], activation=ACTIVATIONS[case.activation],
             solver="adam" if case.optimizer == "adam" else "sgd", batch_size=case.batch_rows,
             learning_rate_init=case.learning_rate * factor, momentum=case.momentum, nesterovs_momentum=False,
-            alpha=0.0, random_state=seed,
+            alpha=0.0, random_state=seed, shuffle=case.shuffles, warm_start=True, tol=0.0,
+            n_iter_no_change=2**31,
         )  # fmt: skip
         self._x, self._y = x, y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         # A call with few rows makes the arrays that its optimizer keeps; then our parameters go into them.
@@ -50,8 +50,8 @@ class Training:
     def run(self, epochs):
         """Seconds of so many epochs."""
         start = time.perf_counter()
-        for _ in range(epochs):
-            self._model.partial_fit(self._x, self._y)
+        self._model.max_iter = epochs
+        self._model.fit(self._x, self._y)
         return time.perf_counter() - start
 
     def logits(self, x):

@@ -21,6 +21,9 @@ from .cases import Case
 # Of the shell: they would make OpenBLAS mistake the processor for another.
 UNWANTED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
+# What NumPy and scikit-learn are told of threads by.
+THREADS_OF_BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
 
 class Worker:
     """A library's process. Between its turns it is stopped, so that threads spinning for work disturb nobody.
@@ -35,6 +38,8 @@ class Worker:
 
     def __init__(self, module, threads=None):
         environment = {name: value for name, value in os.environ.items() if name not in UNWANTED}
+        if threads:
+            environment |= dict.fromkeys(THREADS_OF_BLAS, str(threads))
         environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path[1:]])
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peers.worker", module, str(threads or 0)],
@@ -121,7 +126,7 @@ def main():
                 answer(first_seconds=first, epoch_seconds=epoch, threads=getattr(training, "threads", None))
             elif request["do"] == "round":
                 epochs = max(1, round(request["seconds"] / epoch))
-                answer(seconds=training.run(epochs) / epochs)
+                answer(seconds=training.run(epochs) / epochs, steps=getattr(training, "steps", None))
             elif (
                 request["do"] == "outputs"
             ):  # after so many epochs on few rows, all in one batch: what is to agree
