@@ -4,9 +4,9 @@ The networks are those that are measured beside other libraries, `peers/cases.py
 """
 
 import dataclasses
-import os
 
 import fastbp
+from fastbp.division import available_cores
 from fastbp.formulas import optimizers
 from fastbp.optimizers import BY_NAME
 
@@ -15,7 +15,7 @@ from .timing import REALS, measured
 
 NETWORKS = {case.name: case for case in CASES}
 ROWS = 8192  # of an epoch; a full batch has as many as it has
-THREADS = [threads for threads in (1, 2, 4, 8) if threads <= (os.cpu_count() or 1)]
+THREADS = [threads for threads in (1, 2, 4, 8) if threads <= available_cores()]
 
 # One for each row of the optimizers' table, and what is more work than a row by itself.
 OPTIMIZERS = {

@@ -11,7 +11,8 @@ the float type one at a time from the lowest order, the others being fitted agai
 each tuple stands its largest error, relative to the function, before any rounding of the arithmetic.
 
 Errors are in ulp (units in the last place) of the exact result, subnormal results included: the largest of
-every 17th float32 against the C library's float64, and of 20,000 random and extreme float64 against mpmath.
+every 17th float32 against the C library's float64, and of float64 against mpmath: 20,000 random and extreme
+numbers, and the worst that a search around the worst of those has found.
 """
 
 import math
@@ -383,7 +384,7 @@ EXPM1_TINY = np.float32(2.0**-26), np.float64(2.0**-55)
 def expm1(z):
     """e to the power z, minus 1, accurate near 0.
 
-    Largest error: 1.30 ulp in float32, 1.20 ulp in float64.
+    Largest error: 1.30 ulp in float32, 1.28 ulp in float64.
     """
     bounded = by_type(z, EXPM1_LOWEST) if z < by_type(z, EXPM1_LOWEST) else z
     bounded = by_type(z, EXPM1_HIGHEST) if bounded > by_type(z, EXPM1_HIGHEST) else bounded
@@ -471,7 +472,7 @@ LOG1P_LARGE = np.float32(2.0**30), np.float64(2.0**60)
 def log1p(x):
     """log(1 + x), accurate near 0; -inf at -1, NaN below.
 
-    Largest error: 1.33 ulp in float32, 1.17 ulp in float64.
+    Largest error: 1.33 ulp in float32, 1.32 ulp in float64.
     """
     u = like(x, 1) + x
     lost = x - (u - like(x, 1))
@@ -499,7 +500,7 @@ TANH_ONE = np.float32(10.0), np.float64(20.0)
 def tanh(z):
     """Hyperbolic tangent.
 
-    Largest error: 1.94 ulp in float32 (of every number), 1.87 ulp in float64.
+    Largest error: 1.94 ulp in float32 (of every number), 1.91 ulp in float64.
     """
     a = abs(z)
     a = by_type(z, TANH_ONE) if a > by_type(z, TANH_ONE) else a
@@ -559,7 +560,7 @@ SOFTPLUS_L = _coefficients(
 def softplus(z):
     """log(1 + exp(z)), accurate in both tails.
 
-    Largest error: 1.77 ulp in float32, 1.52 ulp in float64.
+    Largest error: 1.77 ulp in float32, 1.64 ulp in float64.
     """
     e = exp(-abs(z))
     s = e / (like(z, 2) + e)
@@ -603,7 +604,7 @@ ERF_Q = _coefficients(
 def erf(z):
     """Error function, 2/√π times the integral of exp(-t²) from 0 to z.
 
-    Largest error: 1.14 ulp in float32, 1.14 ulp in float64.
+    Largest error: 1.14 ulp in float32, 1.18 ulp in float64.
     """
     a = abs(z)
     a = by_type(z, ERF_ONE) if a > by_type(z, ERF_ONE) else a
