@@ -59,7 +59,6 @@ ELSEWHERE = {
     step.run_epochs: "bench_step",
     step.write_order: "bench_step",
     step.run_section: "bench_predict",
-    elementwise.scheduled_settings: "bench_update",
     team.barrier: "bench_team",
     **dict.fromkeys(bench_layers.PLANS, "bench_layers"),
     scale_shift.scale_shift_total: "bench_layers",

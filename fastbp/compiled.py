@@ -61,7 +61,8 @@ def compile_network(network, optimizer=None, batch_size=1, weighted=False):
 
 
 def _predict_into(network):
-    architecture, n_in, n_out = network.architecture, *network.architecture.sizes[:: len(network.layers)]
+    architecture = network.architecture
+    n_in, n_out = architecture.sizes[0], architecture.sizes[-1]
     plan = Plan(architecture, "predict", 1, unpacked=True, staged=True)
     made = np.empty(n_out, network.dtype)
     plan.set(host=network.parameters.ctypes.data, outputs=made.ctypes.data)
@@ -90,7 +91,8 @@ def _predict_into(network):
 
 def _training(network, optimizer, batch_size, weighted):
     """The functions `step` and `take_parameters`."""
-    architecture, n_in, n_out = network.architecture, *network.architecture.sizes[:: len(network.layers)]
+    architecture = network.architecture
+    n_in, n_out = architecture.sizes[0], architecture.sizes[-1]
     rates, real = single_steps(optimizer, network), REAL[architecture.real]
     options = dict(optimizer=optimizer.formula, shaping=shaping_of(network), **rates.options)
     plan = Plan(architecture, "train", batch_size, weighted="as they are" if weighted else False, **options)

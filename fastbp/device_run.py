@@ -31,7 +31,7 @@ class DeviceRun:
         self.architecture, self.batch_size = architecture, batch_size
         self.optimizer, self.schedule = optimizer, schedule
         self.groups = groups or ((0, 0),) * architecture.n_layers
-        self.input_scale = getattr(architecture, "input_scale", 1.0)
+        self.input_scale = architecture.input_scale
         self.settings = np.zeros((1 + max(map(max, self.groups)), ROOM))
         self.schedule_settings = np.zeros(3 + len(SCHEDULES[schedule].settings) if schedule else 0)
         self.contexts = np.zeros(1, [(name, np.int64) for name in ("epoch", "begin", "step")])

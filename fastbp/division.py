@@ -10,14 +10,11 @@ import threading
 
 from .cpu.machine import this_machine
 
-# Of chunks, on which results depend, see `chunk_rows`: the most rows of a short one; how many parameters
-# there may be for each activation of so many rows as two of them have, so that they pay; multiply-adds of a
-# step from which two threads gain by sharing a smaller batch, too. And the most rows of any chunk: a longer
-# sum of float32, one row after the other, loses digits.
-CHUNK_ROWS = 128
-PARAMETERS_PER_ACTIVATION = 1.25
-WORK_IN_CHUNKS = 300_000
-LONGEST_SUM = 4096
+# Of chunks, on which results depend (`chunk_rows`).
+CHUNK_ROWS = 128  # the most rows of a short one
+PARAMETERS_PER_ACTIVATION = 1.25  # short ones pay up to here, of the activations that two of them have
+WORK_IN_CHUNKS = 300_000  # multiply-adds of a step, from which two threads gain by sharing a small batch too
+LONGEST_SUM = 4096  # the most rows of any: a longer sum of float32, one row after the other, loses digits
 
 # Bytes of activations that a block of rows may fill: half of a small second-level cache.
 BLOCK_BYTES = 192 * 1024

@@ -174,7 +174,7 @@ def train(
     >>> net.predict(x).round().ravel().tolist()
     [0.0, 1.0, 1.0, 0.0]
     """
-    options = dict(locals())  # the signature is the only list of them
+    options = dict(locals())  # all of the signature, as `Job` takes it
     progress = progress_wanted(options.pop("progress"))
     job = Job(**options)
     job.run(Bar(progress, job.epochs, job.n_rows, job.epochs_before))

@@ -552,6 +552,8 @@ def as_layers(layers, inputs, activation, output_activation):
         return layers, inputs
     if inputs is not None and not all(isinstance(layer, Integral) for layer in layers):
         raise TypeError(f"layers must be such as fastbp.Dense(32) where inputs= is given; got {layers!r}")
+    if inputs is not None and not layers:
+        raise ValueError("a network needs at least one layer; got none")
     if inputs is not None:
         raise ValueError("inputs= goes with layers; among sizes the number of inputs is the first")
     if len(layers) < 2:

@@ -135,7 +135,7 @@ def adamax(w, dw, m, u, hyper):
 #     μₜ = β₁ (1 − ½ · 0.96^(t · momentum_decay)),  Πₜ = μ₁ μ₂ … μₜ
 #     m̂ = μₜ₊₁ / (1 − Πₜ₊₁) · m + (1 − μₜ) / (1 − Πₜ) · d
 #     w = w − learning_rate · m̂ / (√v̂ + ε)               m, v, v̂ as in Adam
-# Π is a function of t alone, so that nothing need be kept to go on later: once it is below 2⁻⁶⁰, after 60
+# Π is a function of t alone, so that nothing need be kept to go on later: once it is below 2⁻⁶⁰, after 53
 # factors with the usual settings, 1 − Π is 1; and once 0.96^(t · momentum_decay) is below 2⁻⁵⁴, μ is β₁.
 LOG_OF_0_96 = -0.040821994520255166
 
