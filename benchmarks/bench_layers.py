@@ -4,7 +4,7 @@ The layer stands behind the first of two dense ones of equal size.
 """
 
 import fastbp
-from fastbp.cpu import batch_norm, dropout, layer_norm, residual, scale_shift
+from fastbp.cpu import activation, batch_norm, dropout, layer_norm, residual, scale_shift
 from fastbp.shaping import Shaping
 
 from .operations import operation_seconds, running
@@ -19,6 +19,8 @@ def _shaped(**options):
 
 # Which layer has an operation, and what else its plan is asked for.
 PLANS = {
+    activation.activation_take: (fastbp.Activation("relu"), dict()),
+    activation.activation_give_back: (fastbp.Activation("relu"), dict()),
     dropout.dropout_forward: (fastbp.Dropout(0.5), dict()),
     dropout.dropout_backward: (fastbp.Dropout(0.5), dict()),
     layer_norm.layer_norm_forward: (fastbp.LayerNorm(), dict()),

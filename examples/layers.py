@@ -5,7 +5,7 @@ prints says little about which is best; it shows how each is asked for.
 """
 
 import fastbp
-from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual
+from fastbp import Activation, BatchNorm, Dense, Dropout, LayerNorm, Residual
 
 x, y = fastbp.datasets.digits()
 x, y, x_test, y_test = fastbp.datasets.split(x, y, 0.8333, seed=0)
@@ -18,6 +18,8 @@ NETWORKS = {
     "layer norm": [Dense(64), LayerNorm(), Dense(64, "relu"), LayerNorm(), Dense(10)],
     # The same for each column over the rows of a batch; predictions use running statistics.
     "batch norm": [Dense(64, "relu"), BatchNorm(), Dense(64, "relu"), BatchNorm(momentum=0.2), Dense(10)],
+    # The activation behind the normalisation rather than before it.
+    "activation": [Dense(64), BatchNorm(), Activation("relu"), Dense(64, "relu"), Dense(10)],
     # Around a block: its inputs are added to its outputs, so twelve layers are as easy to train as two.
     "residual": [
         Dense(64),

@@ -7,7 +7,7 @@ from .formulas.activations import register_activation
 from .gradient_check import check_gradients
 from .history import History
 from .jobs import train
-from .layers import BatchNorm, Dense, Dropout, LayerNorm, Residual
+from .layers import Activation, BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .learning_rate_range import LearningRateRange, find_learning_rate
 from .losses import Loss
 from .many import train_many
@@ -23,6 +23,7 @@ from .views import Gradient
 __all__ = [
     "LBFGS",
     "SGD",
+    "Activation",
     "Adadelta",
     "Adagrad",
     "Adam",

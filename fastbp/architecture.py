@@ -14,8 +14,8 @@ class Architecture:
 
     sizes : number of inputs, then of the outputs of each layer; activations, biases : name, flag of each
     layer. loss, option : name of the loss and its one number; real : "float32" or "float64". operations :
-    what each layer does (`fastbp.operations`); none given: all are dense. Only dense layers have activations.
-    input_scale : what inputs are multiplied by, in front of all layers.
+    what each layer does (`fastbp.operations`); none given: all are dense. Dense layers have activations, and
+    layers that are nothing else. input_scale : what inputs are multiplied by, in front of all layers.
     """
 
     sizes: tuple[int, ...]

@@ -352,6 +352,20 @@ class _Dense(_Kind):
             program.emit(kernels.dense_max_norm, **fields, **program.shape_field(("max", layer)))
 
 
+class _Activation(_Kind):
+    @staticmethod
+    def forward(program, layer, operation):
+        architecture = program.plan.architecture
+        grid = program._elements(program.plan.batch_size, architecture.sizes[layer + 1])
+        program.emit(kernels.activation_take, architecture.activations[layer], layer=layer, grid=grid)
+
+    @staticmethod
+    def backward(program, layer, operation):
+        if program.plan.wants_dx(layer):
+            grid = program._elements(program.plan.batch_size, program.plan.architecture.sizes[layer + 1])
+            program.emit(kernels.activation_give_back, layer=layer, grid=grid)
+
+
 class _Dropout(_Kind):
     @staticmethod
     def fields(program, layer, operation):
@@ -458,6 +472,7 @@ class _Residual(_Kind):
 
 _KINDS = {
     operations.Dense: _Dense,
+    operations.Activation: _Activation,
     operations.Dropout: _Dropout,
     operations.LayerNorm: _LayerNorm,
     operations.BatchNorm: _BatchNorm,

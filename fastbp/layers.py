@@ -180,6 +180,53 @@ class _SameSize:
 
 
 @dataclass(frozen=True, repr=False)
+class Activation(_SameSize):
+    """A layer that applies an activation to each of its inputs, y = f(x), as Keras's Activation.
+
+    For activations behind layers that have none, as in ``Dense(32), BatchNorm(), Activation("relu")``, or
+    behind a residual sum. `Dense` has its own, which costs less.
+
+    Parameters
+    ----------
+    activation : str
+        The name of f, in ``fastbp.formulas.activations.ACTIVATIONS``.
+    name : str or None
+        What summaries call the layer; None numbers it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `activation` is no name, or not known.
+
+    Notes
+    -----
+    A `Dense` layer before it starts as one without activation does; ``kernel_initializer="he_uniform"`` is
+    what it would have for relu.
+
+    Examples
+    --------
+    >>> Activation("relu")
+    Activation('relu')
+    """
+
+    activation: str
+    _: KW_ONLY
+    name: str | None = None
+
+    def __post_init__(self):
+        validation.known_name("activation", self.activation, ACTIVATIONS)
+        _check_name(self)
+
+    @property
+    def label(self):
+        """What it is called in one line."""
+        return self.activation
+
+    def __repr__(self):
+        return f"Activation({self.activation!r}{_named(self)})"
+
+
+@dataclass(frozen=True, repr=False)
 class Dropout(_SameSize):
     """A layer that zeroes a random share of its inputs in training: y = x · m.
 
@@ -451,7 +498,7 @@ def _named(layer):
     return "" if layer.name is None else f", name={layer.name!r}"
 
 
-LAYERS = {kind.__name__: kind for kind in (Dense, Dropout, LayerNorm, BatchNorm, Residual)}
+LAYERS = {kind.__name__: kind for kind in (Dense, Activation, Dropout, LayerNorm, BatchNorm, Residual)}
 
 
 class Placed(NamedTuple):

@@ -35,7 +35,7 @@ class Network:
     ----------
     layers : sequence of int or of layers
         Sizes, the number of inputs first: ``[64, 32, 10]``; or layers (`Dense`, `Dropout`, `LayerNorm`,
-        `BatchNorm`, `Residual`), with the number of inputs given by `inputs`.
+        `BatchNorm`, `Activation`, `Residual`), with the number of inputs given by `inputs`.
     inputs : int, optional
         Number of inputs, where `layers` are layers.
     activation : str

@@ -10,7 +10,7 @@ in ``layers.py``.
 from dataclasses import dataclass
 
 from . import layers, random
-from .cpu import batch_norm, dense, dropout, layer_norm, residual, scale_shift, shaping, tiny
+from .cpu import activation, batch_norm, dense, dropout, layer_norm, residual, scale_shift, shaping, tiny
 from .formulas.dropout import dropout_threshold
 
 
@@ -159,6 +159,23 @@ class Dense(Operation):
             fields["shaping"] = program.address(shaping.shape_gradient)
         part = program.own_part(layer)
         program.emit(update, choices.optimizer, layer=layer, part=part, bias_settings=bias_settings, **fields)
+
+
+@dataclass(frozen=True)
+class Activation(Operation):
+    """y = f(x), an activation behind a layer that has none: see ``cpu/activation.py``.
+
+    As that of a dense layer, f is the architecture's to know, and the program applies it.
+    """
+
+    def forward(self, program, layer):
+        """Take the input to where f is applied."""
+        program.emit(activation.activation_take, layer=layer)
+
+    def backward(self, program, layer):
+        """Hand the gradient back."""
+        if program.choices.wants_dx[layer]:
+            program.emit(activation.activation_give_back, layer=layer)
 
 
 @dataclass(frozen=True)
@@ -370,6 +387,7 @@ def _settings(layer):
 
 _MAKERS = {
     layers.Dense: lambda placed: Dense(),
+    layers.Activation: lambda placed: Activation(),
     layers.Dropout: lambda placed: Dropout(placed.layer.rate),
     layers.LayerNorm: lambda placed: LayerNorm(*_settings(placed.layer)),
     layers.BatchNorm: lambda placed: BatchNorm(*_settings(placed.layer), placed.layer.momentum),

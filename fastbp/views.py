@@ -13,9 +13,9 @@ class Layer(NamedTuple):
     name : str
     n_in, n_out : int
     activation : str
-        Of a dense layer; "identity" of any other.
+        Of a dense layer, or the layer itself; "identity" of any other.
     kind : str
-        "Dense", "Dropout", "LayerNorm", "BatchNorm", or "Residual": its sum, behind its layers.
+        "Dense", "Activation", "Dropout", "LayerNorm", "BatchNorm", or "Residual": its sum, behind its layers.
     W : array (n_in, n_out) or None
     b : array (n_out,) or None
     gamma, beta : array (n_out,) or None

@@ -21,7 +21,7 @@ from .formulas.activations import ACTIVATIONS
 from .formulas.losses import LOSSES
 from .formulas.optimizers import OPTIMIZERS
 from .formulas.schedules import SCHEDULES
-from .operations import BatchNorm, Dense, Dropout, LayerNorm, Residual
+from .operations import Activation, BatchNorm, Dense, Dropout, LayerNorm, Residual
 from .plan import Plan
 from .shaping import Shaping
 
@@ -34,7 +34,7 @@ EVALUATIONS = ("gradient", "loss", "predict", "logits")  # what a network is ask
 SHAPES = [((3, 5, 2), 4), ((3, 5, 2), 4 * CHUNK_ROWS), ((700, 128, 2), 4), ((400, 400, 400), 256)]
 
 # One of each kind of layer that is not dense.
-OPERATIONS = [Dropout(), LayerNorm(), BatchNorm(), Residual(first=1)]
+OPERATIONS = [Activation(), Dropout(), LayerNorm(), BatchNorm(), Residual(first=1)]
 
 
 class Warmed(NamedTuple):

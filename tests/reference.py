@@ -789,6 +789,11 @@ def stack_gradient(stack, x, t, loss, option=0.0):
     return value(x, t, option), np.concatenate([np.ravel(g) for g in gradients] or [np.empty(0)]), d
 
 
+def activation_layer(name):
+    f, derivative = ACTIVATIONS[name]
+    return lambda x: (f(x), lambda dy: (dy * derivative(x), []))
+
+
 def layer_norm_layer(gamma, beta, epsilon):
     """gamma, beta (n,) or None."""
 

@@ -120,6 +120,8 @@ def stack_of(net, *, parameters=None, draws=None, batch_statistics=False):
 def _of_reference(layer, described, number, draws, training):
     if layer.kind == "Dense":
         return reference.dense_layer(layer.W, layer.b, layer.activation)
+    if layer.kind == "Activation":
+        return reference.activation_layer(layer.activation)
     if layer.kind == "Dropout":
         multipliers = 1.0
         if draws is not None:
@@ -191,6 +193,19 @@ LAYERED = {
          fastbp.Dense(19, "gelu"), fastbp.Residual([fastbp.Dropout(0.3)], name="odd"),
          fastbp.Residual([fastbp.Residual([fastbp.Dense(5, "relu"), fastbp.BatchNorm(), fastbp.Dense(19)])]),
          fastbp.Dense(3), fastbp.Residual([fastbp.Dense(3, "tanh")])], 7, "softmax_cross_entropy", 50, 20,
+    ),
+    "activations": (
+        [fastbp.Activation("tanh"), fastbp.Dense(19), fastbp.BatchNorm(), fastbp.Activation("gelu"),
+         fastbp.Dense(9, "tanh"), fastbp.Activation("identity"), fastbp.Residual([fastbp.Dense(9)]),
+         fastbp.Activation("softplus"), fastbp.Dense(3), fastbp.Activation("sigmoid")],
+        7, "softmax_cross_entropy", 50, 20,
+    ),
+    "activations in chunks": (
+        [fastbp.Dense(16), fastbp.LayerNorm(), fastbp.Activation("silu"), fastbp.Activation("tanh"),
+         fastbp.Dense(3)], 5, "mean_squared_error", 700, 300,
+    ),
+    "activations, by columns": (
+        [fastbp.Dense(70), fastbp.Activation("gelu"), fastbp.Dense(2)], 200, "mean_squared_error", 50, 20,
     ),
     "residual in chunks": (
         [fastbp.Residual([fastbp.Dense(16, "tanh"), fastbp.Dropout(0.2), fastbp.Dense(5)]),

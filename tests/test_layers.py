@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from fastbp.formulas.activations import ACTIVATIONS
-from fastbp.layers import BatchNorm, Dense, Dropout, LayerNorm, Parameter, Residual, place
+from fastbp.layers import Activation, BatchNorm, Dense, Dropout, LayerNorm, Parameter, Residual, place
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -46,6 +46,8 @@ def test_repr_is_what_one_would_write(layer, text):
         "Dropout(0.5)",
         "Dropout(0.25, name='a')",
         "Dropout(0.3333333333333333)",
+        "Activation('relu')",
+        "Activation('tanh', name='a')",
         "LayerNorm()",
         "LayerNorm(epsilon=0.001, scale=False, shift=False, name='n')",
         "BatchNorm()",
@@ -90,6 +92,8 @@ def test_place():
         (lambda: Dropout(1.0), ValueError, "rate must be a finite number .* below 1; got 1.0"),
         (lambda: Dropout(-0.1), ValueError, "rate must be .* at least 0"),
         (lambda: Dropout("0.5"), TypeError, "rate must be"),
+        (lambda: Activation("rleu"), ValueError, "did you mean 'relu'"),
+        (lambda: Activation(3), TypeError, "activation must be a name"),
         (lambda: Dropout(0.5, name="a.b"), ValueError, "name must be text"),
         (lambda: LayerNorm(0), ValueError, "epsilon must be a finite number above 0; got 0"),
         (lambda: LayerNorm(scale=1), TypeError, "scale must be True or False; got 1"),

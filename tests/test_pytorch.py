@@ -257,6 +257,8 @@ def torch_module(net):
             copy(module.weight, layer.W.T.copy())
             copy(module.bias, layer.b)
             return nn.Sequential(module, nn.Tanh()) if layer.activation == "tanh" else module
+        if layer.kind == "Activation":
+            return {"tanh": nn.Tanh, "gelu": nn.GELU}[layer.activation]()
         if layer.kind == "LayerNorm":
             module = nn.LayerNorm(layer.n_in, eps=described.epsilon, dtype=torch.float64)
         else:
@@ -299,9 +301,9 @@ def test_normalisations_and_residuals_after_a_hundred_steps(ours, options, clips
     # No BatchNorm right behind a sum or product: the gradient of the bias there is nothing but rounding
     # errors, which AdamW would magnify.
     inner = fastbp.Residual([D(8, "tanh"), fastbp.LayerNorm(0.1)])
-    block = fastbp.Residual([D(8, "tanh"), fastbp.BatchNorm(), inner, D(6)])
-    layers = [fastbp.BatchNorm(1e-3, 0.2), D(6, "tanh"), fastbp.LayerNorm(), block, D(6, "tanh")]
-    layers += [fastbp.BatchNorm(), D(3)]
+    block = fastbp.Residual([D(8, "tanh"), fastbp.BatchNorm(), fastbp.Activation("gelu"), inner, D(6)])
+    layers = [fastbp.BatchNorm(1e-3, 0.2), D(6, "tanh"), fastbp.LayerNorm(), block]
+    layers += [fastbp.Activation("tanh"), D(6, "tanh"), fastbp.BatchNorm(), D(3)]
     net = fastbp.Network(layers, inputs=4, loss="softmax_cross_entropy", dtype="float64", seed=0)
     net.parameters[:] += 0.1 * np.random.default_rng(2).uniform(-1, 1, net.parameters.size)
     module = torch_module(net)

@@ -20,11 +20,15 @@ a_size = st.one_of(st.integers(1, 5), st.integers(1, 40))
 def a_layer(draw, n, depth):
     """A layer of n inputs that has as many outputs."""
     kind = draw(
-        st.sampled_from(["dense", "dropout", "layer norm", "batch norm", *["residual"] * (depth > 0)])
+        st.sampled_from(
+            ["dense", "activation", "dropout", "layer norm", "batch norm", *["residual"] * (depth > 0)]
+        )
     )
     flags = dict(scale=draw(st.booleans()), shift=draw(st.booleans()))
     if kind == "dense":
         return fastbp.Dense(n, draw(st.sampled_from(["identity", "tanh", "gelu"])), use_bias=flags["scale"])
+    if kind == "activation":
+        return fastbp.Activation(draw(st.sampled_from(["identity", "tanh", "gelu"])))
     if kind == "dropout":
         return fastbp.Dropout(draw(st.sampled_from([0.0, 0.25, 0.5])))
     if kind == "layer norm":

@@ -16,6 +16,7 @@ from fastbp.formulas.schedules import SCHEDULES
 ELEMENTS, COLUMNS, BY_ROWS, ONE = 256, 64, LANES * 8, 1
 
 _SINGLE = {
+    kernels.activation_give_back: ELEMENTS,
     kernels.gather: ELEMENTS, kernels.empty_rows: ELEMENTS, kernels.scale_rows: ELEMENTS,
     kernels.input_noise: ELEMENTS,
     kernels.clip_factor: ONE, kernels.noise_of_step: ONE, kernels.scale_shift_collect: COLUMNS,
@@ -73,6 +74,7 @@ def items(real):
         found.append(Item(kernels.gather_sparse, (data, real), BY_ROWS))
     for name in ACTIVATIONS:
         if name != "identity":
+            found.append(Item(kernels.activation_take, (name, real), ELEMENTS))
             found.append(Item(kernels.activation_backward, (name, real), ELEMENTS))
         found += [
             _product(f, (name,), "small", real) for f in (kernels.dense_forward, kernels.dense_backward)

@@ -6,6 +6,7 @@ called without.
 
 # ruff: noqa: F401    (names, nothing else)
 
+from fastbp.cuda.activation import activation_give_back, activation_take
 from fastbp.cuda.batch_norm import (
     batch_norm_backward,
     batch_norm_backward_running,

@@ -9,6 +9,7 @@ import pytest
 from llvmlite import binding as llvm
 
 from fastbp.cpu import (
+    activation,
     batch_norm,
     cache,
     dense,
@@ -87,6 +88,8 @@ KERNELS = {
     scale_shift.scale_shift_total: [()],
     scale_shift.scale_shift_collect: [()],
     scale_shift.scale_shift_shape: [()],
+    activation.activation_take: [()],
+    activation.activation_give_back: [()],
     residual.residual_forward: [()],
     residual.residual_backward: [()],
     residual.residual_skip_backward: [()],
@@ -117,8 +120,8 @@ PARTS = {
 
 def test_every_kernel_is_in_the_list():
     modules = (
-        batch_norm, dense, dropout, elementwise, gather, gemm, layer_norm, loss, residual, scale_shift,
-        shaping, step, team, tiny,
+        activation, batch_norm, dense, dropout, elementwise, gather, gemm, layer_norm, loss, residual,
+        scale_shift, shaping, step, team, tiny,
     )  # fmt: skip
     found = {
         function

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import BatchNorm, Dense, Dropout, LayerNorm, Residual, device_plan, device_small, division
+from fastbp import (
+    Activation,
+    BatchNorm,
+    Dense,
+    Dropout,
+    LayerNorm,
+    Residual,
+    device_plan,
+    device_small,
+    division,
+)
 from fastbp.cuda import device as the_device
 from fastbp.cuda import gemm, small
 from fastbp.formulas.activations import ACTIVATIONS, register_activation
@@ -21,6 +31,8 @@ STACKS = {
     "dropout": ([Dense(18, "relu"), Dropout(0.3), Dropout(0), Dense(3)], 5, "softmax_cross_entropy"),
     "layer norm": ([LayerNorm(scale=False), Dense(18, "silu"), LayerNorm(), Dense(2)], 5, "huber"),
     "batch norm": ([Dense(7), BatchNorm(), Dense(3, "tanh"), BatchNorm(shift=False)], 5, "log_cosh"),
+    "activations": ([Activation("tanh"), Dense(7), BatchNorm(), Activation("gelu"), Dense(5), LayerNorm(),
+                     Activation("relu"), Residual([Dense(5)]), Activation("silu")], 5, "mean_squared_error"),
     "residual": ([Residual([LayerNorm(), Dense(9, "gelu"), Dense(5, "tanh"), Dropout(0.2)]),
                   Residual([Dense(5, "relu")]), Dense(3)], 5, "mean_squared_error"),
 }  # fmt: skip

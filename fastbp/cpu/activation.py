@@ -1,0 +1,33 @@
+"""An activation as a layer of its own: y = f(x).
+
+    forward    z  = x           then y = f(z)              (elementwise.py)
+    backward   dz = dy · f'(z)  before (elementwise.py)    dx = dz
+
+The loops over f are those of dense layers, which work on the layer's own memory; so its input is copied
+there, and the gradient back.
+"""
+
+from fastbp.cpu.elementwise import copy_elements
+from fastbp.cpu.program import kernel
+
+
+def activation_take(real):
+    """z (rows, n) = x for the rows of a block."""
+    copy = copy_elements(real)
+
+    def activation_take(op, ctx):
+        for i in range(ctx.slot, ctx.slot + ctx.rows):
+            copy(op.n_out, op.x + i * op.x_row, op.z + i * op.z_row)
+
+    return kernel(activation_take)
+
+
+def activation_give_back(real):
+    """dx (rows, n) = dz for the rows of a block."""
+    copy = copy_elements(real)
+
+    def activation_give_back(op, ctx):
+        for i in range(ctx.slot, ctx.slot + ctx.rows):
+            copy(op.n_out, op.dz + i * op.z_row, op.dx + i * op.x_row)
+
+    return kernel(activation_give_back)
