@@ -234,6 +234,16 @@ def test_the_history_has_the_rates_of_a_plateau():
     assert history.learning_rate[-1] < 0.1
 
 
+def test_a_plateau_lowers_the_rate_that_was_set():
+    def set_once(training):
+        if training.epoch == 1:
+            training.learning_rate = 0.05
+
+    plateau = schedules.ReduceOnPlateau(factor=0.5, patience=0, threshold=0.9)
+    _, history = trained(epochs=4, optimizer=SGD(0.1, schedule=plateau), callbacks=[set_once])
+    np.testing.assert_allclose(history.learning_rate, [0.1, 0.05, 0.025, 0.0125], rtol=1e-15)
+
+
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -307,6 +317,17 @@ def test_an_error_in_a_callback_comes_out_and_leaves_whole_weights():
         fastbp.train(net, X, Y, epochs=6, batch_size=5, optimizer=SGD(0.1), callbacks=[fails, Noted(notes)])
     assert notes[-1] == ("end", 2, True)
     assert net.parameters.tobytes() == trained(epochs=2)[0].parameters.tobytes()
+
+
+def test_all_callbacks_are_told_of_the_end_though_one_fails_there():
+    class Fails(Callback):
+        def end(self, training):
+            raise KeyError("mine")
+
+    notes = []
+    with pytest.raises(KeyError, match="mine"):
+        trained(callbacks=[Fails(), Noted(notes)])
+    assert notes[-1] == ("end", 6, False)
 
 
 def test_ctrl_c_leaves_the_last_weights_and_a_checkpoint(tmp_path):

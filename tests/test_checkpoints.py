@@ -170,6 +170,13 @@ def test_csv_of_a_resumed_training_has_every_epoch(tmp_path):
     assert [float(row.split(",")[1]) for row in rows] == history.loss
 
 
+def test_csv_of_a_training_that_had_ended_has_every_epoch(tmp_path):
+    trained(epochs=3, checkpoints=Checkpoints(tmp_path / "c", every=1))
+    trained(epochs=3, resume=tmp_path / "c", callbacks=[fastbp.CSVLogger(tmp_path / "a.csv")])
+    rows = (tmp_path / "a.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["1", "2", "3"]
+
+
 def test_a_finished_training_has_nothing_to_resume(tmp_path):
     net, history = trained(checkpoints=Checkpoints(tmp_path, every=9))
     assert same(trained(resume=tmp_path), (net, history))
@@ -245,6 +252,21 @@ def test_resumed_within_an_epoch(optimizer, threads, tmp_path):
             assert same(trained(network(seed=9), threads=threads[1], resume=resume, **how), whole)
 
 
+def test_epochs_do_not_run_past_callbacks_for_a_checkpoint_by_steps(tmp_path):
+    def weights_seen(**how):
+        seen = []
+        trained(callbacks=[lambda training: seen.append(training.network.parameters.tobytes())], **how)
+        return seen
+
+    assert weights_seen(checkpoints=Checkpoints(tmp_path, steps=5 * 6)) == weights_seen()
+
+
+def test_epochs_do_not_run_past_a_plateau_for_a_checkpoint_by_steps(tmp_path):
+    optimizer = SGD(0.1, schedule=schedules.ReduceOnPlateau(patience=0, threshold=0.5))
+    kept = trained(optimizer=optimizer, checkpoints=Checkpoints(tmp_path, steps=5 * 6))
+    assert same(kept, trained(optimizer=optimizer))
+
+
 LONG = draw_inputs(40_000, 3), draw_targets("mean_squared_error", 40_000, 2)  # 20 000 steps of two rows
 
 
@@ -297,6 +319,21 @@ def test_gone_on_after_an_interrupt_in_the_middle_of_an_epoch(threads, tmp_path,
     assert ".step-" in newest
     assert fastbp.load(tmp_path / newest).parameters.tobytes() == net.parameters.tobytes()
     assert same(trained(**how, resume=tmp_path), whole)
+
+
+def test_the_sum_of_the_epoch_begun_is_kept_where_several_ran_in_a_call(tmp_path, monkeypatch):
+    def run_and_interrupt(interrupts, *rest):
+        """As if Ctrl-C had come in the third of the epochs, with 12 of its rows left."""
+        interrupts._plan.set(last_epoch=3, rest=12)
+        interrupts._plan.run()
+        interrupts.asked = True
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastbp.interrupts.Interrupts.run", run_and_interrupt)
+        _, history = trained(checkpoints=Checkpoints(tmp_path))
+    assert (len(history), history.interrupted) == (2, True)
+    assert files(tmp_path)[-1] == "epoch-00000002.step-00000004.safetensors"
+    assert same(trained(resume=tmp_path), trained())
 
 
 def test_what_was_interrupted_is_not_kept_if_it_is_not_finite(tmp_path, monkeypatch):
@@ -384,11 +421,38 @@ def test_keeping_goes_on_after_a_resume(tmp_path):
     assert files(tmp_path) == ["best.safetensors", "epoch-00000006.safetensors", "epoch-00000007.safetensors"]
 
 
+def test_a_checkpoint_in_the_working_directory_is_gone_on_from_by_its_name_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained(epochs=2, checkpoints=Checkpoints(".", every=2))
+    trained(epochs=3, resume="epoch-00000002.safetensors", checkpoints=Checkpoints(".", every=1))
+    assert files(tmp_path)[1:] == ["epoch-00000002.safetensors", "epoch-00000003.safetensors"]
+
+
 def test_the_last_epoch_is_always_written(tmp_path):
     trained(epochs=5, checkpoints=Checkpoints(tmp_path))
     trained(epochs=5, checkpoints=Checkpoints(tmp_path / "b", every=2))
     assert files(tmp_path) == ["b", "best.safetensors", "epoch-00000005.safetensors"]
     assert files(tmp_path / "b")[-1] == "epoch-00000005.safetensors"
+
+
+def test_a_training_that_failed_is_not_written_at_its_end(tmp_path):
+    """A callback that did not come to its end may have left its state half changed."""
+
+    def fails(training):
+        if training.epoch == 3:
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        trained(callbacks=[fails], checkpoints=Checkpoints(tmp_path, every=99))
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "seconds"),
+    [(dict(), 60), (dict(every=5), None), (dict(steps=5), None), (dict(steps=5, seconds=9), 9)],
+)
+def test_one_is_written_each_minute_where_nobody_says_how_often(how, seconds):
+    assert Checkpoints("somewhere", **how).seconds == seconds
 
 
 def test_every_so_many_seconds(tmp_path, monkeypatch):
@@ -493,6 +557,12 @@ def test_another_training_is_refused(how, message, written):
         trained(**dict(net=net) | how | dict(resume=written))
     assert "\n" not in str(caught.value)
     assert np.array_equal(net.parameters, before)
+
+
+def test_other_metrics_are_refused(tmp_path):
+    trained(epochs=2, validation=HELD, metrics=["r2"], checkpoints=Checkpoints(tmp_path, every=1))
+    with pytest.raises(ValueError, match=r"the metrics were \['r2'\]; got \['mean_absolute_error'\]"):
+        trained(epochs=3, validation=HELD, metrics=["mean_absolute_error"], resume=tmp_path)
 
 
 def test_no_checkpoint(tmp_path):
@@ -638,6 +708,14 @@ def test_what_is_watched_anew_begins_anew(monitor, tmp_path):
     assert net.loss(*HELD) == pytest.approx(history.validation_loss[2], rel=1e-12)
 
 
+def test_what_is_watched_the_other_way_begins_anew(tmp_path):
+    """The lowest loss is no highest one, which the next epoch, whose loss is lower, would have to beat."""
+    lowest, highest = (EarlyStopping(9, monitor="loss", mode=mode) for mode in ("min", "max"))
+    trained(epochs=2, early_stopping=lowest, checkpoints=Checkpoints(tmp_path, every=1))
+    _, history = trained(epochs=3, early_stopping=highest, resume=tmp_path)
+    assert history.best_epoch == 3
+
+
 def test_a_checkpoint_removes_nothing_outside_its_folder(written, tmp_path):
     mine, folder = tmp_path / "thesis.txt", tmp_path / "kept"
     mine.write_text("years of work")
@@ -679,17 +757,35 @@ def test_equal_optimizers_are_one(tmp_path):
     assert len(trained(epochs=3, optimizer=SGD(1.0, layers=turned), resume=tmp_path)[1]) == 3
 
 
-def test_numbers_of_numpy_are_kept_and_what_cannot_be_is_named(tmp_path):
-    class Keeps(fastbp.Callback):
-        def __init__(self, value):
-            self.value = value
+class Keeps(fastbp.Callback):
+    def __init__(self, value):
+        self.value = value
 
-        def state(self):
-            return {"a": self.value}
+    def state(self):
+        return {"a": self.value}
 
+    def restore(self, state):
+        self.value = state["a"]
+
+
+def test_callbacks_of_one_class_get_each_what_it_kept(tmp_path):
+    trained(epochs=2, callbacks=[Keeps(1), Keeps(2)], checkpoints=Checkpoints(tmp_path, every=1))
+    first, second = Keeps(None), Keeps(None)
+    trained(epochs=3, callbacks=[first, second], resume=tmp_path)
+    assert (first.value, second.value) == (1, 2)
+
+
+def test_a_callbacks_own_error_is_no_sign_of_a_damaged_checkpoint(tmp_path):
+    class Fails(Keeps):
         def restore(self, state):
-            self.value = state["a"]
+            raise KeyError("mine")
 
+    trained(epochs=2, callbacks=[Fails(1)], checkpoints=Checkpoints(tmp_path, every=1))
+    with pytest.raises(KeyError, match="mine"):
+        trained(epochs=3, callbacks=[Fails(1)], resume=tmp_path)
+
+
+def test_numbers_of_numpy_are_kept_and_what_cannot_be_is_named(tmp_path):
     for value in (np.int64(3), np.float32(0.5), np.True_):
         folder, again = tmp_path / repr(value), Keeps(None)
         trained(epochs=1, callbacks=[Keeps(value)], checkpoints=Checkpoints(folder, every=1))
@@ -742,6 +838,14 @@ def test_a_checkpoint_that_is_not_finite_is_not_gone_on_from(tmp_path):
     trained(net, resume=tmp_path, **how)
 
 
+def test_a_sum_of_losses_that_is_not_finite_is_not_gone_on_from(written, tmp_path):
+    spoilt = rewritten(
+        written, tmp_path / "c.safetensors", lambda d: d["begun"].update(loss=float("nan"), rows=7)
+    )
+    with pytest.raises(ValueError, match="cannot be resumed: its weights or states are not all finite"):
+        trained(resume=spoilt)
+
+
 def test_layers_that_are_called_like_parts_of_a_checkpoint(tmp_path):
     def net():
         inner = fastbp.Residual([fastbp.Dense(3, name="history")], name="training")
@@ -764,6 +868,16 @@ def test_more_patience_goes_on_where_less_had_ended(tmp_path):
     assert same(resumed, whole)
     _, alone = train(None, resume=tmp_path)
     assert (len(alone), alone.stopped, alone.best_epoch) == (40, None, None)
+
+
+def test_patience_begins_where_early_stopping_came_in(tmp_path):
+    def nothing(targets, predictions):
+        return float("nan")
+
+    how = dict(validation=HELD, metrics=[nothing])
+    trained(epochs=5, checkpoints=Checkpoints(tmp_path, every=1), **how)
+    stopping = EarlyStopping(3, monitor="nothing", mode="min")
+    assert len(trained(resume=tmp_path, early_stopping=stopping, **how)[1]) == 5 + 3
 
 
 def test_what_a_callback_has_ended_goes_on(tmp_path):

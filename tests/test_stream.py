@@ -286,6 +286,25 @@ def test_resume_reaches_the_same_bits(tmp_path):
         fastbp.train(net, x, y, epochs=9, optimizer=optimizer, resume=tmp_path)
 
 
+def held_out(seed):
+    return draw_inputs(9, 3, seed=seed), draw_targets(SOFTMAX, 9, 2)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (dict(class_weight={0: 3.0}), "weights of rows or classes are others"),
+        (dict(validation=held_out(1)), "validation rows are others"),
+    ],
+)
+def test_resume_of_another_stream_is_refused(other, message, tmp_path):
+    net, x, y = start(SOFTMAX)
+    how = dict(class_weight={0: 2.0}, validation=held_out(0))
+    fastbp.train(net, [(x, y)], epochs=2, checkpoints=fastbp.Checkpoints(tmp_path), **how)
+    with pytest.raises(ValueError, match=f"cannot be resumed: the {message}"):
+        fastbp.train(net, [(x, y)], epochs=3, resume=tmp_path, **how | other)
+
+
 @pytest.fixture
 def python_s_own_handler():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
