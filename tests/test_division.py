@@ -2,6 +2,7 @@
 
 import pytest
 
+import fastbp
 from fastbp import division
 from fastbp.division import (
     CHUNK_ROWS,
@@ -9,6 +10,7 @@ from fastbp.division import (
     automatic_threads,
     chunk_rows,
     gradients_first,
+    may_be_given_up,
     sums_in_chunks,
     threads_for_training,
 )
@@ -65,6 +67,14 @@ def test_automatic_threads(monkeypatch):
 
 def test_available_cores():
     assert division.available_cores() >= 1
+
+
+def test_steps_that_need_all_rows_are_not_given_up():
+    """Their running statistics have followed the rows by then."""
+    layers, statistics = [fastbp.Dense(1024), fastbp.Dense(1024)], [fastbp.BatchNorm()]
+    plain, other = (fastbp.Network(each, inputs=1024) for each in (layers, layers + statistics))
+    assert may_be_given_up(plain.architecture, 1024)
+    assert not may_be_given_up(other.architecture, 1024)
 
 
 def test_gradients_first():

@@ -140,6 +140,48 @@ def interrupted_validation(monkeypatch, task, **how):
     return fastbp.train(net, x[:50], y[:50], epochs=9, **held_out, **how), net, halted
 
 
+class Noted:
+    """As much of a plan as Ctrl-C knows."""
+
+    def __init__(self, name, stopped):
+        self.name, self.stopped = name, stopped
+
+    def stop(self):
+        self.stopped.append(self.name)
+
+
+def test_a_plan_that_runs_instead_is_stopped_until_it_has_ended():
+    """However it ended: the first Ctrl-C asks, each later one raises too."""
+    stopped = []
+    with Interrupts(Noted("own", stopped)) as interrupts:
+        with interrupts.instead(Noted("other", stopped)):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interrupts.instead(Noted("other", stopped)):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert stopped == ["other", "own", "other", "own"]
+
+
+def test_ctrl_c_raises_nothing_when_the_waiting_is_over():
+    stopped = []
+    with Interrupts(Noted("own", stopped)) as interrupts:
+        with pytest.raises(OSError), interrupts.waiting():
+            raise OSError("the disk is full")
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            pytest.fail("nobody waits any more")
+        assert interrupts.asked
+    with Interrupts(Noted("own", stopped)) as interrupts:
+        with pytest.raises(KeyboardInterrupt), interrupts.waiting():
+            signal.raise_signal(signal.SIGINT)
+        assert interrupts.asked
+    assert stopped == ["own", "own"]
+
+
 @pytest.mark.parametrize("kind", [NotLost, lambda: Interrupts(None)], ids=["NotLost", "Interrupts"])
 def test_a_handler_that_was_left_behind_is_pythons(kind):
     """Another signal's handler may raise where a with statement begins or ends."""

@@ -1,5 +1,7 @@
 """Plans that wait for the next call: few of them, and none that was made for another activation."""
 
+import pytest
+
 from fastbp import kept_plans
 from fastbp.formulas import activations
 from tests.samples import draw_inputs, draw_targets, make_network
@@ -18,6 +20,13 @@ def test_a_plan_is_lent_to_one_caller_at_a_time():
         assert first is not second
     with net._plan("loss", 4, 1) as again:
         assert again in (first, second)
+
+
+def test_a_plan_that_may_have_stopped_in_the_middle_is_forgotten():
+    net = make_network([3, 4, 2])
+    with pytest.raises(KeyError), net._plan("loss", 4, 1):
+        raise KeyError("mine")
+    assert len(net._plans) == 0
 
 
 def test_a_plan_that_was_lent_while_an_activation_was_replaced_is_forgotten(monkeypatch):

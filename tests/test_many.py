@@ -107,6 +107,19 @@ def test_shared_rows_are_cut_as_each_wants_them():
     assert all(job.data.x is x and job.data.weights is jobs[0].data.weights for job in jobs)
 
 
+@pytest.mark.parametrize(
+    ("dtypes", "shuffle"),
+    [(("float64", "float64"), (True, False)), (("float64", "float32"), (True, True))],
+)
+def test_data_are_not_shared_by_networks_that_take_them_in_other_ways(dtypes, shuffle):
+    def networks():
+        return [network for dtype in dtypes for network in make(1, 4, dtype=dtype)]
+
+    expected = alone(networks(), X, Y, *(dict(shuffle=each) for each in shuffle), epochs=2)
+    trained = networks()
+    assert bits(trained, fastbp.train_many(trained, X, Y, epochs=2, shuffle=list(shuffle))) == expected
+
+
 def test_early_stopping_metrics_and_weights():
     how = dict(
         epochs=30, validation=(X[:9], Y[:9]), early_stopping=fastbp.EarlyStopping(2), metrics=["r2"],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import SGD, Adam, OnlineTrainer, online, schedules
+from fastbp import SGD, Adam, OnlineTrainer, learning_rate_range, online, schedules
 from fastbp.interrupts import run_in_team
 from tests.samples import draw_inputs, draw_targets, make_network
 
@@ -260,6 +260,7 @@ def test_class_weights(loss, n_out, by_class):
     [
         (-1.0, ValueError, "sample_weight must be at least 0; row 0 is -1.0"),
         (np.nan, ValueError, "sample_weight must be finite"),
+        (np.inf, ValueError, "sample_weight must be finite"),
         ("much", TypeError, "sample_weight must hold real numbers; got text"),
         ([1, 2], ValueError, r"sample_weight must have shape \(1,\); got \(2,\)"),
     ],
@@ -338,6 +339,17 @@ def test_weights_that_overflow_without_a_loss_to_show_it():
     assert np.array_equal(net.parameters, start)
 
 
+def test_weights_that_were_taken_are_those_to_go_back_to():
+    net = fastbp.Network([1, 1], seed=0)
+    trainer = OnlineTrainer(net, SGD(1e30))
+    net.parameters[:] = 7
+    trainer.take_parameters()
+    trainer.step([1e6], 1e6)
+    with pytest.raises(fastbp.DivergenceError):
+        trainer.step([1.0], 1.0)
+    assert (net.parameters == 7).all()
+
+
 def test_finite_weights_are_remembered_now_and_then():
     net = fastbp.Network([1, 1], seed=0)
     trainer, kept = OnlineTrainer(net, SGD(0.01)), []
@@ -378,6 +390,15 @@ def test_refuses_classes(y):
     net, x, _ = start("softmax_cross_entropy", n_out=4)
     with pytest.raises((ValueError, TypeError), match="y must hold classes from 0 to 3"):
         OnlineTrainer(net).step(x[0], y)
+
+
+@pytest.mark.parametrize("y", [1.5, np.array([1.5]), np.array([1.0, -0.5])])
+def test_refuses_what_is_no_probability(y):
+    net, x, _ = start("binary_cross_entropy", n_out=np.size(y))
+    before, trainer = net.parameters.copy(), OnlineTrainer(net)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        trainer.step(x[0], y)
+    assert np.array_equal(net.parameters, before)
 
 
 @pytest.mark.parametrize(
@@ -477,6 +498,18 @@ def test_a_copy_goes_on_to_the_same_bits(how, copied):
     assert other.network.parameters.tobytes() == net.parameters.tobytes()
 
 
+def test_a_copy_has_the_optimizers_state_for_each_of_two_threads():
+    x, y = draw_inputs(600, 4), draw_targets("mean_squared_error", 600, 4)
+    net = make_network([4, 32, 16, 4], dtype="float64")
+    trainer = OnlineTrainer(net, Adam(0.01), batch_size=300, threads=2)
+    assert trainer._plan.choices.replicas == 2
+    trainer.step(x, y)
+    other = copy.deepcopy(trainer)
+    for each in (trainer, other):
+        each.step(x, y)
+    assert other.network.parameters.tobytes() == net.parameters.tobytes()
+
+
 def test_a_copy_takes_the_rows_that_came_last():
     net, x, y = start("softmax_cross_entropy", n_out=4)
     trainer = OnlineTrainer(net, Adam(0.01))
@@ -568,6 +601,37 @@ def test_its_steps_are_those_of_training():
     history = fastbp.train(net, x, y, epochs=10, batch_size=40, optimizer=SGD(0.1, momentum=0.5))
     np.testing.assert_allclose(found.losses, history.loss, rtol=1e-12)
     assert found.suggestion == pytest.approx(0.1)
+
+
+def test_range_test_leaves_a_schedule_out():
+    net, x, y = start()
+    plain, scheduled = (
+        fastbp.find_learning_rate(net, x, y, optimizer=SGD(0.1, schedule=schedule))
+        for schedule in (None, schedules.Cosine())
+    )
+    assert np.array_equal(scheduled.losses, plain.losses)
+
+
+def test_each_pass_over_the_rows_has_an_order_of_its_own():
+    batches = learning_rate_range._batches(8, 4, 0)
+    orders = [np.concatenate([next(batches), next(batches)]).tolist() for _ in range(3)]
+    assert [sorted(order) for order in orders] == [list(range(8))] * 3
+    assert len(set(map(tuple, orders))) == 3
+
+
+@pytest.mark.parametrize("fall", [2, 3, 4])
+def test_the_steepest_fall_is_looked_for_up_to_both_ends(fall):
+    """Two losses before a place are compared with two from there on."""
+    losses, smoothed = np.where(np.arange(6) < fall, 5.0, 1.0), np.arange(6.0, 0, -1)
+    assert learning_rate_range._steepest(np.arange(6.0), losses, smoothed, steps=20) == fall
+
+
+def test_a_loss_that_is_not_finite_is_left_out():
+    net, x, y = start()
+    found = fastbp.find_learning_rate(net, x, y, lowest=1e160, highest=1e300, steps=10, batch_size=8)
+    assert np.isfinite(found.losses).all()
+    assert np.isfinite(found.smoothed).all()
+    assert 0 < len(found.learning_rates) == len(found.losses) == len(found.smoothed) < 10
 
 
 def test_a_loss_that_never_falls_suggests_nothing():
