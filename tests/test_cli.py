@@ -78,7 +78,7 @@ def test_digits_of_twenty_seeds(capsys):
 
 def test_options_reach_the_training(capsys):
     options = "--hidden 8 4 --activation tanh --epochs 2 --batch-size 50 --learning-rate 0.1 --momentum 0.5"
-    options += " --weight-decay 0 --seed 3 --threads 1 --test-fraction 0.1 --output own.safetensors"
+    options += " --weight-decay 0.01 --seed 3 --threads 1 --test-fraction 0.1 --output own.safetensors"
     code, out, _ = run(capsys, "train", "digits", *options.split())
     assert code == 0
     assert "1,617 to train on, 180 held out" in out
@@ -92,7 +92,8 @@ def test_options_reach_the_training(capsys):
     x, y = split(x, y, 0.1, 3)[:2]
     loss = fastbp.Loss("softmax_cross_entropy", label_smoothing=cli.LABEL_SMOOTHING)
     network = fastbp.Network([64, 8, 4, 10], activation="tanh", loss=loss, seed=3)
-    fastbp.train(network, x, y, epochs=2, batch_size=50, optimizer=fastbp.SGD(0.1, 0.5), threads=1)
+    optimizer = fastbp.SGD(0.1, 0.5, weight_decay=0.01)
+    fastbp.train(network, x, y, epochs=2, batch_size=50, optimizer=optimizer, threads=1)
     assert network.parameters.tobytes() == saved.parameters.tobytes()
 
 
@@ -132,6 +133,21 @@ def test_folding_the_standardisation_loses_no_digits(capsys):
     assert float(out.split("root mean square), ")[1].split()[0]) > 99
 
 
+def test_a_column_that_is_constant_but_for_rounding_is_not_stretched():
+    column = np.full((7, 1), 0.1)
+    assert column.std() > 0
+    assert cli._spread(column)[1] == 1.0
+
+
+def test_what_is_explained_is_what_the_mean_of_the_rows_trained_on_does_not():
+    network = fastbp.Network([1, 1], seed=0)
+    network.parameters[:] = 0, 5
+    task = cli._Task(None, None, "points", "t", None)
+    held_out = np.zeros((2, 1)), np.array([4.0, 6.0])
+    told = cli._quality(network, task, *held_out, np.zeros(4))
+    assert f"{100 * (1 - 1 / 26):.1f} % of the variance explained" in told
+
+
 def test_classes_by_name(capsys):
     code, out, _ = run(capsys, "train", two_kinds(), "--target", "kind", "--epochs", 20)
     assert code == 0
@@ -147,12 +163,20 @@ def test_other_delimiters(capsys, delimiter):
     assert "1 inputs" in out
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(capsys):
+    table = write("marked.csv", ["\N{BOM}size", "b"], [(i, i % 2) for i in range(40)])
+    code, out, _ = run(capsys, "train", table, "--target", "size", "--epochs", 1)
+    assert code == 0
+    assert "target size: a number" in out
+
+
 @pytest.mark.parametrize(
     ("values", "task", "found"),
     [
         (range(3), "auto", "3 classes, 0 = 0, 1 = 1, 2 = 2"),
         ((-1, 10, 9), "auto", "3 classes, 0 = -1, 1 = 9, 2 = 10"),
-        (range(30), "auto", "a number"),
+        (range(20), "auto", "20 classes, 0 = 0, 1 = 1"),
+        (range(21), "auto", "a number"),
         ((0.5, 1.5), "auto", "a number"),
         (range(3), "regression", "a number"),
         ((0.5, 1.5), "classification", "2 classes, 0 = 0.5, 1 = 1.5"),
@@ -259,6 +283,9 @@ def trained_on_text(capsys):
     with fastbp.storage.opened("mixed.safetensors") as file:
         text = file.metadata()["fastbp.table"]
     fastbp.storage.save(fastbp.Network([7, 1]), "wide.safetensors", {"fastbp.table": text})
+    fastbp.storage.save(fastbp.Network([5, 2]), "many.safetensors", {"fastbp.table": text})
+    three = text.replace('"classes": null', '"classes": ["a", "b", "c"]')
+    fastbp.storage.save(fastbp.Network([5, 2]), "three.safetensors", {"fastbp.table": three})
     newer = text.replace('"format_version": 1', '"format_version": 2')
     fastbp.storage.save(network, "newer.safetensors", {"fastbp.table": newer})
 
@@ -288,8 +315,14 @@ def trained_on_text(capsys):
         ("plain.safetensors other.csv", "plain.safetensors does not know the columns of a table"),
         ("odd.safetensors other.csv", "odd.safetensors is damaged: it does not describe a table"),
         ("wide.safetensors other.csv", "wide.safetensors is damaged: its table does not fit its network"),
+        ("many.safetensors other.csv", "many.safetensors is damaged: its table does not fit its network"),
+        ("three.safetensors other.csv", "three.safetensors is damaged: its table does not fit its network"),
         ("newer.safetensors other.csv", "newer.safetensors was written by a newer fastbp"),
         ("mixed.safetensors other.csv --output other.csv", "--output would overwrite 'other.csv'"),
+        (
+            "mixed.safetensors other.csv --output mixed.safetensors",
+            "--output would overwrite 'mixed.safetensors'",
+        ),
         ("mixed.safetensors other.csv --device gpu", "--device: unknown device 'gpu': did you mean 'cuda'?"),
     ],
 )
@@ -421,6 +454,7 @@ BAD_TABLES = [
     ("a,t\nw,1\nx,2\ny,3\nz,4\n", "'a' has 4 different texts in 4 rows"),
     ("a,t\n1,2\nnan,3\n", "line 3: 'a' must be finite, got 'nan'"),
     ("a,t\n1,2\n1,\n", "line 3: the target 't' is empty"),
+    ('a,t\n1,2\n\n"3\n",4\n5,\n', "line 6: the target 't' is empty"),
     ("a,t\n1,2\n1,inf\n", "line 3: 't' must be finite, got 'inf'"),
     ("a,t\n1,2\n-2e200,1\n", "line 3: 'a' must be at most 1e+150 in size, got '-2e200'"),
     ("a,t\n1,0.5\n2,3e200\n", "line 3: 't' must be at most 1e+150 in size, got '3e200'"),

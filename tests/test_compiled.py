@@ -132,11 +132,12 @@ def test_a_weighted_step_multiplies():
     assert np.array_equal(nets[0].parameters, nets[1].parameters)
     assert loss == pytest.approx(history.loss[0], rel=1e-14)
     before = nets[0].parameters.copy()
-    for wrong, message in (([1.0, 2.0], "as many weights as rows"), ([-1.0] * 8, "at least 0")):
-        with pytest.raises(ValueError, match=message):
-            step(x, y, np.array(wrong))
-    with pytest.raises(ValueError, match="at least 0"):
-        step(x, y, np.full(8, np.nan))
+    for n in (2, 7, 9):
+        with pytest.raises(ValueError, match="as many weights as rows"):
+            step(x, y, np.ones(n))
+    for wrong in (-1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="weights must be finite and at least 0"):
+            step(x, y, np.array([1.0] * 7 + [wrong]))
     assert np.array_equal(nets[0].parameters, before)
     assert step(x, y, 2 * weights) == pytest.approx(2 * nets[1].loss(x, y, sample_weight=weights), rel=1e-12)
 

@@ -8,7 +8,7 @@ import pytest
 
 import fastbp
 from fastbp.cpu.team import Team
-from fastbp.lbfgs import WholeBatch
+from fastbp.lbfgs import WholeBatch, _decay
 from tests.samples import draw_inputs, draw_targets, make_network, pythons_own_handler
 
 pytest.importorskip("scipy")
@@ -39,6 +39,15 @@ def test_a_linear_fit_is_exact(decay, decay_biases):
 def test_float32():
     net, _, exact = regression(dtype="float32")
     np.testing.assert_allclose(np.vstack([net.layers[0].W, net.layers[0].b]), exact, atol=2e-3)
+
+
+def test_scales_and_shifts_decay_as_little_as_biases():
+    layers = [fastbp.Dense(3), fastbp.LayerNorm(), fastbp.Dense(2)]
+    net = fastbp.Network(layers, inputs=3)
+    decay = _decay(net, fastbp.LBFGS(weight_decay=0.5, decay_biases=False))
+    for layer in net._views(decay):
+        for name, values in layer.learnt.items():
+            assert (values == (0.5 if name == "W" else 0.0)).all(), name
 
 
 @pytest.mark.parametrize("loss", ["mean_squared_error", "softmax_cross_entropy"])

@@ -64,6 +64,8 @@ def test_decisions(name, seed):
         expected = function(y, p.argmax(axis=1), **several)
     assert of(name, SOFTMAX, y, p) == pytest.approx(expected, rel=1e-12)
     assert of(name, SOFTMAX, np.eye(4)[y], p) == of(name, SOFTMAX, y, p)
+    y, p = drawn(SOFTMAX, 60, 3, seed)
+    assert of(name, SOFTMAX, y, p) == pytest.approx(function(y, p.argmax(axis=1), **several), rel=1e-12)
     y, p = drawn(SOFTMAX, 60, 2, seed)
     assert of(name, SOFTMAX, y, p) == pytest.approx(function(y, p.argmax(axis=1), **binary), rel=1e-12)
     y, p = drawn(BINARY, 60, 1, seed)
@@ -198,6 +200,7 @@ def test_ties_and_extremes():
     certain = np.eye(3)[(y + (y == 0)) % 3]
     assert of("log_loss", SOFTMAX, y, certain) == pytest.approx(theirs.log_loss(y, certain), rel=1e-12)
     assert math.isnan(of("roc_auc", SOFTMAX, np.zeros(5, int), np.full((5, 2), 0.5)))
+    assert of("accuracy", BINARY, np.array([[0.5]]), np.array([[0.4]])) == 1, "half is no yes"
     none_found = np.tile([0.9, 0.1], (4, 1))
     for name in ("precision", "recall", "f1"):
         assert of(name, SOFTMAX, np.array([0, 1, 0, 1]), none_found) == 0
@@ -261,8 +264,8 @@ def test_classes_are_not_measured_on_numbers():
 
 
 def test_direction():
-    assert higher_is_better("r2")
+    for name in METRICS:
+        assert higher_is_better(name) is not name.endswith(("_loss", "_error")), name
     assert higher_is_better("top_3_accuracy")
     assert higher_is_better("validation_loss") is False
-    assert higher_is_better("log_loss") is False
     assert higher_is_better("own") is None

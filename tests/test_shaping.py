@@ -300,6 +300,7 @@ def test_what_lbfgs_does_not_take():
         (make(max_norm=1.0), {}),
         (make(), dict(clip_norm=1.0)),
         (make(), dict(input_noise=1.0)),
+        (make(), dict(sampling="balanced")),
     ):
         with pytest.raises(ValueError, match="LBFGS takes no penalties, largest norms, clipping, noise or"):
             fastbp.train(net, *data(), optimizer=fastbp.LBFGS(), **options)
