@@ -235,15 +235,16 @@ def main():
     with running(chosen.sizes, chosen.batch, **options) as plan:
         rows = operation_seconds(plan, seconds=1.0)
     outside = ("dense.dense_pack", "dense.dense_unpack")  # once a training, not once a step
-    total = sum(row[-1] for row in rows if not row[0].startswith(outside))
+    rows = [row for row in rows if not row[0].startswith(outside)]
+    total = sum(row[-1] for row in rows)
     print(f"{'operation':44s} {'layer':>12s} {'µs':>9s} {'share':>7s} {'GFLOP/s':>9s}")
     for name, n_in, n_out, each in rows:
         product = any(
             each in name for each in ("dense_forward", "dense_backward", "dense_gradient", "dense_update")
         )
         rate = f"{2e-9 * chosen.batch * n_in * n_out / each:9.1f}" if product and each > 0 else ""
-        share = "" if name.startswith(outside) else f"{each / total:7.1%}"
-        print(f"{name:44s} {f'{n_in}-{n_out}':>12s} {each * 1e6:9.2f} {share:>7s} {rate}")
+        name = name.split(".", 1)[1]  # without its module
+        print(f"{name:44s} {f'{n_in}-{n_out}':>12s} {each * 1e6:9.2f} {each / total:7.1%} {rate}".rstrip())
     print(f"{'all, each called by itself':57s} {total * 1e6:9.2f}")
 
 
