@@ -84,10 +84,15 @@ def overview(results):
             continue
         case, peaks = Case(**each["case"]), {int(n): rate for n, rate in each["peak_gflops"].items()}
         share = case.operations_per_step / ours["median"] / 1e9 / peaks[min(ours["threads"] or 1, max(peaks))]
-        cells = [case.name, f"{ours['median'] * 1e6:.3g}", f"{100 * share:.0f}"]
-        cells += [f"{ratios[label]:.3g}" if label in ratios else "" for label in libraries]
+        cells = [case.name, _short(ours["median"] * 1e6), f"{100 * share:.0f}"]
+        cells += [_short(ratios[label]) if label in ratios else "" for label in libraries]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _short(number):
+    """Three digits, and zeros rather than an exponent."""
+    return f"{float(f'{number:.3g}'):,g}"
 
 
 def _by_name(told):
