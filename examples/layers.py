@@ -1,7 +1,7 @@
 """Layers beside Dense on the handwritten digits: what each does, and what training with it gives.
 
-From 300 of the digits, so that a network can learn them by heart and dropout has something to do. What it
-prints says little about which is best; it shows how each is asked for.
+Only 300 digits are trained on, so that a network can memorise them and dropout has something to prevent. What
+it prints says little about which is best; it shows how each is asked for.
 """
 
 import fastbp

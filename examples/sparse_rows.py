@@ -1,4 +1,4 @@
-"""Sparse rows: texts as counts of words, of which each has a few of a large vocabulary.
+"""Sparse rows: texts as word counts. The vocabulary is large, and each text uses few of its words.
 
 SciPy's sparse rows are trained on as they are: only a batch of them is ever dense. Needs SciPy.
 """

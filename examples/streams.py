@@ -1,4 +1,4 @@
-"""Streams: a network is trained on chunks as they come, of which no more than one is in memory.
+"""Streams: a network is trained on chunks of rows as they come; only one chunk is in memory at a time.
 
 The rows are made here; a database, a socket or a folder of files would be read in the same way.
 """

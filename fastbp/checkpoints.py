@@ -1,11 +1,14 @@
 """Checkpoints: all that a training needs to go on to the very bits that it would have reached.
 
-A checkpoint is a file that `fastbp.load` reads, with more in it: tensors "training.state.0" … (the
-optimizer's states, each laid out as the network's flat vector), "training.history.…" (float64) and
-"training.callback.0.…" (arrays that callbacks keep), and as the metadata's entry "fastbp.training" JSON: the
-counts of epochs and steps, what the training was started with, and what callbacks keep beside arrays; and of
-an epoch that was begun, how many rows it has taken, and the sum of their losses. The order of an epoch's rows
-is a function of the seed and the epoch's number, so there is no generator to keep.
+A checkpoint is a file that `fastbp.load` reads, with more in it:
+
+    training.state.0, …         the optimizer's states, each laid out as the network's flat vector
+    training.history.…          the history, float64
+    training.callback.0.…       arrays that callbacks keep
+    metadata "fastbp.training"  JSON: epochs and steps done, what the training was started with, what else
+                                callbacks keep; of an epoch begun, the rows it has taken and their loss
+
+The order of rows is a function of the seed and the epoch's number, so no generator is kept.
 """
 
 import hashlib

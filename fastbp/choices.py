@@ -1,4 +1,4 @@
-"""What a plan is asked for, and what follows from it for every layer before there is any memory."""
+"""What a plan is asked for, and the choices for each layer that follow, before memory is laid out."""
 
 from .cpu import tiny
 from .cpu.machine import this_machine

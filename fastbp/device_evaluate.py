@@ -1,4 +1,4 @@
-"""Rows that are measured by parameters where these are trained: neither leaves the device."""
+"""Validation on the device: rows and parameters are both there, and neither is copied back."""
 
 import numpy as np
 

@@ -1,6 +1,7 @@
 """Small networks on a GPU: launches of many steps, a block of threads for each network (``cuda/small.py``).
 
-A `SmallPlan` is for one of them what a `plan.Plan` is for any; `Blocks` are those that are launched together.
+A `SmallPlan` does for one small network what a `plan.Plan` does for any; `Blocks` are those that are launched
+together.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Ctrl-C while compiled code runs: it asks the code to stop after its step. And while it is compiled."""
+"""Ctrl-C: while compiled code runs, stop it after the current step; and Ctrl-C while code is compiled."""
 
 import _thread
 import contextlib

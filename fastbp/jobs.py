@@ -1,4 +1,4 @@
-"""train(): what is asked for is checked, before anything changes; and then it is run."""
+"""train(): every argument is checked before anything changes; then the training is run."""
 
 import numpy as np
 
@@ -109,7 +109,7 @@ def train(
         PyTorch's clip_grad_norm_. With `clip_value` too, elements are cut off first, and the norm is that of
         what is left.
     input_noise : float
-        Standard deviation of normal noise that is added to the inputs, others in each step; after the
+        Standard deviation of normal noise that is added to the inputs, drawn anew in each step; after the
         network's `input_scale`.
     gradient_noise : float or AnnealedNoise
         The same for the gradient (Neelakantan et al., 2015), after penalties and clipping: a standard

@@ -1,4 +1,4 @@
-"""Streams: `train` on chunks of rows as they come. Each is let go of before the next one is asked for."""
+"""Streams: `train` on chunks of rows as they come. A chunk is released before the next is requested."""
 
 import contextlib
 import math

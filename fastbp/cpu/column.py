@@ -2,8 +2,8 @@
 
 Number s of parameter i lies at ``address + s * stride + i * size``, stride in bytes: runs of parameters, of
 first states and so on lie one behind the other, as in the plan's arena. The runs do not overlap, and LLVM is
-told so: for itself it would find out before every loop, and for more than two states it would not try and
-leave the loop without vectors.
+told so. Otherwise it would check that before every loop, and with more than two states it would not vectorise
+the loop at all.
 """
 
 from llvmlite import ir

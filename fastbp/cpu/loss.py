@@ -4,8 +4,8 @@ A loss reads the logits (op.y), leaves the gradient of the batch's mean loss wit
 and each row's own loss in ctx.row_losses. The 1/n of the mean is applied here and nowhere else.
 
 Sums along a row are made of sixteen partial sums (`simd.sum16`), whatever the machine. Loops along a row of
-logits run to a multiple of sixteen, where its memory ends, so that a short row is one vector. What must tell
-the logits from what stands behind them compares int32, of which a vector holds as many.
+logits run to a multiple of sixteen, where its memory ends, so that a short row is one vector. Code that
+separates logits from the padding behind them compares int32, because a vector holds as many int32 as float32.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """One line for a person who waits while kernels are compiled.
 
-It is written to stderr, once in a process, ahead of the second compilation: one alone is over before anybody
-wonders. It needs a terminal or a notebook; pipes, logs and tests never see it. ``FASTBP_QUIET``, set to
-anything, keeps it away.
+It is written to stderr once in a process, before the second kernel is compiled: one kernel alone is quick. It
+appears only in a terminal or a notebook, never in pipes, logs or tests. ``FASTBP_QUIET``, set to any value
+that is not empty, switches it off.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Dense layers of a few units and rows, where the way to tiles and panels takes longer than they do.
+"""Dense layers of a few units and rows, where setting up tiles and panels takes longer than the products.
 
 The same as ``dense.py`` does, to the same bits:
 

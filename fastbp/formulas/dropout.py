@@ -1,4 +1,4 @@
-"""Dropout: what a random word makes of a value.
+"""Dropout: whether a random word keeps a value, and how the value is scaled then.
 
 Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, in the "inverted" form of all peers: what is
 kept is scaled up in training, so that nothing need be scaled when predicting.

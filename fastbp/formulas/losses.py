@@ -1,7 +1,7 @@
-"""Losses: what one output adds, and the gradient of its logit z. A loss owns its link, z -> prediction.
+"""Losses: the loss of one output, and the gradient of its logit z. Each has its link, z -> prediction.
 
-What is added is before any mean: whoever loops over outputs divides, once, by the number of rows, and by
-that of outputs where ``mean_over_outputs`` says so, as PyTorch's ``reduction="mean"``. Conventions are
+No mean is taken here. The caller divides once by the number of rows, and also by the number of outputs if
+``mean_over_outputs`` is set, as PyTorch's ``reduction="mean"`` does. Conventions are
 PyTorch's; log_cosh and hinge are Keras's. A loss that goes output by output is ``name(z, t, option)`` for the
 logit z and its target t; option is the one number that a loss may have. Row-wise losses stand at the end.
 

@@ -1,6 +1,6 @@
 """Normalisation, along the features of a row (layer) or the rows of a feature (batch).
 
-The formulas are the same for both: n values x of mean m and variance v share what they lose.
+The formulas are the same for both; only the n values that share a mean m and a variance v differ.
 """
 # ruff: noqa: D103    (the derivation above a formula is its documentation)
 
