@@ -2,6 +2,7 @@
 
 import csv
 import os
+import stat
 
 from . import metrics, validation
 
@@ -268,7 +269,7 @@ class CSVLogger(Callback):
     def epoch(self, training):
         """Write the line of the latest epoch; first of all the head, and the epochs of before."""
         if self._written is None:
-            if os.path.isfile(self.path):  # no pipe and no device
+            if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):  # no pipe and no device
                 self._file.truncate(0)
             self._writer.writerow(["epoch", *self._names])
             self._written = 0

@@ -13,6 +13,7 @@ The order of rows is a function of the seed and the epoch's number, so no genera
 
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -144,7 +145,9 @@ class Checkpoints(Callback):
         self._goes_on_here = before is not None and before.is_in(self.folder)
         if self._goes_on_here:
             position = before.position(training._plan.batch_size)
+            self._best_is_later = _BEST in there and self._epoch_of_best() > training.epoch
             there = [name for name in there if name != _BEST and _position_in(name) > position]
+            there += [_BEST] if self._best_is_later else []
         if there and not self.overwrite:
             if self._goes_on_here:
                 raise ValueError(
@@ -159,6 +162,14 @@ class Checkpoints(Callback):
         for name in os.listdir(self.folder):
             if _UNFINISHED.fullmatch(name):
                 os.unlink(os.path.join(self.folder, name))
+
+    def _epoch_of_best(self):
+        """How many epochs the best checkpoint in the folder has; infinity where it cannot be read."""
+        try:
+            with storage.opened(os.path.join(self.folder, _BEST)) as file:
+                return json.loads((file.metadata() or {})[storage.TRAINING_KEY])["epoch"]
+        except (OSError, ValueError, KeyError):
+            return math.inf
 
     def epoch(self, training):
         """Write a checkpoint, if it is time."""
@@ -210,7 +221,8 @@ class Checkpoints(Callback):
         """Go on from there; in another folder none of the files is this one's, nor the best of them."""
         if self._goes_on_here:
             self._files = [name for name in state["files"] if _NAME.fullmatch(name)]
-            self._best.restore({**state, "value": state["best"]})
+            if not self._best_is_later:
+                self._best.restore({**state, "value": state["best"]})
 
 
 def _name_of(epoch, step):

@@ -50,9 +50,6 @@ def main(arguments=None):
         With 2 after one sentence on stderr, if an argument or the data are not usable; with 0 after
         ``--help`` and ``--version``.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # of an encoding that may lack some characters
-            stream.reconfigure(errors="replace")
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -441,7 +438,7 @@ def _predict(options):
         except OSError as error:
             raise OSError(f"{output} cannot be written: {error.strerror or error}") from None
     else:
-        _print(content.getvalue(), end="")
+        _print(content.getvalue(), end="", is_data=True)
     return 0
 
 
@@ -469,8 +466,11 @@ def _warm_up(options):
 # What is printed
 
 
-def _print(text, end="\n"):
-    """To standard output, while somebody reads it."""
+def _print(text, end="\n", is_data=False):
+    """To standard output, while somebody reads it; but for data, "?" stands for characters that it lacks."""
+    if not is_data:
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        text = str(text).encode(encoding, "replace").decode(encoding)
     try:
         print(text, end=end, flush=True)
     except BrokenPipeError:  # as of `| head`: what comes goes nowhere, at the interpreter's end too

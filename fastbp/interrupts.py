@@ -145,19 +145,19 @@ def _handler_of(listener):
             signal.default_int_handler(number, frame)
         listener._handle(number, frame)
 
-    handle.listener = reference
+    handle.fastbp_listener = reference
     return handle
 
 
 def _who_hears():
     """The object whose handler Ctrl-C has; None where it is somebody else's, or Python's."""
-    return getattr(signal.getsignal(signal.SIGINT), "listener", lambda: None)()
+    return getattr(signal.getsignal(signal.SIGINT), "fastbp_listener", lambda: None)()
 
 
 def _handler_is_pythons():
     """Whether Ctrl-C comes here, and is as Python has it: any other handler is the caller's business."""
     handler = signal.getsignal(signal.SIGINT)
-    left = hasattr(handler, "listener") and handler.listener() is None
+    left = hasattr(handler, "fastbp_listener") and handler.fastbp_listener() is None
     return _is_main_thread() and (left or handler is signal.default_int_handler)
 
 

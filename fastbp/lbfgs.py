@@ -182,8 +182,9 @@ class WholeBatch(Training):
                 self._lowest = loss, vector.copy(), gradient.copy()
         elif self._lowest is not None:
             lowest, place, slope = self._lowest
-            away, steepness = vector - place, 3 * np.linalg.norm(slope)
-            distance = np.linalg.norm(away)
+            away, steepest = vector - place, np.abs(slope).max() or 1.0
+            steepness = min(3 * np.linalg.norm(slope / steepest) * steepest, 1e150)
+            distance = np.linalg.norm(away / np.abs(away).max()) * np.abs(away).max()
             return lowest + steepness * distance, steepness / distance * away
         return loss, gradient
 

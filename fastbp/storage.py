@@ -95,7 +95,7 @@ def write_whole(path, content):
 def _beside(path):
     """The name of a file that is not there yet, in the same folder, for what is to become this one."""
     folder, name = os.path.split(path)
-    return os.path.join(folder, f"{name[:100]}.{secrets.token_hex(8)}.tmp")  # names have a longest length
+    return os.path.join(folder, f"{name[:50]}.{secrets.token_hex(8)}.tmp")  # names have a longest length
 
 
 # How such names end.

@@ -303,9 +303,11 @@ class Training:
 
     def _next_epoch(self, callback):
         due = callback.next_epoch(self.epoch)
-        if due is not None and not due > self.epoch:
+        if due is not None and not (isinstance(due, (int, np.integer)) and due > self.epoch):
             name = type(callback).__name__
-            raise ValueError(f"{name}.next_epoch must return None or more than {self.epoch}; got {due!r}")
+            raise ValueError(
+                f"{name}.next_epoch must return None or an integer above {self.epoch}; got {due!r}"
+            )
         return due
 
     def _until_step(self, at_once):

@@ -66,7 +66,7 @@ def known_name(kind, name, table):
         return name
     by_initials = {"".join(word[:1] for word in known.split("_")): known for known in table}  # mse, bce
     near = difflib.get_close_matches(name.lower(), table, n=1)
-    if name.lower() == "softmax":
+    if name.lower() == "softmax" and "sigmoid" in table:  # of activations
         raise ValueError(
             f"unknown {kind} {name!r}: the loss 'softmax_cross_entropy' applies it itself; leave the output "
             "layer's activation 'identity'"
@@ -219,8 +219,9 @@ def as_plain(settings):
     Equal settings are written alike then, which is what a checkpoint compares, and can be hashed.
     """
     for field in dataclasses.fields(settings):
-        value = _plain(getattr(settings, field.name))
-        value = _as_float(value) if field.type in (float, "float") else value
+        value, kind = _plain(getattr(settings, field.name)), str(field.type)
+        if "float" in kind or "Mapping" in kind:
+            value = _as_float(value)
         object.__setattr__(settings, field.name, value)
 
 
@@ -233,6 +234,10 @@ def _plain(value):
 
 
 def _as_float(value):
+    if isinstance(value, dict):
+        return {key: _as_float(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_as_float, value))
     return float(value) if type(value) is int and abs(value) < 2**53 else value
 
 
@@ -269,7 +274,7 @@ def no_link_twice(loss, last_layer):
     Raises
     ------
     ValueError
-        If its activation is the link of the loss, and the loss is none of numbers.
+        If its activation is the link of the loss.
     """
     activation = getattr(last_layer, "activation", "identity")
     if activation == loss.formula.link_name != "identity":

@@ -206,7 +206,7 @@ def test_the_next_epoch_is_a_later_one():
         def next_epoch(self, done):
             return done
 
-    with pytest.raises(ValueError, match=r"Late.next_epoch must return None or more than 0; got 0"):
+    with pytest.raises(ValueError, match=r"Late.next_epoch must return None or an integer above 0; got 0"):
         trained(callbacks=[Late()])
 
 
@@ -438,3 +438,11 @@ def test_a_callback_is_given_once(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="the name of the device")
 def test_csv_to_a_device():
     trained(callbacks=[CSVLogger(os.devnull)])
+
+
+def test_csv_stays_the_file_that_was_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "log.csv").write_text("old\n")
+    trained(callbacks=[lambda training: os.chdir(tmp_path / "elsewhere"), CSVLogger("log.csv")])
+    assert (tmp_path / "log.csv").read_text().startswith("epoch,loss,")

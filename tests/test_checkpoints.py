@@ -754,7 +754,13 @@ def test_equal_optimizers_are_one(tmp_path):
     of_layers = {0: dict(learning_rate=0.5, weight_decay=0.25), 1: dict(weight_decay=0.5)}
     turned = {key: dict(reversed(of_layers[key].items())) for key in reversed(of_layers)}
     trained(epochs=2, optimizer=SGD(1, layers=of_layers), checkpoints=Checkpoints(tmp_path, every=1))
+    turned[1]["weight_decay"] = 0.5
     assert len(trained(epochs=3, optimizer=SGD(1.0, layers=turned), resume=tmp_path)[1]) == 3
+    first, second = (
+        Adam(betas=(0, 0.5), layers={0: {"learning_rate": 1}}),
+        Adam(betas=[0.0, 0.5], layers={0: {"learning_rate": 1.0}}),
+    )
+    assert repr(first) == repr(second)
 
 
 class Keeps(fastbp.Callback):
@@ -911,3 +917,19 @@ def test_what_somebody_who_was_killed_left_is_removed(tmp_path):
     trained(epochs=3, resume=tmp_path, checkpoints=Checkpoints(tmp_path, every=1))
     assert not any(path.exists() for path in left)
     assert mine.exists()
+
+
+def test_the_best_of_what_is_gone_back_from_is_no_best(tmp_path):
+    how = dict(checkpoints=Checkpoints(tmp_path, every=1, keep=99), optimizer=SGD(0.02))
+    trained(epochs=8, **how)
+    kept = json.loads(
+        storage.safe_open(tmp_path / "best.safetensors", "numpy").metadata()[storage.TRAINING_KEY]
+    )
+    assert kept["epoch"] == 8, "the loss falls in every epoch"
+    middle = tmp_path / "epoch-00000004.safetensors"
+    again = Checkpoints(tmp_path, every=1, keep=99, overwrite=True)
+    trained(epochs=6, resume=middle, checkpoints=again, optimizer=SGD(0.02))
+    kept = json.loads(
+        storage.safe_open(tmp_path / "best.safetensors", "numpy").metadata()[storage.TRAINING_KEY]
+    )
+    assert kept["epoch"] == 6

@@ -586,3 +586,16 @@ def test_delimiters_within_quotes_count_for_nothing(capsys):
     code, out, _ = run(capsys, "train", table, "--target", "y", "--epochs", 1)
     assert code == 0
     assert "40 rows of 1 inputs" in out
+
+
+@POSIX
+def test_predictions_are_never_changed_for_an_encoding():
+    code, _, err = in_shell(f"fastbp train {two_kinds()} --target kind --epochs 20 --quiet")
+    assert code == 0, err
+    predict = "fastbp predict kinds.safetensors kinds.csv > out.csv"
+    assert in_shell(predict, PYTHONIOENCODING="utf-8")[0] == 0
+    with open("out.csv", encoding="utf-8") as file:
+        assert "große" in file.read()
+    code, _, err = in_shell(predict, PYTHONIOENCODING="ascii")
+    assert code == 2
+    assert "can't encode" in err

@@ -199,6 +199,20 @@ def test_a_handler_that_was_left_behind_is_pythons(kind):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_handler_of_the_callers_may_be_any_object():
+    class Handler:
+        listener = "somebody"
+
+        def __call__(self, number, frame):
+            """Nothing."""
+
+    signal.signal(signal.SIGINT, handler := Handler())
+    net = fastbp.Network([2, 1], seed=0)
+    fastbp.train(net, [[0, 1], [1, 0]], [1, 0], epochs=1)
+    assert signal.getsignal(signal.SIGINT) is handler
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_nobody_raises_again_for_who_is_gone():
     listener = NotLost()
     listener.__enter__()

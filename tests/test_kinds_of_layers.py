@@ -273,3 +273,9 @@ def test_small_deviations_of_large_numbers_keep_their_digits():
     exact /= np.sqrt((exact**2).mean(axis=1, keepdims=True) + 1e-5)
     found = fastbp.Network([LayerNorm()], inputs=300, seed=0).predict(x)
     np.testing.assert_allclose(found, exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [16_384, 25_000, 65_536])
+def test_wide_rows_of_one_number_are_no_nan(n):
+    rows = np.repeat(np.linspace(1e4, 1e5, 60, dtype=np.float32)[:, None], n, axis=1)
+    assert np.isfinite(fastbp.Network([LayerNorm()], inputs=n, seed=0).predict(rows)).all()

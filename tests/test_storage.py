@@ -299,3 +299,9 @@ def test_a_name_may_be_as_long_as_the_file_system_lets_it(tmp_path):
     net.save(path)
     assert np.array_equal(fastbp.load(path).parameters, net.parameters)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_names_are_counted_in_bytes(tmp_path):
+    net, path = fastbp.Network([2, 1], seed=0), tmp_path / ("東" * 78 + ".safetensors")
+    net.save(path)
+    assert fastbp.load(path).parameters.tobytes() == net.parameters.tobytes()

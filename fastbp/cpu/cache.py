@@ -51,23 +51,23 @@ _loaded = {}  # (kernel name, id of own) -> (address, engine that owns the code,
 counts = {"found": 0, "compiled": 0, "kept": 0}
 
 
-_locked_for_a_fork = []
+_forking = threading.local()  # .locks: those that the thread has taken for its fork
 
 
 def _wait_for_compilers():
     """Before a fork: until nothing is compiled. A child would wait for ever for what Numba had locked."""
-    locks = [_lock]
+    _forking.locks, locks = [], [_lock]
     if "numba.core.compiler_lock" in sys.modules:
         locks.append(sys.modules["numba.core.compiler_lock"].global_compiler_lock)
-    for lock in locks:
+    for lock in locks:  # Ctrl-C may end the wait for one
         lock.acquire()
-    _locked_for_a_fork.append(locks)
+        _forking.locks.append(lock)
 
 
 def _let_compilers_go_on():
     """After it, in both processes: the thread that forked has the locks in the child too."""
-    for lock in reversed(_locked_for_a_fork.pop()):
-        lock.release()
+    while _forking.locks:
+        _forking.locks.pop().release()
 
 
 if hasattr(os, "register_at_fork"):

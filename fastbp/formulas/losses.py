@@ -170,7 +170,7 @@ def smoothed_target(t, smoothing, n):
     return (like(t, 1.0) - smoothing) * t + smoothing / n
 
 
-# A row's weight w multiplies its loss and gradient v. Of weight 0 nothing counts, be it infinite or NaN.
+# A row's weight w multiplies its loss and its dz, each a v. Of weight 0 they do not count, be they infinite.
 @formula
 def weighed(v, w):
     return v * w if w != like(w, 0.0) else like(v, 0.0)

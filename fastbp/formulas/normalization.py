@@ -22,7 +22,8 @@ def inverse_deviation(variance, epsilon):
 
 @formula
 def variance_about(mean_square, off):
-    return fma(-off, off, mean_square)
+    v = fma(-off, off, mean_square)
+    return v if v > like(v, 0.0) else like(v, 0.0)  # which rounding may have gone below
 
 
 @formula

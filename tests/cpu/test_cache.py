@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -512,3 +513,23 @@ def test_without_numbas_compiler_a_sentence_says_so(monkeypatch):
     monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
     with pytest.raises(RuntimeError, match="which NUMBA_DISABLE_JIT switches off"):
         cache._compile(*kernel(lambda op, ctx: None))
+
+
+def test_a_fork_whose_wait_is_ended_leaves_no_lock_taken(monkeypatch):
+    class Interrupted:
+        def acquire(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(
+        sys.modules, "numba.core.compiler_lock", types.SimpleNamespace(global_compiler_lock=Interrupted())
+    )
+    with pytest.raises(KeyboardInterrupt):
+        cache._wait_for_compilers()
+    cache._let_compilers_go_on()
+    taken = []
+    other = threading.Thread(
+        target=lambda: taken.append(cache._lock.acquire(timeout=5)) or cache._lock.release()
+    )
+    other.start()
+    other.join()
+    assert taken == [True]
