@@ -77,10 +77,16 @@ class Callback:
     def restore(self, state):
         """Take back what `state` returned, after `start`, where training is resumed.
 
+        Of several callbacks of one class each is given what the one at its place had kept.
+
         Parameters
         ----------
         state : dict
         """
+
+    def _fits(self, state):
+        """Whether it is this callback, after `start`, rather than another of its class that kept this."""
+        return False
 
 
 class Function(Callback):
@@ -152,11 +158,15 @@ class Best:
 
     def restore(self, state):
         """Go on from there, if it is the same that is watched; returns whether it is."""
-        found = state.get("monitor", self.monitor), state.get("sign", self._sign)
-        same = found == (self.monitor, self._sign)
+        same = self.watches(state)
         if same:
             self.value = state["value"]
         return same
+
+    def watches(self, state):
+        """Whether it watches what the one did that returned this state."""
+        found = state.get("monitor", self.monitor), state.get("sign", self._sign)
+        return found == (self.monitor, self._sign)
 
 
 class EarlyStopping(Callback):
@@ -220,6 +230,9 @@ class EarlyStopping(Callback):
         self._training = None
         if self._weights is not None and not (training.failed or training.history.interrupted):
             training.network.parameters[:] = self._weights
+
+    def _fits(self, state):
+        return self._best.watches(state)
 
     def state(self):
         """What was best, and its weights."""

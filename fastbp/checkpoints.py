@@ -215,7 +215,15 @@ class Checkpoints(Callback):
     def state(self):
         """Which files there are, and the best value."""
         best = self._best.state()
-        return {"files": self._files, "best": best.pop("value"), **best}
+        return {"folder": self._name, "files": self._files, "best": best.pop("value"), **best}
+
+    def _fits(self, state):
+        return state.get("folder") == self._name
+
+    @property
+    def _name(self):
+        """Of the folder, which may be in another place when a training is resumed."""
+        return os.path.basename(os.path.realpath(self.folder))
 
     def restore(self, state):
         """Go on from there; in another folder none of the files is this one's, nor the best of them."""
@@ -484,15 +492,21 @@ class Checkpoint:
 
     def _restore_callbacks(self, callbacks):
         """Give each what one of its kind kept. It comes first, as it may find that something is not right."""
-        kept = list(self._callbacks)
-        for callback in callbacks:
-            kinds = [kind for kind, _ in kept]
-            if _kind_of(callback) not in kinds:
-                continue
-            _, state = kept.pop(kinds.index(_kind_of(callback)))
+        for callback, state in self._matched(callbacks):
             try:
                 callback.restore(state)
             except _SIGNS_OF_DAMAGE:
                 if not _is_ours(callback):
                     raise
                 raise ValueError(f"{self.path} is a damaged checkpoint") from None
+
+    def _matched(self, callbacks):
+        """Each callback with what one of its kind kept: one that fits it, else the first of those left."""
+        left, found = dict(enumerate(self._callbacks)), {}
+        for fits in (lambda callback, state: callback._fits(state), lambda callback, state: True):
+            for callback in callbacks:
+                kind = _kind_of(callback)
+                places = [at for at, (name, state) in left.items() if name == kind and fits(callback, state)]
+                if id(callback) not in found and places:
+                    found[id(callback)] = left.pop(places[0])[1]
+        return [(callback, found[id(callback)]) for callback in callbacks if id(callback) in found]

@@ -95,7 +95,7 @@ class Network:
         described, n_inputs = as_layers(layers, inputs, activation, output_activation)
         dtype = validation.real_dtype(dtype)
         self._describe(described, n_inputs, as_loss(loss), dtype, validation.input_scale(input_scale, dtype))
-        validation.no_link_twice(self._loss_function, described[-1])
+        validation.no_link_twice(self._loss_function, described)
         validation.settings_in(dtype, [self._loss_function, *(placed.layer for placed in self._placed)])
         self.seed = fresh_seed() if seed is None else seed
         self._initialize()

@@ -156,9 +156,13 @@ def read(path, least_rows=2, wanted="a CSV file"):
         rows, lines = [], []
         try:
             first = file.readline()
+            while first.count('"') % 2 and (more := file.readline()):  # a name that has a line break
+                first += more
             unquoted = re.sub(r'"[^"]*"', "", first)
             delimiter = max(",;\t", key=unquoted.count)
-            reader = csv.reader(itertools.chain([first], file), delimiter=delimiter, skipinitialspace=True)
+            reader = csv.reader(
+                itertools.chain(first.splitlines(True), file), delimiter=delimiter, skipinitialspace=True
+            )
             names = [name.strip() for name in next(reader, [])]
             for row in reader:
                 if row:
@@ -221,7 +225,7 @@ def inputs_of(table, names, categorical):
 
 def _sorted(texts):
     """Texts in their order, or that of the numbers they are."""
-    numeric = all(_number_or_none(text) is not None for text in texts)
+    numeric = all(_number_or_none(text) is not None for text in texts) and "nan" not in map(str.lower, texts)
     return tuple(sorted(texts, key=(lambda text: (float(text), text)) if numeric else str))
 
 
@@ -327,8 +331,8 @@ def _spelt_alike(cells):
     """Cells of numbers, equal ones in one spelling, the shortest: 1, 1.0 and 01 are one class."""
     spelling = {}
     for cell in sorted(set(cells), key=lambda text: (len(text), text)):
-        spelling.setdefault(str(float(cell)), cell)
-    return [spelling[str(float(cell))] for cell in cells]
+        spelling.setdefault(str(float(cell) + 0.0), cell)  # -0 + 0 is 0
+    return [spelling[str(float(cell) + 0.0)] for cell in cells]
 
 
 def predictions_as_csv(description, predicted):

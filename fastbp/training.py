@@ -304,10 +304,8 @@ class Training:
     def _next_epoch(self, callback):
         due = callback.next_epoch(self.epoch)
         if due is not None and not (isinstance(due, (int, np.integer)) and due > self.epoch):
-            name = type(callback).__name__
-            raise ValueError(
-                f"{name}.next_epoch must return None or an integer above {self.epoch}; got {due!r}"
-            )
+            name = f"{type(callback).__name__}.next_epoch"
+            raise ValueError(f"{name} must return None or an integer above {self.epoch}; got {due!r}")
         return due
 
     def _until_step(self, at_once):

@@ -268,14 +268,15 @@ def input_scale(value, dtype):
     return scale
 
 
-def no_link_twice(loss, last_layer):
-    """Check that the output layer does not apply what the loss applies itself.
+def no_link_twice(loss, layers):
+    """Check that the last of the layers that is more than dropout does not apply what the loss applies itself.
 
     Raises
     ------
     ValueError
         If its activation is the link of the loss.
     """
+    last_layer = next((layer for layer in reversed(layers) if not hasattr(layer, "rate")), None)
     activation = getattr(last_layer, "activation", "identity")
     if activation == loss.formula.link_name != "identity":
         raise ValueError(

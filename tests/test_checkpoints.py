@@ -933,3 +933,30 @@ def test_the_best_of_what_is_gone_back_from_is_no_best(tmp_path):
         storage.safe_open(tmp_path / "best.safetensors", "numpy").metadata()[storage.TRAINING_KEY]
     )
     assert kept["epoch"] == 6
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_of_two_folders_each_has_its_own_state(tmp_path, dropped):
+    """Whatever the order in which they are given then, and whichever is left out."""
+
+    def keeping(name, **how):
+        return Checkpoints(tmp_path / name, every=1, keep=2, **how)
+
+    options = dict(validation=HELD, optimizer=SGD(0.01))
+    first = keeping("first", monitor="loss", mode="max")
+    trained(epochs=4, callbacks=[first], checkpoints=keeping("second"), **options)
+    best = (tmp_path / "first" / "best.safetensors").read_bytes()
+    again = keeping("first", monitor="loss", mode="max", overwrite=True)
+    others = [] if dropped else [keeping("third")]
+    trained(epochs=6, resume=tmp_path / "first", callbacks=others, checkpoints=again, **options)
+    assert (tmp_path / "first" / "best.safetensors").read_bytes() == best, "the loss only falls"
+    assert files(tmp_path / "first")[1:] == ["epoch-00000005.safetensors", "epoch-00000006.safetensors"]
+
+
+def test_of_two_early_stoppings_each_has_its_own_state(tmp_path):
+    both = [EarlyStopping(50, monitor="loss"), EarlyStopping(50, monitor="validation_loss")]
+    options = dict(validation=HELD, optimizer=Adam(0.2))
+    trained(epochs=6, callbacks=both, checkpoints=Checkpoints(tmp_path, every=1), **options)
+    _, history = trained(epochs=7, resume=tmp_path, callbacks=[EarlyStopping(50)], **options)
+    assert history.best_epoch == 1 + int(np.argmin(history.validation_loss))
+    assert history.best_epoch != 1 + int(np.argmin(history.loss))

@@ -599,3 +599,21 @@ def test_predictions_are_never_changed_for_an_encoding():
     code, _, err = in_shell(predict, PYTHONIOENCODING="ascii")
     assert code == 2
     assert "can't encode" in err
+
+
+def test_names_with_line_breaks_and_zeros_with_signs(capsys):
+    with open("table.csv", "w", encoding="utf-8") as file:
+        file.write('"price\n(EUR)";t\n' + "".join(f"{i};{['-0.0', '0', '1'][i % 3]}\n" for i in range(60)))
+    code, out, err = run(capsys, "train", "table.csv", "--target", "t", "--epochs", 1)
+    assert code == 0, err
+    assert "2 classes, 0 = 0, 1 = 1" in out
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2", "3"])
+def test_the_order_of_categories_is_no_matter_of_chance(hash_seed):
+    rows = [(["3", "nan", "1", "2"][i % 4], i % 4) for i in range(60)]
+    write("table.csv", ["code", "t"], rows)
+    line = "fastbp train table.csv --target t --categories code --epochs 1"
+    code, out, err = in_shell(line, PYTHONHASHSEED=hash_seed)
+    assert code == 0, err
+    assert "input code: 4 texts, 1, 2, 3, nan" in out

@@ -87,7 +87,11 @@ def test_a_seed_may_be_set_to_what_it_may_be():
 
 @pytest.mark.parametrize(("loss", "link"), [("binary_cross_entropy", "sigmoid"), ("poisson", "exponential")])
 def test_a_link_is_not_applied_twice(loss, link):
-    for how in (dict(layers=[2, 1], output_activation=link), dict(layers=[Dense(1, link)], inputs=2)):
+    for how in (
+        dict(layers=[2, 1], output_activation=link),
+        dict(layers=[Dense(1, link)], inputs=2),
+        dict(layers=[Dense(1), fastbp.Activation(link), fastbp.Dropout(0.1)], inputs=2),
+    ):
         with pytest.raises(ValueError, match=f"the loss applies {link} itself, so the output layer must not"):
             fastbp.Network(**how, loss=loss)
         assert fastbp.Network(**how).loss_function.name == "mean_squared_error"
