@@ -442,8 +442,8 @@ class Residual(_SameSize):
     Parameters
     ----------
     layers : sequence of layers
-        Of any kind, at least one; together they must have as many outputs as inputs. In `Network.layers` they come one by one, called "name.layer0" and so on, and
-        then the sum, called "name".
+        Of any kind, at least one; together they must have as many outputs as inputs. In `Network.layers`
+        they come one by one, called "name.layer0" and so on, and then the sum, called "name".
     name : str or None
         What summaries and saved files call the layer; None numbers it.
 

@@ -160,9 +160,8 @@ def read(path, least_rows=2, wanted="a CSV file"):
                 first += more
             unquoted = re.sub(r'"[^"]*"', "", first)
             delimiter = max(",;\t", key=unquoted.count)
-            reader = csv.reader(
-                itertools.chain(first.splitlines(True), file), delimiter=delimiter, skipinitialspace=True
-            )
+            its_lines = itertools.chain(first.splitlines(True), file)
+            reader = csv.reader(its_lines, delimiter=delimiter, skipinitialspace=True)
             names = [name.strip() for name in next(reader, [])]
             for row in reader:
                 if row:

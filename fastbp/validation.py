@@ -269,7 +269,7 @@ def input_scale(value, dtype):
 
 
 def no_link_twice(loss, layers):
-    """Check that the last of the layers that is more than dropout does not apply what the loss applies itself.
+    """Check that the last layer, dropout aside, does not apply what the loss applies itself.
 
     Raises
     ------
