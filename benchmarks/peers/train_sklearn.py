@@ -27,11 +27,10 @@ class Training:
             hidden_layer_sizes=case.sizes[1:-1], activation=ACTIVATIONS[case.activation],
             solver="adam" if case.optimizer == "adam" else "sgd", batch_size=case.batch_rows,
             learning_rate_init=case.learning_rate * factor, momentum=case.momentum, nesterovs_momentum=False,
-            alpha=0.0, random_state=seed, shuffle=case.shuffles, warm_start=True, tol=0.0,
-            n_iter_no_change=2**31,
+            alpha=0.0, random_state=seed, shuffle=case.shuffles, tol=0.0, n_iter_no_change=2**31,
         )  # fmt: skip
         self._x, self._y = x, y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-        # A call with few rows makes the arrays that its optimizer keeps; then our parameters go into them.
+        # A call with few rows makes the arrays of the weights; then our parameters go into them.
         few = slice(0, 2 * case.sizes[-1] + 2)
         if case.classes:
             self._model.partial_fit(x[few], self._y[few], classes=np.arange(case.sizes[-1]))
@@ -41,14 +40,10 @@ class Training:
             self._model.coefs_, self._model.intercepts_, case.parameters(seed)
         ):
             W[...], b[...] = first_W, first_b
-        for state in ("velocities", "ms", "vs"):
-            for values in getattr(self._model._optimizer, state, ()):
-                values[...] = 0
-        if hasattr(self._model._optimizer, "t"):
-            self._model._optimizer.t = 0
+        self._model.set_params(warm_start=True)
 
     def run(self, epochs):
-        """Seconds of so many epochs."""
+        """Seconds of so many epochs; momentum begins anew."""
         start = time.perf_counter()
         self._model.max_iter = epochs
         self._model.fit(self._x, self._y)
