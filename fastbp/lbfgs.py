@@ -56,10 +56,8 @@ class WholeBatch(Training):
             looks=looks, device="cpu",
         )  # fmt: skip
         self._optimizer, self._decay = optimizer, _decay(network, optimizer)
-        self._lowest, self._before = (
-            None,
-            math.nan,
-        )  # (loss, place, gradient); the loss of the iteration before
+        self._lowest = None  # (loss, place, gradient) of the best place so far
+        self._before = math.nan  # what was minimised, an iteration before
         self._best, self._of_part = network.parameters.copy(), np.empty_like(network.parameters)
 
     # For callbacks
