@@ -43,6 +43,15 @@ class Case:
         """Steps of an epoch."""
         return -(-self.rows // self.batch_rows)
 
+    def batches(self, permutation):
+        """The rows of each step of an epoch; ``permutation(n)`` draws its order."""
+        if not self.shuffles:
+            yield slice(None)
+            return
+        order = permutation(self.rows)
+        for i in range(0, self.rows, self.batch_rows):
+            yield order[i : i + self.batch_rows]
+
     @property
     def name(self):
         """ "64-32-10 relu, batch 32"."""

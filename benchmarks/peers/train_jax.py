@@ -87,16 +87,16 @@ class Training:
         def only_step(parameters, state, order):
             return update(parameters, state, gradient(parameters, x, y))
 
-        self.steps, self._shape = n // batch, (n // batch, batch)
+        self.steps, self._case, self._random = n // batch, case, np.random.default_rng(seed)
         self._epoch, self._state = epoch if case.shuffles else only_step, (parameters, state)
-        self._random, self._shuffles, self._n = np.random.default_rng(seed), case.shuffles, n
         self._logits = jax.jit(logits)
 
     def _order(self):
-        if not self._shuffles:
+        if not self._case.shuffles:
             return None
-        order = self._random.permutation(np.arange(self._n, dtype=np.int32))
-        return order[: self._shape[0] * self._shape[1]].reshape(self._shape)
+        steps, batch = self.steps, self._case.batch_rows
+        order = self._random.permutation(np.arange(self._case.rows, dtype=np.int32))
+        return order[: steps * batch].reshape(steps, batch)
 
     def run(self, epochs):
         """Seconds of so many epochs."""

@@ -33,14 +33,9 @@ class Training:
 
     def run(self, epochs):
         """Seconds of so many epochs."""
-        start, n, batch = time.perf_counter(), len(self._x), self._case.batch_rows
+        start = time.perf_counter()
         for _ in range(epochs):
-            if not self._case.shuffles:
-                self._step(self._x, self._y)
-                continue
-            order = self._random.permutation(n)
-            for i in range(0, n, batch):
-                rows = order[i : i + batch]
+            for rows in self._case.batches(self._random.permutation):
                 self._step(self._x[rows], self._y[rows])
         return time.perf_counter() - start
 

@@ -55,21 +55,13 @@ class Training:
 
     def run(self, epochs):
         """Seconds of so many epochs."""
-        start, n, batch = time.perf_counter(), len(self._x), self._case.batch_rows
+        start = time.perf_counter()
         for _ in range(epochs):
-            if not self._case.shuffles:
-                self._step(self._x, self._y)
-                continue
-            order = torch.randperm(n)
-            for i in range(0, n, batch):
-                rows = order[i : i + batch]
-                self._step(self._x[rows], self._y[rows])
+            for rows in self._case.batches(torch.randperm):
+                self._optimizer.zero_grad(set_to_none=True)
+                self._loss(self._x[rows], self._y[rows]).backward()
+                self._optimizer.step()
         return time.perf_counter() - start
-
-    def _step(self, x, y):
-        self._optimizer.zero_grad(set_to_none=True)
-        self._loss(x, y).backward()
-        self._optimizer.step()
 
     def logits(self, x):
         """Outputs (n, n_out) before the loss's link."""
