@@ -4,7 +4,7 @@ The layer stands behind the first of two dense ones of equal size.
 """
 
 import fastbp
-from fastbp.cpu import activation, batch_norm, dropout, layer_norm, residual, scale_shift
+from fastbp.cpu import activation, batch_norm, dropout, elementwise, layer_norm, residual, scale_shift
 from fastbp.shaping import Shaping
 
 from .operations import operation_seconds, running
@@ -20,7 +20,7 @@ def _shaped(**options):
 # Which layer has an operation, and what else its plan is asked for.
 PLANS = {
     activation.activation_take: (fastbp.Activation("relu"), dict()),
-    activation.activation_give_back: (fastbp.Activation("relu"), dict()),
+    elementwise.hand_back: (fastbp.Activation("relu"), dict()),
     dropout.dropout_forward: (fastbp.Dropout(0.5), dict()),
     dropout.dropout_backward: (fastbp.Dropout(0.5), dict()),
     layer_norm.layer_norm_forward: (fastbp.LayerNorm(), dict()),
@@ -37,7 +37,6 @@ PLANS = {
     batch_norm.batch_norm_running: (fastbp.BatchNorm(), dict(task="predict")),
     batch_norm.batch_norm_backward_running: (fastbp.BatchNorm(), dict(task="gradient")),
     residual.residual_forward: (BLOCK, dict()),
-    residual.residual_backward: (BLOCK, dict()),
     residual.residual_skip_backward: (BLOCK, dict()),
 }
 SHAPES = {

@@ -29,9 +29,8 @@ FORMAT_VERSION = 1
 
 _NAME = re.compile(r"epoch-(\d{8,})(?:\.step-(\d{8,}))?\.safetensors")
 _BEST = "best.safetensors"
-_UNFINISHED = re.compile(
-    rf"({_NAME.pattern}|{re.escape(_BEST)}){storage.UNFINISHED}"
-)  # of one that was killed
+# What writing leaves of either when the process is killed.
+_UNFINISHED = re.compile(rf"({_NAME.pattern}|{re.escape(_BEST)}){storage.UNFINISHED}")
 
 
 class Checkpoints(Callback):

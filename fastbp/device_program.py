@@ -363,7 +363,7 @@ class _Activation(_Kind):
     def backward(program, layer, operation):
         if program.plan.wants_dx(layer):
             grid = program._elements(program.plan.batch_size, program.plan.architecture.sizes[layer + 1])
-            program.emit(kernels.activation_give_back, layer=layer, grid=grid)
+            program.emit(kernels.hand_back, layer=layer, grid=grid)
 
 
 class _Dropout(_Kind):
@@ -467,7 +467,7 @@ class _Residual(_Kind):
     def backward(program, layer, operation):
         if program.plan.wants_dx(layer):
             grid = program._elements(program.plan.batch_size, program.plan.architecture.sizes[layer + 1])
-            program.emit(kernels.residual_backward, layer=layer, grid=grid)
+            program.emit(kernels.hand_back, layer=layer, grid=grid)
 
 
 _KINDS = {

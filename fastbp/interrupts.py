@@ -157,7 +157,7 @@ def _who_hears():
 def _handler_is_pythons():
     """Whether Ctrl-C comes here, and is as Python has it: any other handler is the caller's business."""
     handler = signal.getsignal(signal.SIGINT)
-    left = hasattr(handler, "fastbp_listener") and handler.fastbp_listener() is None
+    left = hasattr(handler, "fastbp_listener") and _who_hears() is None
     return _is_main_thread() and (left or handler is signal.default_int_handler)
 
 

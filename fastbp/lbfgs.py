@@ -180,9 +180,8 @@ class WholeBatch(Training):
                 self._lowest = loss, vector.copy(), gradient.copy()
         elif self._lowest is not None:
             lowest, place, slope = self._lowest
-            away, steepest = vector - place, np.abs(slope).max() or 1.0
-            steepness = min(3 * np.linalg.norm(slope / steepest) * steepest, 1e150)
-            distance = np.linalg.norm(away / np.abs(away).max()) * np.abs(away).max()
+            away, steepness = vector - place, min(3 * _length(slope), 1e150)
+            distance = _length(away)
             return lowest + steepness * distance, steepness / distance * away
         return loss, gradient
 
@@ -244,6 +243,12 @@ def _why(found):
     if found.status == 0:
         return _FELL_TOO_LITTLE
     return "the line search found no better place"
+
+
+def _length(vector):
+    """The norm, also where squares would overflow."""
+    largest = np.abs(vector).max()
+    return largest * np.linalg.norm(vector / largest) if largest else 0.0
 
 
 def _decay(network, optimizer):

@@ -10,7 +10,18 @@ in ``layers.py``.
 from dataclasses import dataclass
 
 from . import layers, random
-from .cpu import activation, batch_norm, dense, dropout, layer_norm, residual, scale_shift, shaping, tiny
+from .cpu import (
+    activation,
+    batch_norm,
+    dense,
+    dropout,
+    elementwise,
+    layer_norm,
+    residual,
+    scale_shift,
+    shaping,
+    tiny,
+)
 from .formulas.dropout import dropout_threshold
 
 
@@ -175,7 +186,7 @@ class Activation(Operation):
     def backward(self, program, layer):
         """Hand the gradient back."""
         if program.choices.wants_dx[layer]:
-            program.emit(activation.activation_give_back, layer=layer)
+            program.emit(elementwise.hand_back, layer=layer)
 
 
 @dataclass(frozen=True)
@@ -369,7 +380,7 @@ class Residual(Operation):
     def backward(self, program, layer):
         """Hand dy to the block."""
         if program.choices.wants_dx[layer]:
-            program.emit(residual.residual_backward, layer=layer)
+            program.emit(elementwise.hand_back, layer=layer)
 
     def rejoin(self, program, layer):
         """Add dy to what came back through the block."""

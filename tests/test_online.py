@@ -735,7 +735,6 @@ def test_an_interrupted_step_leaves_no_address_behind(line):
 
     interrupted_at(line, OnlineTrainer._step_rows, step)
     twin = OnlineTrainer(copy.deepcopy(net), SGD(0.1))
-    twin.network.parameters[:] = net.parameters
     trainer.synchronize()
     twin.network.parameters[:] = net.parameters
     twin.take_parameters()

@@ -1,10 +1,9 @@
 """An activation as a layer of its own: y = f(x).
 
     forward    z  = x           then y = f(z)              (elementwise.py)
-    backward   dz = dy · f'(z)  before (elementwise.py)    dx = dz
+    backward   dz = dy · f'(z), and then dx = dz           (elementwise.py)
 
-The loops over f are those of dense layers, which work on the layer's own memory; so its input is copied
-there, and the gradient back.
+The loops over f are those of dense layers, which work on the layer's own memory; its input is copied there.
 """
 
 from fastbp.cpu.elementwise import copy_elements
@@ -20,14 +19,3 @@ def activation_take(real):
             copy(op.n_out, op.x + i * op.x_row, op.z + i * op.z_row)
 
     return kernel(activation_take)
-
-
-def activation_give_back(real):
-    """dx (rows, n) = dz for the rows of a block."""
-    copy = copy_elements(real)
-
-    def activation_give_back(op, ctx):
-        for i in range(ctx.slot, ctx.slot + ctx.rows):
-            copy(op.n_out, op.dz + i * op.z_row, op.dx + i * op.x_row)
-
-    return kernel(activation_give_back)

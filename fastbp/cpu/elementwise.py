@@ -83,6 +83,17 @@ def activation_backward(name, real):
     return kernel(activation_backward)
 
 
+def hand_back(real):
+    """dx (rows, n) = dz for the rows of a block, of layers that hand their gradient on as it is."""
+    copy = copy_elements(real)
+
+    def hand_back(op, ctx):
+        for i in range(ctx.slot, ctx.slot + ctx.rows):
+            copy(op.columns, op.dz + i * op.z_row, op.dx + i * op.x_row)
+
+    return kernel(hand_back)
+
+
 @cache
 def runs_of_rows(real):
     """A function that tells (number of runs, elements in each): one run where rows of a block touch."""

@@ -4,10 +4,9 @@
     backward   df = dy          dx = df · ∂f/∂x + dy
 
 The sum is an operation behind the block: op.x holds f, op.skip the block's input x. Backward it hands dy to
-the block, which leaves its own part of dx in op.dskip; then dy is added there.
+the block (`elementwise.hand_back`), which leaves its own part of dx in op.dskip; then dy is added there.
 """
 
-from fastbp.cpu.elementwise import copy_elements
 from fastbp.cpu.program import REAL, kernel
 from fastbp.cpu.simd import array, part
 
@@ -27,17 +26,6 @@ def residual_forward(real):
             one_row(op.columns, op.x + i * op.x_row, op.skip + i * op.skip_row, op.y + i * op.z_row)
 
     return kernel(residual_forward)
-
-
-def residual_backward(real):
-    """df (rows, n) = dy for the rows of a block of rows."""
-    copy = copy_elements(real)
-
-    def residual_backward(op, ctx):
-        for i in range(ctx.slot, ctx.slot + ctx.rows):
-            copy(op.columns, op.dz + i * op.z_row, op.dx + i * op.x_row)
-
-    return kernel(residual_backward)
 
 
 def residual_skip_backward(real):

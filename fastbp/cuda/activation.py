@@ -23,16 +23,3 @@ def activation_take(name, real):
             y[j] = dtype(formula(each))
 
     return over_rows(activation_take)
-
-
-def activation_give_back(real):
-    """dx (rows, n) = dz for the rows of the batch."""
-    dtype = REAL[real]
-
-    def activation_give_back(op, ctx, i, columns):
-        n = op.n_out
-        dz, dx = array(op.dz + i * op.z_row, n, dtype), array(op.dx + i * op.x_row, n, dtype)
-        for j in columns:
-            dx[j] = dz[j]
-
-    return over_rows(activation_give_back)

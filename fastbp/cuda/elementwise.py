@@ -31,6 +31,19 @@ def activation_backward(name, real):
     return over_rows(activation_backward)
 
 
+def hand_back(real):
+    """dx (rows, n) = dz for the rows of the batch, of layers that hand their gradient on as it is."""
+    dtype = REAL[real]
+
+    def hand_back(op, ctx, i, columns):
+        n = op.n_out
+        dz, dx = array(op.dz + i * op.z_row, n, dtype), array(op.dx + i * op.x_row, n, dtype)
+        for j in columns:
+            dx[j] = dz[j]
+
+    return over_rows(hand_back)
+
+
 @cache
 def update_one(name, real):
     """A function ``update(w, dw, state_bytes, hyper)`` that steps the parameter at address w.

@@ -16,7 +16,7 @@ from fastbp.formulas.schedules import SCHEDULES
 ELEMENTS, COLUMNS, BY_ROWS, ONE = 256, 64, LANES * 8, 1
 
 _SINGLE = {
-    kernels.activation_give_back: ELEMENTS,
+    kernels.hand_back: ELEMENTS,
     kernels.gather: ELEMENTS, kernels.empty_rows: ELEMENTS, kernels.scale_rows: ELEMENTS,
     kernels.input_noise: ELEMENTS,
     kernels.clip_factor: ONE, kernels.noise_of_step: ONE, kernels.scale_shift_collect: COLUMNS,
@@ -29,7 +29,7 @@ _SINGLE = {
     kernels.batch_norm_forward: ELEMENTS, kernels.batch_norm_backward: ELEMENTS,
     kernels.batch_norm_backward_running: ELEMENTS, kernels.dropout_forward: ELEMENTS,
     kernels.dropout_backward: ELEMENTS, kernels.residual_forward: ELEMENTS,
-    kernels.residual_backward: ELEMENTS, kernels.residual_skip_backward: ELEMENTS,
+    kernels.residual_skip_backward: ELEMENTS,
 }  # fmt: skip
 # Activations of hidden layers in one block: among them one that keeps y and one that keeps z.
 SEVERAL = "gelu identity tanh"

@@ -6,7 +6,7 @@ called without.
 
 # ruff: noqa: F401    (names, nothing else)
 
-from fastbp.cuda.activation import activation_give_back, activation_take
+from fastbp.cuda.activation import activation_take
 from fastbp.cuda.batch_norm import (
     batch_norm_backward,
     batch_norm_backward_running,
@@ -24,7 +24,7 @@ from fastbp.cuda.dense import (
     dense_update,
 )
 from fastbp.cuda.dropout import dropout_backward, dropout_forward
-from fastbp.cuda.elementwise import activation_backward
+from fastbp.cuda.elementwise import activation_backward, hand_back
 from fastbp.cuda.gather import empty_rows, gather, gather_scaled, gather_sparse, scale_rows
 from fastbp.cuda.layer_norm import layer_norm_backward, layer_norm_forward
 from fastbp.cuda.loss import (
@@ -36,7 +36,7 @@ from fastbp.cuda.loss import (
     total_weight,
     weigh_rows,
 )
-from fastbp.cuda.residual import residual_backward, residual_forward, residual_skip_backward
+from fastbp.cuda.residual import residual_forward, residual_skip_backward
 from fastbp.cuda.scale_shift import scale_shift_apply, scale_shift_collect, scale_shift_gradient, slots_total
 from fastbp.cuda.shaping import clip_factor, input_noise, noise_of_step
 from fastbp.cuda.small import train_small

@@ -1,7 +1,7 @@
 """A residual connection around a block of layers: y = x + f(x); see ``cpu/residual.py``.
 
-op.x holds f, op.skip the block's input x. Backward the sum hands dy to the block, which leaves its own part
-of dx in op.dskip; then dy is added there.
+op.x holds f, op.skip the block's input x. Backward the sum hands dy to the block (`elementwise.hand_back`),
+which leaves its own part of dx in op.dskip; then dy is added there.
 """
 
 from fastbp.cuda.program import REAL
@@ -21,19 +21,6 @@ def residual_forward(real):
             y[j] = x[j] + f[j]
 
     return over_rows(residual_forward)
-
-
-def residual_backward(real):
-    """df (rows, n) = dy for the rows of the batch."""
-    dtype = REAL[real]
-
-    def residual_backward(op, ctx, i, columns):
-        n = op.n_out
-        dy, df = array(op.dz + i * op.z_row, n, dtype), array(op.dx + i * op.x_row, n, dtype)
-        for j in columns:
-            df[j] = dy[j]
-
-    return over_rows(residual_backward)
 
 
 def residual_skip_backward(real):
