@@ -48,9 +48,9 @@ class Case:
         if not self.shuffles:
             yield slice(None)
             return
-        order = permutation(self.rows)
-        for i in range(0, self.rows, self.batch_rows):
-            yield order[i : i + self.batch_rows]
+        order, batch = permutation(self.rows), self.batch_rows
+        for i in range(0, self.rows, batch):
+            yield order[i : i + batch]
 
     @property
     def name(self):
