@@ -116,7 +116,7 @@ class Choices:
         self.backward = task in ("train", "gradient")
         self.chunk_rows = chunk_rows(architecture, batch_size) if self.backward else batch_size
         n_chunks = -(-batch_size // self.chunk_rows)
-        short = self.chunk_rows <= CHUNK_ROWS
+        short = self.chunk_rows <= CHUNK_ROWS and not architecture.needs_all_rows
         self.chunked = n_chunks > 1 and short and (n_chunks % threads == 0 or n_chunks > 2 * threads)
         needed = self.clips_norm or n_chunks > 1 or gradients_first(architecture, batch_size, threads)
         self.materialise = self.backward and (materialise or needed)

@@ -42,8 +42,8 @@ class DeviceProgram:
         parts.take("operations", OPERATION.itemsize * self.MOST * (architecture.n_layers + 1))
         for layer, operation in enumerate(architecture.operations):
             if operation.keeps_columns:
-                for name in ("kept", "sums"):
-                    parts.take((name, layer), 2 * architecture.sizes[layer + 1] * plan.size)
+                for name, vectors in (("kept", operation.keeps_columns), ("sums", 2)):
+                    parts.take((name, layer), vectors * architecture.sizes[layer + 1] * plan.size)
             parts.keep(("numbers", layer), self._numbers_of(operation))
         parts.keep("input_scale", np.array([plan.input_scale], architecture.dtype))
         self._keep_shapes()
@@ -391,8 +391,12 @@ class _Normalization(_Kind):
 
     @staticmethod
     def gradient(program, layer, operation):
-        n_out = program.plan.architecture.sizes[layer + 1]
-        grid = program._columns(n_out, program.plan.n_slots)
+        _Normalization.sums(program, layer, program.plan.n_slots)
+
+    @staticmethod
+    def sums(program, layer, slots):
+        """dγ and dβ in so many slots; in one they are of the whole batch."""
+        grid = program._columns(program.plan.architecture.sizes[layer + 1], slots)
         program.emit(kernels.scale_shift_gradient, layer=layer, grid=grid)
 
     @staticmethod
@@ -440,7 +444,7 @@ class _BatchNorm(_Normalization):
         plan, n = program.plan, program.plan.architecture.sizes[layer]
         wants_dx, grid = plan.wants_dx(layer), program._elements(plan.batch_size, n)
         if plan.batch_statistics and (operation.learns or wants_dx):
-            _Normalization.gradient(program, layer, operation)
+            _Normalization.sums(program, layer, slots=1)
         if wants_dx and plan.batch_statistics:
             program.emit(kernels.batch_norm_backward, layer=layer, grid=grid)
         elif wants_dx:

@@ -38,16 +38,15 @@ WORK_OF_PHASE_TWO = 2_000_000_000
 def chunk_rows(architecture, batch_size):
     """Rows over which gradients are summed row by row; the sums over such chunks are added up then.
 
-    All rows of a batch that is not very large, except where it has enough activations for the parameters:
-    there short chunks let a large batch stay in cache, and two threads share a step with nothing but sums
-    between them. The answer changes the order of the sums, so it depends on the network and the batch alone,
-    never on threads or machine.
+    All rows of a batch that is not very large, except where it has enough activations for the parameters and
+    no layer needs all rows at once: there short chunks let a large batch stay in cache, and two threads share
+    a step with nothing but sums between them. The answer changes the order of the sums, so it depends on the
+    network and the batch alone, never on threads or machine.
     """
-    if architecture.needs_all_rows:
-        return batch_size
     short = batch_size < 2 * CHUNK_ROWS and architecture.multiply_adds(batch_size) < WORK_IN_CHUNKS
     activations = min(batch_size, 2 * CHUNK_ROWS) * sum(architecture.sizes[1:])
-    if short or architecture.parameter_offsets()[-1] > PARAMETERS_PER_ACTIVATION * activations:
+    many_parameters = architecture.parameter_offsets()[-1] > PARAMETERS_PER_ACTIVATION * activations
+    if short or many_parameters or architecture.needs_all_rows:
         chunks = -(-batch_size // LONGEST_SUM)
     else:
         chunks = 2 * -(-batch_size // (2 * CHUNK_ROWS))  # an even number, for two threads

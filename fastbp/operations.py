@@ -311,7 +311,7 @@ class BatchNorm(_Normalization):
     momentum: float = 0.1
 
     vectors = 4
-    keeps_columns = 2
+    keeps_columns = 3
     needs_all_rows = True
 
     def n_parameters(self, n_in, n_out, bias):
@@ -323,7 +323,7 @@ class BatchNorm(_Normalization):
         return self.epsilon, self.momentum
 
     def fields(self, layout, layer, workspace):
-        """Where mean and 1 / deviation of every column are kept."""
+        """Where mean, 1 / deviation and what rounding left of the mean are kept, of every column."""
         kept = layout.kept_columns(layer)
         return super().fields(layout, layer, workspace) | dict(statistics=True, kept=kept)
 

@@ -38,6 +38,13 @@ def test_chunk_rows(sizes, batch_size, expected):
     assert sums_in_chunks(make_architecture(sizes), batch_size) == (expected < batch_size)
 
 
+def test_chunks_that_need_all_rows():
+    """Short ones would be taken through the network one by one."""
+    net = fastbp.Network([fastbp.Dense(32), fastbp.BatchNorm(), fastbp.Dense(4)], inputs=4)
+    assert chunk_rows(net.architecture, 300) == 300
+    assert chunk_rows(net.architecture, 10000) == 3336
+
+
 def test_threads_for_training(monkeypatch):
     monkeypatch.setattr(division, "available_cores", lambda: 4)
     small = make_architecture((64, 32, 10))

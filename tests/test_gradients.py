@@ -155,3 +155,4 @@ def test_sums_of_a_normalisation_keep_their_digits():
     net.layers[0].gamma[:] = 0
     gradient = net.gradient(x, np.full(len(x), -5.0), batch_statistics=True)[1]
     assert gradient.layers[0].beta == pytest.approx([10.0, 10.0], rel=1e-4)
+    assert gradient.layers[1].b == pytest.approx([10.0], rel=1e-4)

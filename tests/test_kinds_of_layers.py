@@ -275,6 +275,21 @@ def test_small_deviations_of_large_numbers_keep_their_digits():
     np.testing.assert_allclose(found, exact, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [2, 300])
+def test_small_deviations_of_large_columns_keep_their_digits(rows):
+    """The gradients of β and γ tell mean and mean square of what is normalised: the loss is that of zeros."""
+    x = (1e5 + np.random.default_rng(0).normal(size=(rows, 5))).astype(np.float32)
+    exact = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+    variance = (exact**2).mean(axis=0)
+    exact /= np.sqrt(variance + 1e-5)
+    net = fastbp.Network([BatchNorm(momentum=1.0)], inputs=5, seed=0)
+    _, gradient = net.gradient(x, np.zeros_like(x), batch_statistics=True)
+    assert np.abs(gradient.layers[0].beta).max() < 1e-6
+    np.testing.assert_allclose(gradient.layers[0].gamma, 2 * (exact**2).mean(axis=0) / 5, rtol=1e-6)
+    fastbp.train(net, x, exact, epochs=1, batch_size=rows, optimizer=fastbp.SGD(1e-30))
+    np.testing.assert_allclose(net.layers[0].variance, variance * rows / (rows - 1), rtol=1e-6)
+
+
 @pytest.mark.parametrize("n", [16_384, 25_000, 65_536])
 def test_wide_rows_of_one_number_are_no_nan(n):
     rows = np.repeat(np.linspace(1e4, 1e5, 60, dtype=np.float32)[:, None], n, axis=1)

@@ -4,8 +4,8 @@
     backward   dx = r · γ · (dy − dβ/n − x̂ · dγ/n)            dγ = Σ dy · x̂, dβ = Σ dy over the n rows
 
 The sums need all rows, so barriers stand around them, and each thread takes columns of its own: one chain of
-additions for each column, of partial sums over `ROWS` rows. m and r lie in op.kept, x̂ in op.z, dγ and dβ in
-the gradient slot.
+additions for each column, of partial sums over `ROWS` rows. m as it was rounded, r and how far m is off lie
+in op.kept, x̂ in op.z, dγ and dβ in the gradient slot.
 
 Outside training m and v are the running ones, constants:   dx = dy · γ · r.
 """
@@ -19,7 +19,7 @@ from fastbp.formulas import normalization as formulas
 
 
 def batch_norm_statistics(real):
-    """m and r of a thread's columns over the batch; the running mean and variance follow them.
+    """m, r and how far m is off, of a thread's columns over the batch; the running statistics follow.
 
     op.numbers: ε, momentum. Of one row there is no unbiased variance: the running statistics stay.
     """
@@ -38,11 +38,13 @@ def batch_norm_statistics(real):
             total[j] = total[j] + x[j]
 
     @part
-    def add_square(n, x, mean, total):
-        x, mean, total = array(x, n, dtype), array(mean, n, dtype), array(total, n, dtype)
+    def add_centred(n, x, mean, total, squares):
+        x, mean = array(x, n, dtype), array(mean, n, dtype)
+        total, squares = array(total, n, dtype), array(squares, n, dtype)
         for j in range(n):
             centred = x[j] - mean[j]
-            total[j] = total[j] + centred * centred
+            total[j] = total[j] + centred
+            squares[j] = squares[j] + centred * centred
 
     @part
     def divide(n, rows, total):
@@ -51,62 +53,75 @@ def batch_norm_statistics(real):
             total[j] = total[j] / rows
 
     @part
-    def follow(n, kept, rows, running, momentum):
-        kept, running = array(kept, n, dtype), array(running, n, dtype)
+    def variances(n, off, mean_square):
+        off, v = array(off, n, dtype), array(mean_square, n, dtype)
         for j in range(n):
-            running[j] = formulas.follow(running[j], kept[j] / rows, momentum)
+            v[j] = formulas.variance_about(v[j], off[j])
 
     @part
-    def invert(n, rows, epsilon, r):
+    def follow(n, mean, off, v, unbiased, running_mean, running_variance, momentum):
+        mean, off, v = array(mean, n, dtype), array(off, n, dtype), array(v, n, dtype)
+        running_mean, running_variance = array(running_mean, n, dtype), array(running_variance, n, dtype)
+        for j in range(n):
+            running_mean[j] = formulas.follow(running_mean[j], mean[j] + off[j], momentum)
+            running_variance[j] = formulas.follow(running_variance[j], v[j] * unbiased, momentum)
+
+    @part
+    def invert(n, epsilon, r):
         r = array(r, n, dtype)
         for j in range(n):
-            r[j] = formulas.inverse_deviation(r[j] / rows, epsilon)
+            r[j] = formulas.inverse_deviation(r[j], epsilon)
 
     def batch_norm_statistics(op, ctx):
         numbers, n, first = array(op.numbers, 2, np.float64), op.last_column - op.first_column, 0
         epsilon, momentum, rows = dtype(numbers[0]), dtype(numbers[1]), dtype(ctx.rows)
         x, step = op.x + op.first_column * size, stride(op)
         mean = op.kept + op.first_column * size
-        r, running = mean + step, op.w + 2 * step + op.first_column * size
-        clear(n, mean)
-        clear(n, r)
+        r, off, running = mean + step, mean + 2 * step, op.w + 2 * step + op.first_column * size
+        some, some_squares = ctx.scratch, ctx.scratch + step
+        for total in (mean, off, r):
+            clear(n, total)
         while first < ctx.rows:
-            clear(n, ctx.scratch)
+            clear(n, some)
             for i in range(first, min(first + ROWS, ctx.rows)):
-                add(n, x + i * op.x_row, ctx.scratch)
-            add(n, ctx.scratch, mean)
+                add(n, x + i * op.x_row, some)
+            add(n, some, mean)
             first += ROWS
         divide(n, rows, mean)
         first = 0
         while first < ctx.rows:
-            clear(n, ctx.scratch)
+            clear(n, some)
+            clear(n, some_squares)
             for i in range(first, min(first + ROWS, ctx.rows)):
-                add_square(n, x + i * op.x_row, mean, ctx.scratch)
-            add(n, ctx.scratch, r)
+                add_centred(n, x + i * op.x_row, mean, some, some_squares)
+            add(n, some, off)
+            add(n, some_squares, r)
             first += ROWS
+        divide(n, rows, off)
+        divide(n, rows, r)
+        variances(n, off, r)
         if ctx.rows > 1:
-            follow(n, mean, dtype(1), running, momentum)
-            follow(n, r, dtype(ctx.rows - 1), running + step, momentum)
-        invert(n, rows, epsilon, r)
+            follow(n, mean, off, r, rows / dtype(ctx.rows - 1), running, running + step, momentum)
+        invert(n, epsilon, r)
 
     return kernel(batch_norm_statistics)
 
 
 def batch_norm_running(real):
-    """m and r of all columns from the running mean and variance."""
+    """m and r of all columns from the running mean and variance; m is not off."""
     dtype, stride = REAL[real], vector_bytes(real)
 
     @part
-    def take(n, running_mean, running_variance, epsilon, mean, r):
+    def take(n, running_mean, running_variance, epsilon, kept, step):
         running_mean, running_variance = array(running_mean, n, dtype), array(running_variance, n, dtype)
-        mean, r = array(mean, n, dtype), array(r, n, dtype)
+        mean, r, off = array(kept, n, dtype), array(kept + step, n, dtype), array(kept + 2 * step, n, dtype)
         for j in range(n):
-            mean[j] = running_mean[j]
+            mean[j], off[j] = running_mean[j], dtype(0)
             r[j] = formulas.inverse_deviation(running_variance[j], epsilon)
 
     def batch_norm_running(op, ctx):
         epsilon, step = dtype(array(op.numbers, 1, np.float64)[0]), stride(op)
-        take(op.columns, op.w + 2 * step, op.w + 3 * step, epsilon, op.kept, op.kept + step)
+        take(op.columns, op.w + 2 * step, op.w + 3 * step, epsilon, op.kept, step)
 
     return kernel(batch_norm_running)
 
@@ -118,10 +133,10 @@ def batch_norm_forward(real):
     @part
     def one_row(n, x, kept, step, normalized, parameters, y):
         x, normalized, y = array(x, n, dtype), array(normalized, n, dtype), array(y, n, dtype)
-        mean, r = array(kept, n, dtype), array(kept + step, n, dtype)
+        mean, r, off = array(kept, n, dtype), array(kept + step, n, dtype), array(kept + 2 * step, n, dtype)
         gamma, beta = array(parameters, n, dtype), array(parameters + step, n, dtype)
         for j in range(n):
-            each = formulas.normalize(x[j], mean[j], r[j])
+            each = formulas.normalize(x[j] - mean[j], off[j], r[j])
             normalized[j] = each
             y[j] = formulas.scale_and_shift(each, gamma[j], beta[j])
 

@@ -3,8 +3,8 @@
     forward    m, v = mean, variance over the batch     r = 1/√(v + ε)     x̂ = (x − m) · r     y = γ · x̂ + β
     backward   dx = r · γ · (dy − dβ/n − x̂ · dγ/n)            dγ = Σ dy · x̂, dβ = Σ dy over the n rows
 
-A thread takes a column: one chain of additions for each, of partial sums over `ROWS` rows. m and r lie in
-op.kept, x̂ in op.z, dγ and dβ at op.dskip (`scale_shift`).
+A thread takes a column: one chain of additions for each, of partial sums over `ROWS` rows. m as it was
+rounded, r and how far m is off lie in op.kept, x̂ in op.z, dγ and dβ at op.dskip (`scale_shift`).
 
 Outside training m and v are the running ones, constants:   dx = dy · γ · r.
 """
@@ -18,7 +18,7 @@ from fastbp.formulas import normalization as formulas
 
 
 def batch_norm_statistics(real):
-    """m and r of every column over the batch; the running mean and variance follow them.
+    """m, r and how far m is off, of every column over the batch; the running statistics follow.
 
     op.numbers: ε, momentum. Of one row there is no unbiased variance: the running statistics stay.
     """
@@ -30,7 +30,7 @@ def batch_norm_statistics(real):
         if ctx.halt != 0 or j >= n:
             return
         numbers, rows = array(op.numbers, 2, dtype), dtype(ctx.batch_rows)
-        mean, square = dtype(0), dtype(0)
+        mean, off, square = dtype(0), dtype(0), dtype(0)
         for first in range(0, ctx.batch_rows, ROWS):
             partial = dtype(0)
             for i in range(first, min(first + ROWS, ctx.batch_rows)):
@@ -38,24 +38,27 @@ def batch_norm_statistics(real):
             mean = mean + partial
         mean = mean / rows
         for first in range(0, ctx.batch_rows, ROWS):
-            partial = dtype(0)
+            partial, partial_square = dtype(0), dtype(0)
             for i in range(first, min(first + ROWS, ctx.batch_rows)):
                 centred = array(op.x + i * op.x_row, n, dtype)[j] - mean
-                partial = partial + centred * centred
-            square = square + partial
-        kept = array(op.kept, 2 * n, dtype)
-        kept[j], kept[n + j] = mean, formulas.inverse_deviation(square / rows, numbers[0])
+                partial = partial + centred
+                partial_square = partial_square + centred * centred
+            off, square = off + partial, square + partial_square
+        off = off / rows
+        v = formulas.variance_about(square / rows, off)
+        kept = array(op.kept, 3 * n, dtype)
+        kept[j], kept[n + j], kept[2 * n + j] = mean, formulas.inverse_deviation(v, numbers[0]), off
         if ctx.batch_rows > 1:
             running = array(op.w + (op.use_scale + op.use_bias) * n * size, 2 * n, dtype)
-            variance = square / dtype(ctx.batch_rows - 1)
-            running[j] = formulas.follow(running[j], mean / dtype(1), numbers[1])
-            running[n + j] = formulas.follow(running[n + j], variance, numbers[1])
+            unbiased = rows / dtype(ctx.batch_rows - 1)
+            running[j] = formulas.follow(running[j], mean + off, numbers[1])
+            running[n + j] = formulas.follow(running[n + j], v * unbiased, numbers[1])
 
     return batch_norm_statistics
 
 
 def batch_norm_running(real):
-    """m and r of all columns from the running mean and variance."""
+    """m and r of all columns from the running mean and variance; m is not off."""
     dtype, size = REAL[real], REAL[real](0).itemsize
 
     def batch_norm_running(op_address, ctx_address):
@@ -63,8 +66,8 @@ def batch_norm_running(real):
         j, n = cuda.grid(1), op.n_out
         if j < n:
             running = array(op.w + (op.use_scale + op.use_bias) * n * size, 2 * n, dtype)
-            kept = array(op.kept, 2 * n, dtype)
-            kept[j] = running[j]
+            kept = array(op.kept, 3 * n, dtype)
+            kept[j], kept[2 * n + j] = running[j], dtype(0)
             kept[n + j] = formulas.inverse_deviation(running[n + j], array(op.numbers, 1, dtype)[0])
 
     return batch_norm_running
@@ -76,11 +79,11 @@ def batch_norm_forward(real):
 
     def batch_norm_forward(op, ctx, i, columns):
         n, at = op.n_out, i * op.z_row
-        x, kept = array(op.x + i * op.x_row, n, dtype), array(op.kept, 2 * n, dtype)
+        x, kept = array(op.x + i * op.x_row, n, dtype), array(op.kept, 3 * n, dtype)
         normalized, y = array(op.z + at, n, dtype), array(op.y + at, n, dtype)
         for j in columns:
             gamma, beta = parameters(op, j)
-            normalized[j] = formulas.normalize(x[j], kept[j], kept[n + j])
+            normalized[j] = formulas.normalize(x[j] - kept[j], kept[2 * n + j], kept[n + j])
             y[j] = formulas.scale_and_shift(normalized[j], gamma, beta)
 
     return over_rows(batch_norm_forward)

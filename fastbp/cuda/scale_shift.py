@@ -47,8 +47,8 @@ def slots_in_use(ctx):
 def scale_shift_gradient(real):
     """dγ and dβ over the rows of each chunk, into its gradient slot: γ's, then β's.
 
-    Chunks lie along x of the grid. The backward of a batch normalisation needs both sums even where they are
-    not learnt: they lie at op.dskip too.
+    Chunks lie along x of the grid; one alone is the whole batch. The backward of a batch normalisation needs
+    the sums over that, even where they are not learnt: they lie at op.dskip too.
     """
     dtype, size = REAL[real], REAL[real](0).itemsize
 
@@ -58,7 +58,8 @@ def scale_shift_gradient(real):
         first = chunk * ctx.chunk_rows
         if ctx.halt != 0 or j >= op.n_out or first >= ctx.batch_rows:
             return
-        dgamma, dbeta, last = dtype(0), dtype(0), min(first + ctx.chunk_rows, ctx.batch_rows)
+        rows = ctx.batch_rows if cuda.gridDim.x == 1 else ctx.chunk_rows
+        dgamma, dbeta, last = dtype(0), dtype(0), min(first + rows, ctx.batch_rows)
         for start in range(first, last, ROWS):
             some_dgamma, some_dbeta = dtype(0), dtype(0)
             for i in range(start, min(start + ROWS, last)):

@@ -127,6 +127,14 @@ def test_gradient_of_batch_normalisation(statistics, device):
     assert_same_answers(device, stack("batch norm"), batch_statistics=statistics)
 
 
+def test_batch_normalisation_of_long_batches(device, monkeypatch):
+    """Gradients are summed chunk by chunk, those of γ and β over the whole batch."""
+    monkeypatch.setattr("fastbp.division.LONGEST_SUM", 4)
+    layers = [Dense(3, "tanh"), BatchNorm(), Dense(2)]
+    net = assert_same_training(device, lambda: fastbp.Network(layers, inputs=3, seed=1), 10, 10, epochs=1)
+    assert_same_answers(device, net, rows=9, batch_statistics=True)
+
+
 @pytest.mark.parametrize("name", mostly_slow(ACTIVATIONS, "tanh", "mish"))
 def test_activations(name, device):
     net = make_network([2, 4, 2], name)
