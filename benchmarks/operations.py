@@ -143,7 +143,7 @@ class Alone:
         self.operation, context, self._times = self._operations[0], self._context[0], times
         batch = int(context["batch_rows"])
         self.rows = min(batch, _rows_at_a_time(context)[over])
-        for field in ("row", "slot", "block"):
+        for field in ("row", "place", "block"):
             context[field] = 0
         context["rows"], context["address"] = self.rows, self._context.ctypes.data
         context["program"] = self._operations.ctypes.data
@@ -204,7 +204,7 @@ def operation_seconds(plan, seconds=0.05, steps=10):
             for block in range(blocks):
                 context["block"], context["row"] = block, block * size
                 context["rows"] = min(size, n - block * size)
-                context["slot"] = context["row"] * context["whole"]
+                context["place"] = context["row"] * context["whole"]
                 for i in range(first, last):
                     start = clock()
                     call(here, nothing)

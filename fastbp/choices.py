@@ -68,9 +68,8 @@ class Choices:
     chunk_rows : int
         Rows over which gradients are summed row by row (`division.chunk_rows`).
     chunked : bool
-        Whether phase 1 takes those chunk by chunk and leaves the gradient of each to phase 2. Else, where
-        they are fewer than the batch has, phase 2 sums chunk by chunk: long ones, or such as more threads
-        than there are chunks share.
+        Whether each short chunk is one block of phase 1, which leaves its gradient in a slot. Otherwise, if
+        there are several chunks, phase 2 sums each of them: chunks that are long, or too few for the threads.
     replicas : int
         How many copies of the parameters there are: one, or one for each thread, which updates it as a whole.
     whole : bool

@@ -59,11 +59,6 @@ class Data:
         return other
 
     @property
-    def samples(self):
-        """Whether the rows of an epoch are drawn anew for each."""
-        return self._sampling is not None
-
-    @property
     def identity(self):
         """What must be the same where a training is resumed, by name: a dict of JSON values."""
         if not self._identity:  # shared with those that `again` made

@@ -38,6 +38,11 @@ class Parts:
             self.write(name, array)
         self._constants = []
 
+    @property
+    def n_bytes(self):
+        """How much memory all parts take."""
+        return self._memory.n_bytes
+
     def address(self, name):
         """Where a part begins."""
         return self._memory.address + self._at[name]
@@ -60,6 +65,11 @@ class Rows:
 
     def __init__(self):
         self._sent = {}
+
+    @property
+    def n_bytes(self):
+        """How much memory they take."""
+        return sum(memory.n_bytes for memory in self._sent.values())
 
     def forget(self):
         """Send all anew when it is asked for: there may be other numbers in the same places."""

@@ -62,13 +62,8 @@ class DevicePlan(DeviceRun):
         data="numbers",
     ):  # fmt: skip
         super().__init__(architecture, batch_size, optimizer=optimizer, groups=groups, schedule=schedule)
-        self.task, self.targets, self.weighted, self.shaping, self.data = (
-            task,
-            targets,
-            weighted,
-            shaping,
-            data,
-        )
+        self.task, self.targets, self.data = task, targets, data
+        self.weighted, self.shaping = weighted, shaping
         self.backward = task in ("train", "gradient")
         self.batch_statistics = task == "train" or batch_statistics
         self.clips_norm = shaping is not None and shaping.clip_norm > 0
@@ -76,11 +71,8 @@ class DevicePlan(DeviceRun):
         self.chunk_rows = chunk_rows(architecture, batch_size) if self.backward else batch_size
         self.chunked = self.chunk_rows < batch_size
         self.n_slots = -(-batch_size // self.chunk_rows)
-        self.real, self.size, self.offsets = (
-            architecture.real,
-            architecture.dtype.itemsize,
-            architecture.parameter_offsets(),
-        )
+        self.real, self.size = architecture.real, architecture.dtype.itemsize
+        self.offsets = architecture.parameter_offsets()
         self._plan_gradients(inputs)
         self._rows, self._order, self._outputs, self._losses = Rows(), None, None, None
         self._lay_out()
@@ -169,6 +161,12 @@ class DevicePlan(DeviceRun):
             self._rows.forget()
         super().set(**fields)
 
+    @property
+    def bytes_in_all(self):
+        """How much of the device's memory the plan takes, with the rows that it was given last."""
+        pieces = [self.parts, self._rows, self._order, self._outputs, self._losses]
+        return sum(piece.n_bytes for piece in pieces if piece is not None)
+
     def unpack(self, vector):
         """Bring back the parameters, or for the task "gradient" their gradient, to a flat vector."""
         self.parts.read("slots" if self.task == "gradient" else "parameters", vector)
@@ -193,7 +191,6 @@ class DevicePlan(DeviceRun):
         self._losses.read(0, losses)
         for name, found in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
             self.contexts[name] = record[found]
-        self.halted = self._stopped or bool(record["halt"][0])
         if given.get("losses"):
             host_array(given["losses"], epochs, np.float64)[:] = losses[:epochs]
         if given.get("outputs"):
@@ -247,12 +244,8 @@ class DevicePlan(DeviceRun):
             self._outputs = enough(self._outputs, n * self._n_outputs * self.size)
             record["outputs"] = self._outputs.address
         record["losses"] = self._losses.address
-        record["n_rows"], record["batch_size"], record["groups"] = (
-            n,
-            min(self.batch_size, n),
-            len(self.settings),
-        )
-        record["chunk_rows"] = self.chunk_rows
+        record["n_rows"], record["groups"] = n, len(self.settings)
+        record["batch_size"], record["chunk_rows"] = min(self.batch_size, n), self.chunk_rows
         record["careful"], record["continues"] = given.get("careful", 0), self.task in ("loss", "evaluate")
         for name, place in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
             record[place] = self.contexts[0][name]

@@ -1,7 +1,7 @@
 """The launches of a `DevicePlan`'s step: which kernels, over which grids, on which operations.
 
-The counterpart of what `plan.Plan` writes for a CPU, in the same order; `_KINDS` says what each kind of layer
-adds, see ``operations.py``.
+The counterpart of what `program.Program` writes for a CPU, in the same order; `_KINDS` says what each kind of
+layer adds, see ``operations.py``.
 """
 
 import numpy as np

@@ -19,8 +19,6 @@ class DeviceRun:
     ----------
     settings, schedule_settings, contexts
         As of a `plan.Plan`.
-    halted : bool
-        Whether the last run ended because it was asked to, or by a bad loss.
     steps_done : int
         Steps of the current run so far; may be read while it runs.
     """
@@ -36,7 +34,7 @@ class DeviceRun:
         self.schedule_settings = np.zeros(3 + len(SCHEDULES[schedule].settings) if schedule else 0)
         self.contexts = np.zeros(1, [(name, np.int64) for name in ("epoch", "begin", "step")])
         self.evaluating = {}  # of device_evaluate.py
-        self._given, self._stopped, self.halted, self.steps_done = {}, False, False, 0
+        self._given, self._stopped, self.steps_done = {}, False, 0
 
     @property
     def momentum(self):
@@ -45,7 +43,7 @@ class DeviceRun:
         return next((i for i, name in enumerate(names) if name in ("momentum", "beta1")), 0)
 
     def noise_of(self, layer):
-        """Blocks of random words that the layers before take, as in `plan.Plan`."""
+        """Blocks of random words that the layers before take, as in `program.Program`."""
         sizes = self.architecture.sizes
         return sum((sizes[i] + 4) // 4 * sizes[i + 1] for i in range(layer))
 
@@ -55,8 +53,6 @@ class DeviceRun:
         for name in self.contexts.dtype.names:
             if name in fields:
                 self.contexts[name] = fields[name]
-
-    bytes_in_all = 0  # of the host's memory
 
     def pack(self, parameters):
         """Send the host's flat parameter vector."""
@@ -89,7 +85,7 @@ class DeviceRun:
 
     def begin(self):
         """Forget that the last run was asked to stop."""
-        self._stopped, self.halted, self.steps_done = False, False, 0
+        self._stopped, self.steps_done = False, 0
 
     def run(self):
         """Run epochs [epoch, last_epoch) to their end."""

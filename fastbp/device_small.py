@@ -257,7 +257,6 @@ class SmallPlan(DeviceRun):
         self.ask()
         while self.is_asked and not self._stopped:
             self.blocks.launch()
-        self.halted |= self._stopped
 
     @property
     def loss_begun(self):
@@ -318,6 +317,5 @@ class SmallPlan(DeviceRun):
         self._sums[at : at + n] = losses[:n]
         self.seconds += seconds
         self.steps_done, self._ordered = self.step - self._first, 1
-        self.halted = bool(record["halt"])
-        if self.halted or self.step >= self._end or epoch >= last_epoch:
+        if record["halt"] or self.step >= self._end or epoch >= last_epoch:
             self.is_asked = False

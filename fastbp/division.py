@@ -94,8 +94,8 @@ def may_be_given_up(architecture, batch_size):
 
 
 def gradients_first(architecture, batch_size, threads):
-    """Whether gradients go to memory, so that they can be given up: updates with each at once would take too
-    long for who wishes to stop.
+    """Whether gradients go to memory before any update: a step can be given up until the first update, and
+    the phase 2 of this step is too long to wait for.
     """
     work = architecture.multiply_adds(batch_size) // (3 * threads)
     return work > WORK_OF_PHASE_TWO and may_be_given_up(architecture, batch_size)

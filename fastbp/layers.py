@@ -1,8 +1,7 @@
 """What layers there are: names, shapes and options. No mathematics: the formulas have it, and kernels run it.
 
 A layer says how many outputs it gives for so many inputs, and which parameter arrays it has; the network lays
-those out one after the other in its flat vector. A new kind of layer is a class with these two methods, and
-an operation in ``operations.py``.
+those out one after the other in its flat vector. What else a new kind of layer takes says ``operations.py``.
 """
 
 from dataclasses import KW_ONLY, dataclass, fields

@@ -38,7 +38,7 @@ class Layout:
         Bytes from the beginning of the host's flat vector to each layer's parameters.
     workspaces : list of lists
         For each thread and each size of the network the buffers of `_workspace`.
-    packing : list of (int, int)
+    packed_rows : list of (int, int)
         Each thread's memory for x and for dz, where some layer's are packed in phase 2.
     settings : float64 array (groups, ROOM)
         Of the optimizer; whoever has the plan writes them.
@@ -54,7 +54,7 @@ class Layout:
         self.choices, self._kept = choices, []
         self._lay_out_parameters()
         self.workspaces = list(self._make_workspaces())
-        self.packing = list(self._make_packing())
+        self.packed_rows = list(self._make_packed_rows())
         architecture, schedule = choices.architecture, choices.schedule
         self.settings = np.zeros((1 + max(map(max, choices.groups)), elementwise.ROOM))
         self.schedule_settings = np.zeros(3 + len(SCHEDULES[schedule].settings) if schedule else 0)
@@ -150,10 +150,10 @@ class Layout:
         need = [self._buffers_needed(rows, layer) for layer in range(self.choices.architecture.n_layers + 1)]
         self._activations = memory = self.keep(clean_workspace(sum(map(sum, need))))
         buffers, at = [], memory.ctypes.data
-        for sizes in need:
-            y, z, dz, kept, at = itertools.accumulate((at, *sizes))
-            if y < z:
-                buffers.append((z if z < dz else y, y, dz, kept))
+        for y_bytes, z_bytes, *others in need:
+            y, z, dz, kept, at = itertools.accumulate((at, y_bytes, z_bytes, *others))
+            if y_bytes:
+                buffers.append((z if z_bytes else y, y, dz, kept))
             else:
                 buffers.append((buffers[-1][1], *buffers[-1][1:]))
         return buffers
@@ -184,7 +184,7 @@ class Layout:
 
     # What operations keep
 
-    def _make_packing(self):
+    def _make_packed_rows(self):
         """Each thread's memory for x and dz, as wide as the widest layer whose are packed needs them."""
         choices = self.choices
         rows, n_outputs = choices.batch_size, choices.architecture.sizes[1:]

@@ -7,8 +7,7 @@ import time
 import numpy as np
 
 from .interrupts import NotLost
-from .network import _INPUTS_AT_ONCE
-from .one_pass import options_of, places_of
+from .one_pass import INPUTS_AT_ONCE, options_of, places_of
 from .training import SECONDS_INLINE, DivergenceError, Training, guess_seconds
 
 # Rows are taken through the network in parts of about so many multiply-adds, of which the half that cannot
@@ -135,7 +134,7 @@ class WholeBatch(Training):
         """(the most rows of a part, [(x, y, weights, share of the loss)] of parts that count)."""
         architecture, data = self.network.architecture, self._data
         rows = max(LEAST_ROWS_OF_A_PART, WORK_OF_A_PART // max(1, architecture.multiply_adds(1)))
-        rows = min(rows, data.n, max(1, _INPUTS_AT_ONCE // architecture.sizes[0]))
+        rows = min(rows, data.n, max(1, INPUTS_AT_ONCE // architecture.sizes[0]))
         parts = []
         for first in range(0, data.n, rows):
             some = slice(first, first + rows)

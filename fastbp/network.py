@@ -24,9 +24,6 @@ FEW_ROWS = 8
 # Elements behind the flat vector that kernels may read, never use: they read rows of W to whole vectors.
 _MARGIN = 64
 
-# Inputs of sparse rows, all that are 0 included, that a gradient has in memory at a time.
-_INPUTS_AT_ONCE = 1 << 24
-
 
 class Network:
     """A feed-forward network: x -> layers -> logits -> the loss's link -> prediction.
@@ -96,7 +93,8 @@ class Network:
         dtype = validation.real_dtype(dtype)
         self._describe(described, n_inputs, as_loss(loss), dtype, validation.input_scale(input_scale, dtype))
         validation.no_link_twice(self._loss_function, described)
-        validation.settings_in(dtype, [self._loss_function, *(placed.layer for placed in self._placed)])
+        for each in (self._loss_function, *(placed.layer for placed in self._placed)):
+            validation.numbers_in(dtype, each, [getattr(each, name, 0) for name in ("option", "epsilon")])
         self.seed = fresh_seed() if seed is None else seed
         self._initialize()
 
@@ -307,7 +305,8 @@ class Network:
         options = {"inputs": True} if inputs else {}
         if validation.boolean("batch_statistics", batch_statistics):
             options["batch_statistics"] = True
-        rows, options = max(1, _INPUTS_AT_ONCE // x.shape[1]), options | one_pass.options_of(x, y, weights)
+        options |= one_pass.options_of(x, y, weights)
+        rows = max(1, one_pass.INPUTS_AT_ONCE // x.shape[1])
         flat, d_inputs = np.empty_like(self.parameters), np.empty(x.shape, self.dtype) if inputs else None
         if sparse and n > rows and not (inputs or batch_statistics):
             loss, flat[:] = self._gradient_in_parts(x, y, weights, rows, where, options)

@@ -8,6 +8,9 @@ from .sparse import SparseRows, address_of
 # Rows that a GPU predicts together.
 ROWS_ON_DEVICE = 1 << 14
 
+# Inputs of sparse rows, all that are 0 included, that a gradient has in memory at a time.
+INPUTS_AT_ONCE = 1 << 24
+
 
 def form_of(x):
     """What a plan must know of rows: whether they are bytes, whether sparse."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from . import validation
 from .balance import labels_of, weights_by_class
+from .cpu import team
 from .interrupts import Interrupts, run_in_team
 from .network import Network
 from .one_pass import form_of
@@ -15,7 +16,7 @@ from .plan import Plan
 from .rates import single_steps
 from .shaping import shaping_of
 from .sparse import address_of, is_sparse
-from .training import SECONDS_INLINE, DivergenceError
+from .training import SECONDS_INLINE, DivergenceError, guess_seconds
 
 _NEVER = object()
 _FEW = 32  # so many numbers are summed faster than they are looked at one by one
@@ -340,8 +341,8 @@ class OnlineTrainer:
         plan.set(
             weights=0 if weights is None else weights.ctypes.data, host=self.network.parameters.ctypes.data
         )
-        work = self.network.architecture.multiply_adds(n) / 2e9
-        if self._threads == 1 and work < SECONDS_INLINE:
+        short = guess_seconds(self.network.architecture, n, plan.batch_size) < SECONDS_INLINE
+        if self._threads == 1 and short:
             return self._train(n, self._run)
         return self._train(n, self._run_interruptibly)
 
@@ -363,7 +364,7 @@ class OnlineTrainer:
             epoch.value = 0
         self._losses[0] = 0.0
         if run():
-            raise RuntimeError("a kernel raised an exception: it was compiled with checks, and one failed")
+            raise RuntimeError(team.RAISED)
         loss = self._losses.item() / n
         if self._looks and not math.isfinite(loss):
             raise self._divergence(f"the loss became {loss}", n)

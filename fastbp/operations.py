@@ -3,8 +3,11 @@
 A plan asks the operation of every layer in turn; nothing else in it knows which kinds there are. ``choices``
 is what was asked for (`choices.Choices`), ``layout`` where everything lies (`layout.Layout`), ``program`` the
 program of one thread while it is written (`program.Program`); ``layer`` is the operation's place in the
-network. To add a kind: a file of kernels in ``cpu/``, a class here, a description
-in ``layers.py``.
+network.
+
+To add a kind of layer: its description in ``layers.py``, with a row in ``LAYERS``; a file of kernels in
+``cpu/`` and one in ``cuda/``, with a line in ``cuda/kernels.py``; a class here, with a row in ``_MAKERS``; a
+class in ``device_program.py``, with a row in ``_KINDS``; and a row of ``OPERATIONS`` in ``warmup.py``.
 """
 
 from dataclasses import dataclass

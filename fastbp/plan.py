@@ -12,7 +12,7 @@ import numpy as np
 from .choices import Choices
 from .cpu import elementwise, gemm, loss, step, team
 from .cpu.cache import address
-from .cpu.program import AT_ONCE, CONTEXT, HALT, ONCE, OPERATION, SECTION, SHARED, STEPS, STOP
+from .cpu.program import AT_ONCE, CONTEXT, ONCE, OPERATION, SECTION, SHARED, STEPS, STOP
 from .layout import Layout, aligned, aligned_zeros
 from .program import Program
 
@@ -83,7 +83,7 @@ class Plan:
         """How much memory of a thread's own any of its kernels may need at a time."""
         choices, sizes = self.choices, self.architecture.sizes
         sixteens = -(-max(sizes) // 16) * 16
-        of_loss = max((choices.block_rows + 1) * (sixteens + 3), 2 * max(loss.AT_ONCE, sixteens))
+        of_loss = max((choices.block_rows + 1) * (sixteens + 3), 2 * max(loss.OUTPUTS_AT_ONCE, sixteens))
         panels, words = (gemm.ROW_BLOCK + 1 + 4) * choices.panel, sizes[0] + 4
         vectors = 6 * choices.whole_vectors(self._widest())  # gradients of scale and shift, four of noise
         return aligned(choices.size * max(panels, vectors, of_loss, words))
@@ -145,10 +145,10 @@ class Plan:
         )
 
     def bound(self):
-        """(run, unpack): the two without arguments, for the least overhead, where there is one thread.
+        """(run, unpack): functions without arguments, for the least overhead, of a plan for one thread.
 
-        They return 0, or something else where a kernel raised. What `set` would set is in the arrays that
-        ``contexts`` has; `unpack` writes where the latest of its calls, or of `pack`, did.
+        Each returns 0, or not 0 if a kernel raised. Fields are set through ``contexts``; `unpack` writes to
+        the vector of the latest `pack` or `unpack`.
         """
         context = int(self.contexts[0]["address"])
         run = team.bound(address(step.run_epochs), context, 0)
@@ -213,11 +213,6 @@ class Plan:
     def stop(self, wish=AT_ONCE):
         """Ask a running program to end after its step; `AT_ONCE` a long one is given up."""
         self.shared[STOP : STOP + 8].view(np.int64)[0] = wish
-
-    @property
-    def halted(self):
-        """Whether the last run ended because it was asked to."""
-        return bool(self.shared[HALT : HALT + 8].view(np.int64)[0])
 
     @property
     def steps_done(self):

@@ -355,7 +355,7 @@ class Program:
         vectors = known["columns"] // lanes
         first, last = (vectors * t // choices.threads * lanes for t in (part, part + 1))
         at, packed = first * size, (known["n_in"] + 1) * first * size
-        packed_x, packed_dz = self.layout.packing[self.thread] if choices.packed[0] else (0, 0)
+        packed_x, packed_dz = self.layout.packed_rows[self.thread] if choices.packed[0] else (0, 0)
         return dict(
             n_out=max(0, min(known["n_out"], last) - first), columns=last - first,
             z=known["z"] + at, y=known["y"] + at, dz=known["dz"] + at, host=known["host"] + at,
@@ -388,7 +388,7 @@ class Program:
             return whole | dict(first_row=first, last_row=last)
         panels = self._panel_starts(layer)
         first, last = (panels[at] for at in self._of_all(len(panels) - 1))
-        packed_x, packed_dz = self.layout.packing[self.thread] if packed else (0, 0)
+        packed_x, packed_dz = self.layout.packed_rows[self.thread] if packed else (0, 0)
         return whole | dict(first_column=first, last_column=last, packed_x=packed_x, packed_dz=packed_dz)
 
     def _columns_share(self, layer):

@@ -4,6 +4,7 @@ import numpy as np
 
 from . import validation
 from .cpu.elementwise import ROOM
+from .formulas.optimizers import OPTIMIZERS
 from .formulas.schedules import SCHEDULES, warm_up
 from .metrics import watched
 from .schedules import ReduceOnPlateau
@@ -33,8 +34,11 @@ class Rates:
     """
 
     def __init__(self, optimizer, network, epochs, steps_per_epoch):
-        validation.settings_in(network.dtype, [optimizer])
         self._rows, groups = optimizer.settings_of([layer.name for layer in network.layers])
+        for row in self._rows:
+            named = dict(zip(OPTIMIZERS[optimizer.formula].settings, row, strict=True))
+            numbers = [named[name] for name in ("learning_rate", "epsilon") if name in named]
+            validation.numbers_in(network.dtype, optimizer, numbers)
         self.options, self.schedule_settings, self.plateau = dict(groups=groups), (), None
         self._own = own = optimizer.learning_rate
         rates = [row[0] for row in self._rows]

@@ -258,11 +258,11 @@ def as_numbers(table, name, hint=""):
     for i, (cell, line) in enumerate(zip(cells, table.lines, strict=True)):
         number, place = _number_or_none(cell), f"{table.path}, line {line}: {name!r}"
         if number is None:
-            raise ValueError(f"{place} must be a number, got {cell!r}{hint}")
+            raise ValueError(f"{place} must be a number; got {cell!r}{hint}")
         if not np.isfinite(number):
-            raise ValueError(f"{place} must be finite, got {cell!r}")
+            raise ValueError(f"{place} must be finite; got {cell!r}")
         if abs(number) > LARGEST:
-            raise ValueError(f"{place} must be at most {LARGEST:g} in size, got {cell!r}")
+            raise ValueError(f"{place} must be at most {LARGEST:g} in size; got {cell!r}")
         numbers[i] = number
     return numbers
 

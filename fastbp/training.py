@@ -110,7 +110,7 @@ class Training:
         self.validates, self.metric_names = data.held_out is not None, [metric.name for metric in metrics]
         self.history.metrics.update({name: [] for name in self.metric_names})
         self._plan, self._rates, self._data, self._n = plan, rates, data, data.n
-        self._held_out, self._on_device, self._validates_long = data.held_out, device == "cuda", False
+        self._on_device, self._validates_long = device == "cuda", False
         if self.validates and self._on_device:
             self._validate = _evaluator_on_device(network, plan, metrics, *data.held_out)
         elif self.validates:
@@ -184,7 +184,7 @@ class Training:
         return self._identity()
 
     def may_be_kept(self):
-        """Whether, at the end, what there is can be gone on from.
+        """Whether a checkpoint of the end could be resumed.
 
         Returns
         -------

@@ -285,22 +285,20 @@ def no_link_twice(loss, layers):
         )
 
 
-def settings_in(dtype, described):
-    """Check that no setting of a loss, layer or optimizer is 0 or infinite in the network's type, which would
-    mean another.
+def numbers_in(dtype, described, numbers):
+    """Check that none of these numbers of a loss, layer or optimizer becomes 0 or infinite in the network's
+    type, where it would mean something else.
 
     Raises
     ------
     ValueError
-        If one is.
+        If one does.
     """
-    for each in described:
-        for name in ("option", "epsilon"):
-            value = getattr(each, name, 0)
-            with np.errstate(over="ignore"):
-                theirs = dtype.type(value)
-            if (value != 0 and theirs == 0) or not np.isfinite(theirs):
-                raise ValueError(f"{each!r} has a number that is {theirs:g} in {dtype}: {value!r}")
+    for value in numbers:
+        with np.errstate(over="ignore"):
+            theirs = dtype.type(value)
+        if (value != 0 and theirs == 0) or not np.isfinite(theirs):
+            raise ValueError(f"{described!r} has a number that is {theirs:g} in {dtype}: {value!r}")
 
 
 def layer_name(value):
@@ -546,8 +544,8 @@ def targets(y, n_rows, n_outputs, loss, dtype):
     if a.ndim == 1 and n_outputs == 1:
         a = a.reshape(-1, 1)
     if a.shape != (n_rows, n_outputs):
-        classes = a.size == n_rows and np.issubdtype(a.dtype, np.integer)
-        hint = '; for classes the network needs loss="softmax_cross_entropy"' if classes else ""
+        looks_like_classes = a.size == n_rows and np.issubdtype(a.dtype, np.integer)
+        hint = '; for classes the network needs loss="softmax_cross_entropy"' if looks_like_classes else ""
         raise ValueError(f"y must have shape ({n_rows}, {n_outputs}); got {a.shape}{hint}")
     t = _finite("y", a, dtype)
     if loss.targets in _TARGETS:

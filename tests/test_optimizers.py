@@ -290,6 +290,14 @@ def test_settings_that_are_equal_are_written_alike():
             "that is 0 in float32",
         ),
         (
+            lambda: fastbp.OnlineTrainer(fastbp.Network([2, 1]), fastbp.Adam(layers={0: {"epsilon": 1e-46}})),
+            "that is 0 in float32: 1e-46",
+        ),
+        (
+            lambda: fastbp.train(fastbp.Network([2, 1]), [[0, 1]], [1], optimizer=fastbp.SGD(1e-50)),
+            "that is 0 in float32: 1e-50",
+        ),
+        (
             lambda: fastbp.Network([fastbp.BatchNorm(1e39), fastbp.Dense(1)], inputs=2),
             "that is inf in float32",
         ),

@@ -17,7 +17,6 @@ def test_stop_and_steps_done():
     net = make_network([3, 4, 2])
     made = Plan(net.architecture, "train", 4, optimizer="sgd")
     assert made.steps_done == 0
-    assert not made.halted
     made.stop()
     assert made.shared[STOP] == 1
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 
 import fastbp
-from fastbp import network, sparse, validation
+from fastbp import one_pass, sparse, validation
 from fastbp.data import Data
 from fastbp.division import splits_columns, sums_in_chunks
 from fastbp.plan import Plan
@@ -208,7 +208,7 @@ def test_a_gradient_in_parts(weights, monkeypatch):
     x, y, net = draw(50, 30), draw_targets(SOFTMAX, 50, 3), make([30, 9, 3])
     expected_loss, expected = net.gradient(x.toarray(), y, sample_weight=weights)
     assert net.gradient(x, y)[1].inputs is None
-    monkeypatch.setattr(network, "_INPUTS_AT_ONCE", 30 * 8)
+    monkeypatch.setattr(one_pass, "INPUTS_AT_ONCE", 30 * 8)
     loss, gradient = net.gradient(x, y, sample_weight=weights)
     assert loss == pytest.approx(expected_loss, rel=1e-13)
     np.testing.assert_allclose(gradient.parameters, expected.parameters, rtol=1e-10, atol=1e-15)
@@ -222,7 +222,7 @@ def test_a_gradient_in_parts(weights, monkeypatch):
 
 
 def test_statistics_of_the_batch_are_those_of_all_rows(monkeypatch):
-    monkeypatch.setattr(network, "_INPUTS_AT_ONCE", 30 * 8)
+    monkeypatch.setattr(one_pass, "INPUTS_AT_ONCE", 30 * 8)
     x, y = draw(50, 30), draw_targets(SOFTMAX, 50, 3)
     net = fastbp.Network([fastbp.BatchNorm(), fastbp.Dense(3)], inputs=30, loss=SOFTMAX, dtype="float64")
     found = [net.gradient(rows, y, batch_statistics=True)[1].parameters for rows in (x, x.toarray())]

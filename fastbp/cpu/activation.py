@@ -15,7 +15,7 @@ def activation_take(real):
     copy = copy_elements(real)
 
     def activation_take(op, ctx):
-        for i in range(ctx.slot, ctx.slot + ctx.rows):
+        for i in range(ctx.place, ctx.place + ctx.rows):
             copy(op.n_out, op.x + i * op.x_row, op.z + i * op.z_row)
 
     return kernel(activation_take)

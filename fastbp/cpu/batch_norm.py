@@ -143,7 +143,7 @@ def batch_norm_forward(real):
     def batch_norm_forward(op, ctx):
         step = stride(op)
         for i in range(ctx.rows):
-            x, at = op.x + (ctx.slot + i) * op.x_row, (ctx.slot + i) * op.z_row
+            x, at = op.x + (ctx.place + i) * op.x_row, (ctx.place + i) * op.z_row
             one_row(op.columns, x, op.kept, step, op.z + at, op.w, op.y + at)
 
     return kernel(batch_norm_forward)
@@ -166,7 +166,7 @@ def batch_norm_backward(real):
     def batch_norm_backward(op, ctx):
         step, share = stride(op), dtype(1) / dtype(ctx.batch_rows)
         for i in range(ctx.rows):
-            dx, at = op.dx + (ctx.slot + i) * op.x_row, (ctx.slot + i) * op.z_row
+            dx, at = op.dx + (ctx.place + i) * op.x_row, (ctx.place + i) * op.z_row
             one_row(op.columns, op.dz + at, op.z + at, op.kept + step, op.w, op.slots, step, share, dx)
 
     return kernel(batch_norm_backward)
@@ -178,18 +178,14 @@ def batch_norm_backward_running(real):
 
     @part
     def one_row(n, dy, gamma, r, dx):
-        dy, dx, gamma, r = (
-            array(dy, n, dtype),
-            array(dx, n, dtype),
-            array(gamma, n, dtype),
-            array(r, n, dtype),
-        )
+        dy, dx = array(dy, n, dtype), array(dx, n, dtype)
+        gamma, r = array(gamma, n, dtype), array(r, n, dtype)
         for j in range(n):
             dx[j] = dy[j] * gamma[j] * r[j]
 
     def batch_norm_backward_running(op, ctx):
         for i in range(ctx.rows):
-            dx, at = op.dx + (ctx.slot + i) * op.x_row, (ctx.slot + i) * op.z_row
+            dx, at = op.dx + (ctx.place + i) * op.x_row, (ctx.place + i) * op.z_row
             one_row(op.columns, op.dz + at, op.w, op.kept + stride(op), dx)
 
     return kernel(batch_norm_backward_running)

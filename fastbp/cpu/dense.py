@@ -15,7 +15,7 @@ from fastbp.cpu.elementwise import copy_elements, update_loop
 from fastbp.cpu.gemm import ROW_BLOCK, place_of_panel, width_of_panel
 from fastbp.cpu.machine import this_machine
 from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.shaping import SHAPE, add_penalty, add_squares, bound_elements, clear_totals
+from fastbp.cpu.shaping import MOST, SHAPE, add_penalty, add_squares, bound_elements, clear_totals
 from fastbp.cpu.simd import array, call, part, transpose_square
 from fastbp.cpu.slots import slots_in_use, sum_of_slots
 from fastbp.cpu.team import gives_up
@@ -28,7 +28,7 @@ def dense_forward(real):
     times_packed_w = _times_packed_w(real)
 
     def dense_forward(op, ctx):
-        times_packed_w(op, ctx, op.x + ctx.slot * op.x_row, op.x_row)
+        times_packed_w(op, ctx, op.x + ctx.place * op.x_row, op.x_row)
 
     return kernel(dense_forward)
 
@@ -60,7 +60,7 @@ def _times_packed_w(real):
         op.a, op.a_row, op.a_step = x, x_row, size
         op.b, op.b_panel, op.b_step = op.w, (op.n_in + 1) * size, 0
         op.c0 = 0
-        op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
+        op.c, op.c_row = op.z + ctx.place * op.z_row, op.z_row
         call(op.product, op.address, ctx.address)
 
     return times_packed_w
@@ -76,10 +76,10 @@ def dense_forward_unpacked(real):
 
     def dense_forward_unpacked(op, ctx):
         op.m, op.n, op.k = ctx.rows, op.columns, op.n_in
-        op.a, op.a_row, op.a_step = op.x + ctx.slot * op.x_row, op.x_row, size
+        op.a, op.a_row, op.a_step = op.x + ctx.place * op.x_row, op.x_row, size
         op.b, op.b_panel, op.b_step = ctx.host + op.host, size, op.host_row
         op.c0 = op.b + op.n_in * op.b_step if op.use_bias != 0 else ctx.zeros
-        op.c, op.c_row = op.z + ctx.slot * op.z_row, op.z_row
+        op.c, op.c_row = op.z + ctx.place * op.z_row, op.z_row
         call(op.product, op.address, ctx.address)
 
     return kernel(dense_forward_unpacked)
@@ -91,10 +91,10 @@ def dense_backward(real):
 
     def dense_backward(op, ctx):
         op.m, op.n, op.k = ctx.rows, op.x_columns, op.n_out
-        op.a, op.a_row, op.a_step = op.dz + ctx.slot * op.z_row, op.z_row, size
+        op.a, op.a_row, op.a_step = op.dz + ctx.place * op.z_row, op.z_row, size
         op.b, op.b_panel, op.b_step = op.wt, op.columns * size, 0
         op.c0 = ctx.zeros
-        op.c, op.c_row = op.dx + ctx.slot * op.x_row, op.x_row
+        op.c, op.c_row = op.dx + ctx.place * op.x_row, op.x_row
         call(op.product, op.address, ctx.address)
 
     return kernel(dense_backward)
@@ -142,7 +142,7 @@ def _gradient(real):
             while column < op.last_column:
                 width = panel_width(op.columns - column)
                 for i in range(ctx.rows):
-                    copy(width, op.dz + (ctx.slot + i) * op.z_row + column * size, target)
+                    copy(width, op.dz + (ctx.place + i) * op.z_row + column * size, target)
                     target += width * size
                 column += width
 
@@ -150,7 +150,7 @@ def _gradient(real):
     def pack_x(op, ctx, row, rows):
         if op.packed_x != 0:
             for i in range(ctx.rows):
-                source = op.x + (ctx.slot + i) * op.x_row + row * size
+                source = op.x + (ctx.place + i) * op.x_row + row * size
                 copy(rows, source, op.packed_x + i * rows * size)
 
     @part
@@ -161,8 +161,8 @@ def _gradient(real):
             op.b, op.b_panel = op.packed_dz + (column - op.first_column) * ctx.rows * size, ctx.rows * size
             op.b_step = width * size
         else:
-            op.a, op.a_at, op.a_row, op.a_step = op.x + ctx.slot * op.x_row, row * size, size, op.x_row
-            op.b, op.b_panel = op.dz + ctx.slot * op.z_row + column * size, size
+            op.a, op.a_at, op.a_row, op.a_step = op.x + ctx.place * op.x_row, row * size, size, op.x_row
+            op.b, op.b_panel = op.dz + ctx.place * op.z_row + column * size, size
             op.b_step = op.z_row
         op.c0 = ctx.zeros
         op.c, op.c_row = dw, width * size
@@ -312,7 +312,7 @@ def dense_max_norm(real):
             row[j] *= dtype(factors[j])
 
     def dense_max_norm(op, ctx):
-        most, column = array(op.shape, SHAPE, np.float64)[4], op.first_column
+        most, column = array(op.shape, SHAPE, np.float64)[MOST], op.first_column
         while column < op.last_column:
             width = panel_width(op.columns - column)
             n, w = min(width, op.n_out - column), op.w + _place(op, 0, column, width) * size

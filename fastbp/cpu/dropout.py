@@ -42,7 +42,7 @@ def dropout_forward(real):
         for i in range(ctx.rows):
             first = np.uint64((ctx.row + i) * quarter)
             draw(quarter, ctx.seed, op.purpose, ctx.epoch, ctx.step, first, ctx.scratch)
-            at, x = (ctx.slot + i) * op.z_row, op.x + (ctx.slot + i) * op.x_row
+            at, x = (ctx.place + i) * op.z_row, op.x + (ctx.place + i) * op.x_row
             one_row(op.columns, ctx.scratch, x, op.z + at, op.y + at, threshold, scale)
 
     return kernel(dropout_forward)
@@ -60,7 +60,7 @@ def dropout_backward(real):
 
     def dropout_backward(op, ctx):
         for i in range(ctx.rows):
-            at = (ctx.slot + i) * op.z_row
-            one_row(op.columns, op.dz + at, op.z + at, op.dx + (ctx.slot + i) * op.x_row)
+            at = (ctx.place + i) * op.z_row
+            one_row(op.columns, op.dz + at, op.z + at, op.dx + (ctx.place + i) * op.x_row)
 
     return kernel(dropout_backward)

@@ -48,12 +48,12 @@ def activation_forward(name, real):
         minus_zero = -array(ctx.zeros, 1, dtype)[0]
         rows, n = runs(ctx.rows, op.columns, op.z_row)
         for i in range(rows):
-            in_place(n, op.y + (ctx.slot + i) * op.z_row, minus_zero)
+            in_place(n, op.y + (ctx.place + i) * op.z_row, minus_zero)
 
     def forward_keeping_z(op, ctx):
         rows, n = runs(ctx.rows, op.columns, op.z_row)
         for i in range(rows):
-            at = (ctx.slot + i) * op.z_row
+            at = (ctx.place + i) * op.z_row
             out_of_place(n, op.z + at, op.y + at)
 
     return kernel(forward_keeping_y if activation.keeps == "y" else forward_keeping_z)
@@ -77,7 +77,7 @@ def activation_backward(name, real):
         kept = op.y if keeps_y else op.z
         rows, n = runs(ctx.rows, op.columns, op.z_row)
         for i in range(rows):
-            at = (ctx.slot + i) * op.z_row
+            at = (ctx.place + i) * op.z_row
             in_place(n, op.dz + at, kept + at, minus_zero)
 
     return kernel(activation_backward)
@@ -88,7 +88,7 @@ def hand_back(real):
     copy = copy_elements(real)
 
     def hand_back(op, ctx):
-        for i in range(ctx.slot, ctx.slot + ctx.rows):
+        for i in range(ctx.place, ctx.place + ctx.rows):
             copy(op.columns, op.dz + i * op.z_row, op.dx + i * op.x_row)
 
     return kernel(hand_back)

@@ -24,7 +24,7 @@ def scale_rows(real):
     def scale_rows(op, ctx):
         scale = dtype(array(op.numbers, 1, np.float64)[0])
         for i in range(ctx.rows):
-            x = op.x + (ctx.slot + i) * op.x_row
+            x = op.x + (ctx.place + i) * op.x_row
             multiply(op.n_in, x, scale, x)
 
     return kernel(scale_rows)
@@ -43,7 +43,7 @@ def require_finite(real):
 
     def require_finite(op, ctx):
         for i in range(ctx.rows):
-            if count_others(op.n_in, op.x + (ctx.slot + i) * op.x_row) > 0:
+            if count_others(op.n_in, op.x + (ctx.place + i) * op.x_row) > 0:
                 raise ValueError
 
     return kernel(require_finite)
@@ -106,7 +106,7 @@ def find_rows(real):
 
     def find_rows(op, ctx):
         n_bytes, ahead, place = op.n_in * size, _rows_ahead(ctx), ctx.start + ctx.row
-        x = op.x + ctx.slot * op.x_row
+        x = op.x + ctx.place * op.x_row
         if ctx.order == 0:
             in_order(ctx.rows, ctx.x + place * n_bytes, n_bytes, x)
         else:
@@ -127,7 +127,7 @@ def gather(real):
     def gather(op, ctx):
         n_bytes, ahead = op.n_in * size, _rows_ahead(ctx)
         for i in range(ctx.rows):
-            copy(op.n_in, ctx.x + data_row(ctx, i) * n_bytes, op.x + (ctx.slot + i) * op.x_row)
+            copy(op.n_in, ctx.x + data_row(ctx, i) * n_bytes, op.x + (ctx.place + i) * op.x_row)
             if i < ahead:
                 _ask_for(ctx.x + data_row(ctx, i + ctx.batch_size) * n_bytes, n_bytes)
 
@@ -147,7 +147,7 @@ def gather_scaled(data, real):
         n_bytes, ahead = op.n_in * size, _rows_ahead(ctx)
         scale = dtype(array(op.numbers, 1, np.float64)[0])
         for i in range(ctx.rows):
-            multiply(op.n_in, ctx.x + data_row(ctx, i) * n_bytes, scale, op.x + (ctx.slot + i) * op.x_row)
+            multiply(op.n_in, ctx.x + data_row(ctx, i) * n_bytes, scale, op.x + (ctx.place + i) * op.x_row)
             if i < ahead:
                 _ask_for(ctx.x + data_row(ctx, i + ctx.batch_size) * n_bytes, n_bytes)
 
@@ -170,7 +170,7 @@ def gather_sparse(data, real):
         for i in range(ctx.rows):
             bounds = array(at[2] + 8 * data_row(ctx, i), 2, int64)
             first, n = bounds[0], bounds[1] - bounds[0]
-            x = op.x + (ctx.slot + i) * op.x_row
+            x = op.x + (ctx.place + i) * op.x_row
             scatter(n, at[0] + first * size, at[1] + first * 4, scale, op.n_in, x)
 
     return kernel(gather_sparse)

@@ -41,7 +41,7 @@ def matrix_product(scattered, asks, real):
         Whether the memory is asked for what comes next, which a product of little data does better without.
     """
     size, panel_width, fill = REAL[real](0).itemsize, width_of_panel(real), fill_strip(scattered, asks, real)
-    by_rows, comes_next = scattered == "rows", (_comes_next if asks == "asks" else _nothing_comes)(real)
+    by_rows, comes_next = scattered == "rows", _comes_next(real) if asks == "asks" else _nothing_comes
 
     def matrix_product(op, ctx):
         m, done = op.m + (1 if op.one != 0 else 0), 0
@@ -97,14 +97,10 @@ def _comes_next(real):
     return comes_next
 
 
-def _nothing_comes(real):
+@part
+def _nothing_comes(op, j, width, done, k):
     """The same where nothing is asked for."""
-
-    @part
-    def nothing_comes(op, j, width, done, k):
-        return 0, (0, 1, 0), (0, 0, 0)
-
-    return nothing_comes
+    return 0, (0, 1, 0), (0, 0, 0)
 
 
 @cache

@@ -37,9 +37,9 @@ def layer_norm_forward(real):
 
     def layer_norm_forward(op, ctx):
         n, epsilon = op.n_out, dtype(array(op.numbers, 1, np.float64)[0])
-        kept, beta = array(op.kept + ctx.slot * size, ctx.rows, dtype), op.w + stride(op)
+        kept, beta = array(op.kept + ctx.place * size, ctx.rows, dtype), op.w + stride(op)
         for i in range(ctx.rows):
-            x, at = op.x + (ctx.slot + i) * op.x_row, (ctx.slot + i) * op.z_row
+            x, at = op.x + (ctx.place + i) * op.x_row, (ctx.place + i) * op.z_row
             centred, mean = op.z + at, add_up(x, n) / dtype(n)
             subtract(op.columns, x, mean, centred)
             off, mean_square = add_up(centred, n) / dtype(n), dot(centred, centred, n) / dtype(n)
@@ -68,12 +68,12 @@ def layer_norm_backward(real):
             dx[j] = formulas.normalize_backward(d[j], normalized[j], mean_d, mean_product, r)
 
     def layer_norm_backward(op, ctx):
-        n, d, kept = op.n_out, ctx.scratch, array(op.kept + ctx.slot * size, ctx.rows, dtype)
+        n, d, kept = op.n_out, ctx.scratch, array(op.kept + ctx.place * size, ctx.rows, dtype)
         for i in range(ctx.rows):
-            at = (ctx.slot + i) * op.z_row
+            at = (ctx.place + i) * op.z_row
             multiply(op.columns, op.dz + at, op.w, d)
             mean_d, mean_product = add_up(d, n) / dtype(n), dot(d, op.z + at, n) / dtype(n)
-            dx = op.dx + (ctx.slot + i) * op.x_row
+            dx = op.dx + (ctx.place + i) * op.x_row
             subtract(op.columns, d, op.z + at, mean_d, mean_product, kept[i], dx)
 
     return kernel(layer_norm_backward)

@@ -26,7 +26,7 @@ from fastbp.formulas.losses import (
 )
 
 # Outputs that an element-wise loss works on at a time: little enough for the first-level cache.
-AT_ONCE = 1024
+OUTPUTS_AT_ONCE = 1024
 
 
 def elementwise_loss(name, real):
@@ -66,7 +66,7 @@ def elementwise_loss(name, real):
     @part
     def one_output(op, ctx, losses, scale, option):
         for i in range(ctx.rows):
-            at, t = (ctx.slot + i) * op.z_row, ctx.targets + data_row(ctx, i) * size
+            at, t = (ctx.place + i) * op.z_row, ctx.targets + data_row(ctx, i) * size
             y_i, t_i = array(op.y + at, 1, dtype)[0], array(t, 1, dtype)[0]
             losses[i] = forward(y_i, t_i, option)
             array(op.dz + at, 1, dtype)[0] = scale * backward(y_i, t_i, option)
@@ -74,7 +74,7 @@ def elementwise_loss(name, real):
     @part
     def several_outputs(op, ctx, losses, scale, option):
         # scratch: targets (some rows, columns) | terms of the loss (some rows, columns)
-        n, row_bytes, at_once = op.n_out, op.columns * size, max(1, AT_ONCE // op.columns)
+        n, row_bytes, at_once = op.n_out, op.columns * size, max(1, OUTPUTS_AT_ONCE // op.columns)
         fours = n == 4 and op.columns == 4
         terms = ctx.scratch + whole(at_once * op.columns) * size
         for first in range(0, ctx.rows, at_once):
@@ -87,7 +87,7 @@ def elementwise_loss(name, real):
                     copy_targets(n, op.columns, source, t)
             pieces, length = runs(rows, op.columns, op.z_row)
             for i in range(pieces):
-                at, here = (ctx.slot + first + i) * op.z_row, i * row_bytes
+                at, here = (ctx.place + first + i) * op.z_row, i * row_bytes
                 one_run(length, op.y + at, ctx.scratch + here, op.dz + at, terms + here, scale, option)
             if fours:
                 add_up_fours(rows, terms, ctx.row_losses + (ctx.row + first) * size)
@@ -130,21 +130,18 @@ def softmax_loss(targets, real):
         totals_at = largest_at + rows * size
         logs_at = totals_at + rows * size
         terms = logs_at + rows * size
-        y = op.y + ctx.slot * op.z_row
+        y = op.y + ctx.place * op.z_row
         exponentials(rows, n, y, op.z_row, ctx.scratch, largest_at, totals_at)
         logarithms(rows, totals_at, logs_at)
-        largest, totals, logs = (
-            array(largest_at, rows, dtype),
-            array(totals_at, rows, dtype),
-            array(logs_at, rows, dtype),
-        )
+        largest, totals = array(largest_at, rows, dtype), array(totals_at, rows, dtype)
+        logs = array(logs_at, rows, dtype)
         losses = array(ctx.row_losses + ctx.row * size, rows, dtype)
         smoothing = dtype(array(ctx.option, 1, np.float64)[0])
         scale = dtype(1) / dtype(ctx.batch_rows)
         for i in range(rows):
-            row = y + i * op.z_row, ctx.scratch + i * wide * size, op.dz + (ctx.slot + i) * op.z_row
+            lines = y + i * op.z_row, ctx.scratch + i * wide * size, op.dz + (ctx.place + i) * op.z_row
             target = ctx.targets, data_row(ctx, i)
-            losses[i] = one_row(n, row, target, smoothing, scale, (largest[i], totals[i], logs[i]), terms)
+            losses[i] = one_row(n, lines, target, smoothing, scale, (largest[i], totals[i], logs[i]), terms)
 
     return kernel(softmax_loss)
 
@@ -187,7 +184,7 @@ def weigh_rows(real):
             weight = array(ctx.weights + data_row(ctx, i) * size, 1, dtype)[0]
             scale = dtype(np.float64(weight) * one)
             losses[i] = weighed(losses[i], scale)
-            multiply(op.n_out, op.dz + (ctx.slot + i) * op.z_row, scale)
+            multiply(op.n_out, op.dz + (ctx.place + i) * op.z_row, scale)
 
     return kernel(weigh_rows)
 
@@ -211,8 +208,8 @@ def _against_class(real):
             each[j] = softmax_cross_entropy(y[j] - largest, log_total, off)
 
     @part
-    def one_row(n, row, target, smoothing, scale, found, terms):
-        (y, e, dz), (targets, row), (largest, total, log_total) = row, target, found
+    def one_row(n, lines, target, smoothing, scale, found, terms):
+        (y, e, dz), (targets, row), (largest, total, log_total) = lines, target, found
         label = array(targets + 8 * row, 1, int64)[0]
         # It was checked; but it lies in the caller's memory, and a callback may write there.
         known = 0 <= label < n
@@ -239,8 +236,8 @@ def _against_probabilities(real):
     dtype, size, add_up = REAL[real], REAL[real](0).itemsize, sum16(real)
 
     @part
-    def one_row(n, row, target, smoothing, scale, found, terms):
-        (y, e, dz), (targets, row), (largest, total, log_total) = row, target, found
+    def one_row(n, lines, target, smoothing, scale, found, terms):
+        (y, e, dz), (targets, row), (largest, total, log_total) = lines, target, found
         loss_terms(n, y, targets + row * n * size, smoothing, largest, log_total, terms)
         gradient(n, e, dz, total, targets + row * n * size, smoothing, scale)
         return add_up(terms, n)
@@ -313,7 +310,7 @@ def softmax_link(real):
         n, rows, wide = op.n_out, ctx.rows, _sixteens(op.n_out)
         largest = ctx.scratch + rows * wide * size
         totals_at = largest + rows * size
-        exponentials(rows, n, op.y + ctx.slot * op.z_row, op.z_row, ctx.scratch, largest, totals_at)
+        exponentials(rows, n, op.y + ctx.place * op.z_row, op.z_row, ctx.scratch, largest, totals_at)
         totals, out = array(totals_at, rows, dtype), ctx.outputs + (ctx.start + ctx.row) * n * size
         # Whole sixteens, whose end the next row overwrites; the last rows have none behind them.
         last = max(0, rows - (wide - 1) // n)
@@ -338,7 +335,7 @@ def elementwise_link(name, real):
     def elementwise_link(op, ctx):
         for i in range(ctx.rows):
             out = ctx.outputs + (ctx.start + ctx.row + i) * op.n_out * size
-            one_row(op.n_out, op.y + (ctx.slot + i) * op.z_row, out)
+            one_row(op.n_out, op.y + (ctx.place + i) * op.z_row, out)
 
     return kernel(elementwise_link)
 
@@ -350,7 +347,7 @@ def copy_outputs(real):
     def copy_outputs(op, ctx):
         for i in range(ctx.rows):
             out = ctx.outputs + (ctx.start + ctx.row + i) * op.n_out * size
-            copy(op.n_out, op.y + (ctx.slot + i) * op.z_row, out)
+            copy(op.n_out, op.y + (ctx.place + i) * op.z_row, out)
 
     return kernel(copy_outputs)
 

@@ -42,8 +42,8 @@ def _record(text):
 #   use_scale, statistics    of a normalisation: whether there is a gamma; whether running statistics follow
 #                            in the host's vector
 #   numbers, purpose         a layer's float64 settings; what its random draws are for
-#   kept                     what a normalisation keeps for its backward: 1 / deviation of each row, or mean
-#                            and 1 / deviation of each column
+#   kept                     what a normalisation keeps for its backward: 1 / deviation of each row, or mean,
+#                            1 / deviation and what rounding left of the mean of each column
 #   skip, dskip, skip_row    what a residual layer adds to its input x, the gradient of that, and its rows
 #   product                  the kernel of its matrix product, see gemm.py, which reads
 #   ahead, ahead_bytes, ahead_parts, also, also_apart, also_parts, and
@@ -68,14 +68,13 @@ OPERATION = _record(
 #   write_order                                      the kernel of an epoch's order
 #   zeros, one, scratch                              zeros; a 1; this thread's own memory
 #   host                                             the flat parameter (or gradient) vector of the host
-#   x, targets, order, n_rows                        the data (order 0: as it comes), float64 losses by epoch
-#   row_losses, losses, outputs
+#   x, targets, order, n_rows                        the data (order 0: as it comes)
+#   row_losses, losses, outputs                      of each row; float64 sums of those by epoch; predictions
 #   weights, row_scale, clip                         a weight for each row of the data; addresses of this
 #                                                    thread's float64: what a row of weight 1 counts in this
 #                                                    batch, and what clipping multiplies the gradient by
 #   batch_size, block_rows, whole                    rows of a batch and of a block; whether activations of
-#   all
-#                                                    rows of the batch are kept (1), or of one block (0)
+#                                                    all rows of the batch are kept (1), or of one block (0)
 #   chunk_rows                                       rows summed into one gradient slot
 #   epoch, first_epoch, last_epoch, shuffle, seed    epochs to run, and where the order of an epoch comes
 #                                                    from: 0 the order that is there, 1 a shuffle, 2 draws
@@ -86,8 +85,8 @@ OPERATION = _record(
 #   careful                                          whether a loss that is not finite ends the run
 #   not_finite                                       set to 1 by the check of the rows
 #   step, start, batch_rows                          this step, its first row in the order, its number of rows
-#   row, rows, slot, block                           this block: first row in the batch, rows, place in the
-#   workspace
+#   row, rows, place, block                          this block: first row in the batch, rows, place in the
+#                                                    workspace, which of all it is
 #   hyper, bias_hyper                                what the optimizer's settings are in this step
 #   option                                           address of the loss's one float64 option
 CONTEXT = _record(
@@ -99,7 +98,7 @@ CONTEXT = _record(
     epoch first_epoch last_epoch begin rest shuffle seed by_class class_starts classes
     careful not_finite
     step start batch_rows
-    row rows slot block
+    row rows place block
     hyper bias_hyper option"""
 )
 

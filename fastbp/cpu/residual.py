@@ -22,7 +22,7 @@ def residual_forward(real):
             y[j] = x[j] + f[j]
 
     def residual_forward(op, ctx):
-        for i in range(ctx.slot, ctx.slot + ctx.rows):
+        for i in range(ctx.place, ctx.place + ctx.rows):
             one_row(op.columns, op.x + i * op.x_row, op.skip + i * op.skip_row, op.y + i * op.z_row)
 
     return kernel(residual_forward)
@@ -39,7 +39,7 @@ def residual_skip_backward(real):
             dx[j] = dx[j] + dy[j]
 
     def residual_skip_backward(op, ctx):
-        for i in range(ctx.slot, ctx.slot + ctx.rows):
+        for i in range(ctx.place, ctx.place + ctx.rows):
             one_row(op.columns, op.dz + i * op.z_row, op.dskip + i * op.skip_row)
 
     return kernel(residual_skip_backward)

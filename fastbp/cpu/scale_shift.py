@@ -77,7 +77,7 @@ def _sums(real):
         while first < ctx.rows:
             clear(n, some_dgamma, some_dbeta)
             for i in range(first, min(first + ROWS, ctx.rows)):
-                at = (ctx.slot + i) * op.z_row + columns
+                at = (ctx.place + i) * op.z_row + columns
                 add_row(n, op.dz + at, op.z + at, some_dgamma, some_dbeta)
             add(n, dgamma, dbeta, some_dgamma, some_dbeta)
             first += ROWS

@@ -25,7 +25,7 @@ from fastbp.random import GRADIENT_NOISE, INPUT_NOISE, philox
 
 # float64 numbers at op.shape: l1, l2 | limit of an element | standard deviation of the first step's noise |
 # most of a norm | how fast the variance of the noise falls
-SHAPE = 6
+L1, L2, LIMIT, DEVIATION, MOST, DECAY, SHAPE = 0, 1, 2, 3, 4, 5, 6
 
 
 @cache
@@ -42,8 +42,8 @@ def add_penalty(real):
     @part
     def penalise(op, n, w, dw):
         shape = array(op.shape, SHAPE, np.float64)
-        if shape[0] != 0.0 or shape[1] != 0.0:
-            loop(n, w, dw, dtype(shape[0]), dtype(shape[1]))
+        if shape[L1] != 0.0 or shape[L2] != 0.0:
+            loop(n, w, dw, dtype(shape[L1]), dtype(shape[L2]))
 
     return penalise
 
@@ -61,7 +61,7 @@ def bound_elements(real):
 
     @part
     def bound(op, n, dw):
-        limit = array(op.shape, SHAPE, np.float64)[2]
+        limit = array(op.shape, SHAPE, np.float64)[LIMIT]
         if limit != 0.0:
             loop(n, dw, dtype(limit))
 
@@ -155,11 +155,11 @@ def input_noise(real):
     dtype, draw, add = REAL[real], normal_numbers(real), add_scaled(real)
 
     def input_noise(op, ctx):
-        deviation, quarter = dtype(array(op.shape, SHAPE, np.float64)[3]), (op.n_in + 3) // 4
+        deviation, quarter = dtype(array(op.shape, SHAPE, np.float64)[DEVIATION]), (op.n_in + 3) // 4
         for i in range(ctx.rows):
             block = (ctx.row + i) * quarter
             draw(quarter, ctx.seed, INPUT_NOISE, ctx.step, block, ctx.scratch)
-            add(op.n_in, ctx.scratch, deviation, op.x + (ctx.slot + i) * op.x_row)
+            add(op.n_in, ctx.scratch, deviation, op.x + (ctx.place + i) * op.x_row)
 
     return kernel(input_noise)
 
@@ -201,9 +201,9 @@ def shape_gradient(real):
 def noise_of_step(op, ctx):
     """The standard deviation of this step's noise on gradients; 0 where there is none."""
     shape = array(op.shape, SHAPE, np.float64)
-    if shape[3] == 0.0:
+    if shape[DEVIATION] == 0.0:
         return 0.0
-    return formulas.noise_deviation(shape[3], shape[5], ctx.step - 1)
+    return formulas.noise_deviation(shape[DEVIATION], shape[DECAY], ctx.step - 1)
 
 
 def clip_factor():
@@ -217,7 +217,7 @@ def clip_factor():
         squares, total = array(op.squares, op.n_out, np.float64), 0.0
         for column in range(op.n_out):
             total += squares[column]
-        most = array(op.shape, SHAPE, np.float64)[4]
+        most = array(op.shape, SHAPE, np.float64)[MOST]
         array(ctx.clip, 1, np.float64)[0] = formulas.clip_factor(total, most)
 
     return kernel(clip_factor)

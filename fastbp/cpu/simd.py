@@ -58,7 +58,8 @@ def array(typingctx, address, n, dtype):
 def call(typingctx, kernel, operation, context):
     """Call the kernel at an address: kernel(operation, context), all three int64 addresses.
 
-    Returns 0, or what tells that the kernel raised: only code compiled with bounds checks does.
+    Returns 0, or what tells that the kernel raised: those that check data do, and code compiled with bounds
+    checks.
     """
 
     def codegen(cgctx, builder, signature, arguments):

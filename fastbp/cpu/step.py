@@ -38,13 +38,16 @@ def run_operations(ctx, first, last):
         op = ctx.program + i * _OPERATION
         failed |= call(operation(op).kernel, op, ctx.address)
     if failed != 0:
-        raise IndexError
+        raise IndexError  # whoever called looks whether there is one, not which
 
 
 @part
-def run_until_given_up(ctx, first, last):
-    """The same, but to the first of them that finds the step given up; returns whether there is none."""
-    for i in range(first, last):
+def run_or_give_up(ctx, here):
+    """Run a section on some rows, to the end or until the step is given up; returns whether it is not."""
+    if here.gives_up == 0:
+        run_operations(ctx, here.first, here.last)
+        return True
+    for i in range(here.first, here.last):
         if gives_up(ctx):
             return False
         run_operations(ctx, i, i + 1)
@@ -71,30 +74,26 @@ def run_batch(ctx):
     n, size = ctx.batch_rows, ctx.block_rows
     first_block, last_block = share_of_blocks(ctx)
     for s in range(ctx.n_sections):
-        part = section(ctx.sections + s * _SECTION)
-        if part.over == BLOCKS:
+        here = section(ctx.sections + s * _SECTION)
+        if here.over == BLOCKS:
             for block in range(first_block, last_block):
                 ctx.block = block
                 ctx.row = block * size
                 ctx.rows = min(size, n - ctx.row)
-                ctx.slot = ctx.row * ctx.whole
-                if part.gives_up == 0:
-                    run_operations(ctx, part.first, part.last)
-                elif not run_until_given_up(ctx, part.first, part.last):
+                ctx.place = ctx.row * ctx.whole
+                if not run_or_give_up(ctx, here):
                     break
-        elif part.over == CHUNKS:
+        elif here.over == CHUNKS:
             for chunk in range(slots_in_use(ctx)):
                 ctx.block, ctx.row = chunk, chunk * ctx.chunk_rows
-                ctx.rows, ctx.slot = min(ctx.chunk_rows, n - ctx.row), ctx.row
-                if part.gives_up == 0:
-                    run_operations(ctx, part.first, part.last)
-                elif not run_until_given_up(ctx, part.first, part.last):
+                ctx.rows, ctx.place = min(ctx.chunk_rows, n - ctx.row), ctx.row
+                if not run_or_give_up(ctx, here):
                     break
         else:
-            ctx.block = ctx.row = ctx.slot = 0
+            ctx.block = ctx.row = ctx.place = 0
             ctx.rows = n
-            run_operations(ctx, part.first, part.last)
-            if part.gives_up != 0 and is_given_up(ctx):
+            run_operations(ctx, here.first, here.last)
+            if here.gives_up != 0 and is_given_up(ctx):
                 return False
     return True
 
@@ -153,8 +152,8 @@ def run_section():
     """One section once, outside any step: packing before training, unpacking after it."""
 
     def run_section(ctx_address, section_address):
-        part = section(section_address)
-        run_operations(context(ctx_address), part.first, part.last)
+        here = section(section_address)
+        run_operations(context(ctx_address), here.first, here.last)
 
     return KERNEL, run_section
 

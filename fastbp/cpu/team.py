@@ -64,6 +64,8 @@ def barrier():
     return kernel(barrier)
 
 
+RAISED = "a kernel raised an exception: it was compiled with checks, and one of them failed"
+
 # Numba's native calling convention: a place for the result, a place for an exception, the arguments. Calls
 # through ctypes release the interpreter lock.
 _prototype = ctypes.CFUNCTYPE(
@@ -77,9 +79,7 @@ def function(address):
 
     def call(first, second):
         if native(nowhere, nowhere, first, second):
-            raise RuntimeError(
-                "a kernel raised an exception: it was compiled with checks, and one of them failed"
-            )
+            raise RuntimeError(RAISED)
 
     return call
 

@@ -22,7 +22,7 @@ MOST = 16
 
 
 def is_tiny(n_in, x_columns, columns, rows, real):
-    """Whether a layer of n_in inputs is, whose input and output take so many columns (`Plan.columns`)."""
+    """Whether a layer of n_in inputs is, whose input and output take so many columns (`Choices.columns`)."""
     width = this_machine().least_lanes(real)
     return max(x_columns, columns) == width and max(n_in + 1, width) * rows <= MOST
 
@@ -32,7 +32,7 @@ def tiny_forward(real):
     size, row, multiply = REAL[real](0).itemsize, _row_bytes(real), _rows_times(real)
 
     def tiny_forward(op, ctx):
-        x, z, b = op.x + ctx.slot * op.x_row, op.z + ctx.slot * op.z_row, op.w + op.n_in * row
+        x, z, b = op.x + ctx.place * op.x_row, op.z + ctx.place * op.z_row, op.w + op.n_in * row
         multiply(ctx.rows, op.n_in, x, op.x_row, size, op.w, row, b, z, op.z_row)
 
     return kernel(tiny_forward)
@@ -43,7 +43,7 @@ def tiny_backward(real):
     size, row, multiply = REAL[real](0).itemsize, _row_bytes(real), _rows_times(real)
 
     def tiny_backward(op, ctx):
-        dz, dx = op.dz + ctx.slot * op.z_row, op.dx + ctx.slot * op.x_row
+        dz, dx = op.dz + ctx.place * op.z_row, op.dx + ctx.place * op.x_row
         multiply(ctx.rows, op.n_out, dz, op.z_row, size, op.wt, row, ctx.zeros, dx, op.x_row)
 
     return kernel(tiny_backward)
@@ -56,7 +56,7 @@ def tiny_update(optimizer, real):
     transpose = transpose_square(real, width)
 
     def tiny_update(op, ctx):
-        x, dz, dw = op.x + ctx.slot * op.x_row, op.dz + ctx.slot * op.z_row, ctx.scratch
+        x, dz, dw = op.x + ctx.place * op.x_row, op.dz + ctx.place * op.z_row, ctx.scratch
         multiply(op.n_in, ctx.rows, x, size, op.x_row, dz, op.z_row, ctx.zeros, dw, row)
         db = dw + op.n_in * row
         multiply(op.use_bias, ctx.rows, ctx.one, 0, 0, dz, op.z_row, ctx.zeros, db, 0)

@@ -51,11 +51,8 @@ def update_one(name, real):
     Its optimizer state s lies at ``w + (s + 1) * state_bytes``.
     """
     optimizer, dtype, size = OPTIMIZERS[name], REAL[real], REAL[real](0).itemsize
-    formula, (load, store), (load_hyper, _) = (
-        optimizer.update,
-        column(1 + optimizer.states),
-        column(optimizer.hypers),
-    )
+    formula, (load, store) = optimizer.update, column(1 + optimizer.states)
+    load_hyper, _ = column(optimizer.hypers)
 
     @part
     def update(w, dw, state_bytes, hyper):

@@ -16,7 +16,7 @@ from fastbp.formulas import normalization as formulas
 
 def layer_norm_forward(real):
     """y (rows, n) = γ · x̂ + β for the rows of the batch."""
-    dtype, add_up, parameters = REAL[real], join_sum(real), gamma_beta(real)
+    dtype, parameters = REAL[real], gamma_beta(real)
 
     def layer_norm_forward(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
@@ -31,13 +31,13 @@ def layer_norm_forward(real):
             total, rest, squares = dtype(0), dtype(0), dtype(0)
             for j in range(lane, n, LANES):
                 total += x[j]
-            mean = add_up(shared, total) / dtype(op.n_out)
+            mean = join_sum(shared, total) / dtype(op.n_out)
             for j in range(lane, n, LANES):
                 centred = x[j] - mean
                 rest += centred
                 squares += centred * centred
-            off = add_up(shared, rest) / dtype(op.n_out)
-            variance = formulas.variance_about(add_up(shared, squares) / dtype(op.n_out), off)
+            off = join_sum(shared, rest) / dtype(op.n_out)
+            variance = formulas.variance_about(join_sum(shared, squares) / dtype(op.n_out), off)
             r = formulas.inverse_deviation(variance, epsilon)
             normalized = array(op.z + i * op.z_row, n, dtype)
             for j in range(lane, n, LANES):
@@ -52,7 +52,7 @@ def layer_norm_forward(real):
 
 def layer_norm_backward(real):
     """dx (rows, n) for the rows of the batch."""
-    dtype, add_up, parameters = REAL[real], join_sum(real), gamma_beta(real)
+    dtype, parameters = REAL[real], gamma_beta(real)
 
     def layer_norm_backward(op_address, ctx_address):
         op, ctx = operation(op_address), context(ctx_address)
@@ -69,8 +69,8 @@ def layer_norm_backward(real):
                 d = dy[j] * parameters(op, j)[0]
                 total += d
                 products += d * normalized[j]
-            mean_d = add_up(shared, total) / dtype(op.n_out)
-            mean_product = add_up(shared, products) / dtype(op.n_out)
+            mean_d = join_sum(shared, total) / dtype(op.n_out)
+            mean_product = join_sum(shared, products) / dtype(op.n_out)
             r = array(op.kept, ctx.batch_rows, dtype)[i] if n > 0 else dtype(0)
             for j in range(lane, n, LANES):
                 d = dy[j] * parameters(op, j)[0]

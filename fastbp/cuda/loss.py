@@ -67,7 +67,7 @@ def elementwise_row(name, real):
     Sixteen threads call it, of which `lane` tells one; target: address of all targets, and which row. Where
     there is no row, y and dz are empty. Writes dz, returns the row's loss.
     """
-    dtype, size, add_up = REAL[real], REAL[real](0).itemsize, join_sum(real)
+    dtype, size = REAL[real], REAL[real](0).itemsize
     forward, backward = part(LOSSES[name].forward), part(LOSSES[name].backward)
 
     @part
@@ -76,14 +76,14 @@ def elementwise_row(name, real):
         for j in range(lane, y.size, LANES):
             partial += dtype(forward(y[j], t[j], option))
             dz[j] = scale * dtype(backward(y[j], t[j], option))
-        return add_up(shared, partial) / dtype(n)
+        return join_sum(shared, partial) / dtype(n)
 
     return elementwise_row
 
 
 def softmax_row(targets, real):
     """The same for softmax and cross-entropy; the option is the smoothing of the targets."""
-    dtype, add_up, exponentials = REAL[real], join_sum(real), _exponentials(real)
+    dtype, exponentials = REAL[real], _exponentials(real)
     target_of, is_class = _target(targets, real), targets == "classes"
 
     @part
@@ -95,7 +95,7 @@ def softmax_row(targets, real):
             if t != 0 or not is_class:
                 partial += softmax_cross_entropy(y[j] - largest, log_total, t)
             dz[j] = scale * softmax_cross_entropy_backward(softmax(dz[j], total), t)
-        return add_up(shared, partial)
+        return join_sum(shared, partial)
 
     return softmax_row
 
@@ -119,7 +119,7 @@ def _target(targets, real):
 
 def _exponentials(real):
     """A function that writes e^(y − largest) of a row, and finds the largest and the total."""
-    dtype, largest_of, add_up = REAL[real], join_max(real), join_sum(real)
+    dtype = REAL[real]
     nothing = dtype("-inf")
 
     @part
@@ -127,11 +127,11 @@ def _exponentials(real):
         largest, total, n = nothing, dtype(0), y.size
         for j in range(lane, n, LANES):
             largest = largest if y[j] <= largest else y[j]
-        largest = largest_of(shared, largest)
+        largest = join_max(shared, largest)
         for j in range(lane, n, LANES):
             e[j] = elementary.exp_nonpositive(y[j] - largest)
             total += e[j]
-        return largest, add_up(shared, total)
+        return largest, join_sum(shared, total)
 
     return exponentials
 

@@ -7,8 +7,6 @@ after it, when the memory may be used again. So all must call, whether they have
 often: kernels count blocks of rows, not rows, and leave early only where the context tells all to.
 """
 
-from functools import cache
-
 from fastbp.cuda.device import SIMULATED, block_part, cuda
 from fastbp.cuda.program import context, operation
 from fastbp.cuda.simt import part
@@ -51,29 +49,11 @@ def over_rows(one_row, width=outputs):
     return kernel
 
 
-@cache
-def join_sum(real):
-    """A function ``join(shared, partial)``: the sum of the sixteen partial sums of this thread's row."""
-
-    @part
-    def add(a, b):
-        return a + b
-
-    return _join(add)
-
-
-@cache
-def join_max(real):
-    """The same for the largest; NaN in either of two is not above the other, and the second is taken."""
-
-    @part
-    def larger(a, b):
-        return a if b <= a else b
-
-    return _join(larger)
-
-
 def _join(both):
+    """A function ``join(shared, partial)``: what `both` makes of the sixteen partial results of this thread's
+    row.
+    """
+
     def join(shared, partial):
         lane, row = cuda.threadIdx.x, cuda.threadIdx.y
         shared[row, lane] = partial
@@ -89,3 +69,16 @@ def _join(both):
         return total
 
     return block_part(join)
+
+
+@part
+def _add(a, b):
+    return a + b
+
+
+@part
+def _larger(a, b):
+    return a if b <= a else b  # NaN in either is not above the other, and the second is taken
+
+
+join_sum, join_max = _join(_add), _join(_larger)

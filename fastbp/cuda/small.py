@@ -377,10 +377,8 @@ def _losses(kind):
 def _prepare(kind):
     """A function by which single threads find what counts in one step: settings, weights, noise."""
     dtype, weighted, shaped = REAL[kind.real], kind.weighted, kind.shaped
-    settings_of, write_deviation = (
-        group_of_settings(kind.optimizer, kind.schedule, kind.real),
-        deviation_of_step(kind.real),
-    )
+    settings_of = group_of_settings(kind.optimizer, kind.schedule, kind.real)
+    write_deviation = deviation_of_step(kind.real)
 
     @part
     def total_weight(net, start, rows):
@@ -445,7 +443,6 @@ def _steps_of_epoch(kind):
     hidden_forward, output_forward = _forward(hidden, real), _forward([kind.output], real)
     slope, hidden_backward = _times_slope(kind.output, real), _backward(hidden, real)
     gather, losses, prepare, phase_two = _gather(kind), _losses(kind), _prepare(kind), _phase_two(kind)
-    total_of = _total(real)
 
     def steps_of_epoch(memory, shared, net, epoch, step, start, first):
         last, flag = net.n_layers - 1, cuda.shared.array(1, np.int64)
@@ -471,7 +468,7 @@ def _steps_of_epoch(kind):
                 cuda.syncthreads()
             phase_two(memory, net, rows, first)
             if first == 0:
-                flag[0] = total_of(memory, net, epoch, rows)
+                flag[0] = _add_up_losses(memory, net, epoch, rows)
             cuda.syncthreads()
             start += rows
             if flag[0] != 0:
@@ -481,18 +478,14 @@ def _steps_of_epoch(kind):
     return block_part(steps_of_epoch)
 
 
-def _total(real):
-    """A function that adds up the losses of a batch, in its order; whether to end after it."""
-
-    @part
-    def total_of(memory, net, epoch, rows):
-        losses, total = array(net.losses, net.last_epoch - net.epoch, np.float64), 0.0
-        for i in range(rows):
-            total += np.float64(memory[net.row_losses + i])
-        losses[epoch - net.epoch] += total
-        return net.careful if total - total != 0.0 else 0
-
-    return total_of
+@part
+def _add_up_losses(memory, net, epoch, rows):
+    """Add up the losses of a batch, in its order; returns whether to end after it."""
+    losses, total = array(net.losses, net.last_epoch - net.epoch, np.float64), 0.0
+    for i in range(rows):
+        total += np.float64(memory[net.row_losses + i])
+    losses[epoch - net.epoch] += total
+    return net.careful if total - total != 0.0 else 0
 
 
 def train_small(*kind):

@@ -194,10 +194,8 @@ def shuffle_draw():
 
     def shuffle_draw(op_address, ctx_address):
         ctx = context(ctx_address)
-        heads, following = (
-            array(ctx.heads, ctx.n_rows, np.int64),
-            array(ctx.following, ctx.n_rows, np.int64),
-        )
+        heads = array(ctx.heads, ctx.n_rows, np.int64)
+        following = array(ctx.following, ctx.n_rows, np.int64)
         for i in range(cuda.grid(1), ctx.n_rows, cuda.gridsize(1)):
             following[i] = cuda.atomic.exch(heads, place_of(ctx.seed, ctx.epoch, i), i)
 
@@ -211,10 +209,8 @@ def shuffle_write():
         ctx = context(ctx_address)
         if ctx.halt != 0:
             return
-        heads, following = (
-            array(ctx.heads, ctx.n_rows, np.int64),
-            array(ctx.following, ctx.n_rows, np.int64),
-        )
+        heads = array(ctx.heads, ctx.n_rows, np.int64)
+        following = array(ctx.following, ctx.n_rows, np.int64)
         order = array(ctx.order, ctx.n_rows, np.int64)
         for i in range(cuda.grid(1), ctx.n_rows, cuda.gridsize(1)):
             order[last_place(heads, following, place_of(ctx.seed, ctx.epoch, i), i)] = i

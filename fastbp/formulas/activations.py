@@ -418,7 +418,7 @@ class Activation:
 
     def __post_init__(self):
         if self.keeps not in ("y", "z"):
-            raise ValueError(f'keeps must be "y" or "z", not {self.keeps!r}')
+            raise ValueError(f'keeps must be "y" or "z"; got {self.keeps!r}')
 
 
 HE = "he_uniform"
@@ -503,7 +503,7 @@ def register_activation(name, forward, backward, keeps="z", *, initializer="glor
     >>> del ACTIVATIONS["bent"]
     """
     if not (isinstance(name, str) and name.isidentifier()):
-        raise ValueError(f"an activation's name must be a Python identifier such as 'bent', not {name!r}")
+        raise ValueError(f"an activation's name must be a Python identifier such as 'bent'; got {name!r}")
     if name in ACTIVATIONS and not overwrite:
         raise ValueError(f"the activation {name!r} exists already; overwrite=True replaces it")
     row = Activation(_formula(forward, "forward"), _formula(backward, "backward"), keeps, initializer)
@@ -519,7 +519,7 @@ def register_activation(name, forward, backward, keeps="z", *, initializer="glor
 def _formula(function, role):
     """`function` as one that compiled code can call and Numba's disk cache can keep."""
     if not callable(function):
-        raise TypeError(f"{role} must be a function of one number, not {function!r}")
+        raise TypeError(f"{role} must be a function of one number; got {function!r}")
     function = getattr(function, "py_func", function)  # loops over an @njit function would not be cached
     return formula(function) if isinstance(function, FunctionType) else function
 

@@ -1,8 +1,8 @@
 """Losses: the loss of one output, and the gradient of its logit z. Each has its link, z -> prediction.
 
-No mean is taken here. The caller divides once by the number of rows, and also by the number of outputs if
-``mean_over_outputs`` is set, as PyTorch's ``reduction="mean"`` does. Conventions are
-PyTorch's; log_cosh and hinge are Keras's. A loss that goes output by output is ``name(z, t, option)`` for the
+No mean is taken here. The caller divides once by the number of rows, and also by the number of outputs
+unless the loss is row-wise, as PyTorch's ``reduction="mean"`` does. Conventions are PyTorch's; log_cosh and
+hinge are Keras's. A loss that goes output by output is ``name(z, t, option)`` for the
 logit z and its target t; option is the one number that a loss may have. Row-wise losses stand at the end.
 
 To add one: two functions here, a row in ``LOSSES``, a row in ``tests/reference.py``.
@@ -193,9 +193,8 @@ class Loss:
         What a target may be: any finite number; within [0, 1]; at least 0; -1 or +1; an integer class or a
         row of probabilities.
     rowwise : bool
-        Whether the outputs of a row depend on each other, through max z and total.
-    mean_over_outputs : bool
-        Whether the loss is the mean over rows and outputs, or the sum over outputs and mean over rows.
+        Whether the outputs of a row depend on each other, through max z and total. The loss of such a row is
+        the sum over its outputs, not their mean.
     option : str or None
         The public keyword of the loss's one number: for element-wise losses the formulas' third argument, for
         softmax_cross_entropy the smoothing of the targets.
@@ -212,7 +211,6 @@ class Loss:
     link: Callable = identity
     targets: str = "real"
     rowwise: bool = False
-    mean_over_outputs: bool = True
     option: str | None = None
     option_default: float = 0.0
     option_rule: str = ""
@@ -242,7 +240,6 @@ LOSSES: dict[str, Loss] = {
         softmax,
         "classes",
         rowwise=True,
-        mean_over_outputs=False,
         option="label_smoothing",
         option_rule="at least 0 and less than 1",
         option_is_valid=lambda smoothing: 0 <= smoothing < 1,

@@ -146,7 +146,7 @@ def test_forward_of_some_rows_leaves_the_others(real):
     layer.run(dense.dense_forward)
     whole = layer.z.array[:, :33].copy()
     layer.z.array[:] = np.nan
-    layer.run(dense.dense_forward, slot=5, rows=7)
+    layer.run(dense.dense_forward, place=5, rows=7)
     assert np.array_equal(layer.z.array[5:12, :33], whole[5:12])
     assert np.isnan(layer.z.array[:5]).all()
     assert np.isnan(layer.z.array[12:]).all()

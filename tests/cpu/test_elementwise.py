@@ -35,7 +35,7 @@ def test_activation(name, real, room):
     y.array[:], dz.array[:, :columns] = z.array, 0.75
     inside = slice(1, 4), slice(0, columns)
     op = dict(columns=columns, n_out=N_OUT, z=z.array, y=y.array, dz=dz.array, z_row=z.array.strides[0])
-    ctx = dict(rows=3, slot=1)
+    ctx = dict(rows=3, place=1)
     given = z.array.copy()
 
     run(elementwise.activation_forward, name, real, op=op, ctx=ctx, real=real)

@@ -39,14 +39,14 @@ class Block:
         self.targets = t if targets == "classes" else t.astype(real)
         self.row_losses, self.outputs = Guarded(12, real), Guarded((DATA, n), real)
         sixteens = -(-n // 16) * 16
-        softmax, elementwise = (ROWS + 2) * (sixteens + 3), 2 * max(loss.AT_ONCE, sixteens)
+        softmax, elementwise = (ROWS + 2) * (sixteens + 3), 2 * max(loss.OUTPUTS_AT_ONCE, sixteens)
         self.scratch = Guarded(max(softmax, elementwise), real)
         self.op = dict(
             n_out=n, columns=self.columns, y=self.z.array, z=self.z.array, dz=self.dz.array,
             z_row=self.z.array.strides[0],
         )  # fmt: skip
         self.ctx = dict(
-            start=3, batch_rows=12, row=4, rows=ROWS, slot=1, order=self.order if shuffled else 0,
+            start=3, batch_rows=12, row=4, rows=ROWS, place=1, order=self.order if shuffled else 0,
             targets=self.targets, row_losses=self.row_losses.array, outputs=self.outputs.array,
             option=np.array([option]), scratch=self.scratch.array,
         )  # fmt: skip

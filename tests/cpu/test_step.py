@@ -37,7 +37,7 @@ def note():
         at = array(ctx.outputs, 1, int64)
         for i in range(ctx.rows):
             row = array(ctx.outputs + 8 * (1 + 6 * at[0]), 6, int64)
-            row[0], row[1], row[2], row[3], row[4] = ctx.epoch, ctx.step, ctx.block, ctx.slot, op.n_in
+            row[0], row[1], row[2], row[3], row[4] = ctx.epoch, ctx.step, ctx.block, ctx.place, op.n_in
             row[5] = gather.data_row(ctx, i)
             at[0] += 1
 
@@ -93,7 +93,7 @@ def test_every_row_of_every_epoch_in_order(whole):
     place = np.arange(23) % 10
     assert by_rows[:23, 2].tolist() == (place // 4).tolist()
     assert by_rows[:23, 3].tolist() == (place // 4 * 4 * whole).tolist()
-    # The section of the whole batch comes once a step, with block and slot 0.
+    # The section of the whole batch comes once a step, with block and place 0.
     after = notes(kept)[notes(kept)[:, 4] == 2]
     assert after[:, 5].tolist() == 2 * list(range(23))
     assert not after[:, 2:4].any()
@@ -253,7 +253,7 @@ def test_gather(real, shuffled):
     draw = np.random.default_rng(0)
     data, order = draw.normal(size=(20, 7)).astype(real), draw.permutation(20)
     x = Guarded((8, 12), real)
-    ctx = dict(x=data, order=order if shuffled else 0, start=6, row=4, rows=5, slot=2)
+    ctx = dict(x=data, order=order if shuffled else 0, start=6, row=4, rows=5, place=2)
     run(gather.gather, real, op=dict(n_in=7, x=x.array, x_row=x.array.strides[0]), ctx=ctx)
     x.assert_intact()
     places = np.arange(10, 15)
@@ -268,7 +268,7 @@ def test_find_rows(real, shuffled):
     data, order = np.zeros((20, 7), real), np.random.default_rng(0).permutation(20)
     found = Guarded((8, 1), np.int64, -1)
     ctx = dict(
-        x=data, order=order if shuffled else 0, start=6, row=4, rows=5, slot=2, n_rows=20, batch_size=4
+        x=data, order=order if shuffled else 0, start=6, row=4, rows=5, place=2, n_rows=20, batch_size=4
     )
     run(gather.find_rows, real, op=dict(n_in=7, x=found.array, x_row=8), ctx=ctx)
     found.assert_intact()
@@ -286,15 +286,14 @@ def test_gather_scaled(data, real):
     rows = rows if data == "bytes" else rows.astype(real)
     x, scale = Guarded((8, 12), real), np.array([1 / 255])
     op = dict(n_in=7, x=x.array, x_row=x.array.strides[0], numbers=scale)
-    run(
-        gather.gather_scaled, data, real, op=op, ctx=dict(x=rows, order=order, start=6, row=4, rows=5, slot=2)
-    )
+    ctx = dict(x=rows, order=order, start=6, row=4, rows=5, place=2)
+    run(gather.gather_scaled, data, real, op=op, ctx=ctx)
     x.assert_intact()
     expected = rows[order[10:15]].astype(real) * np.dtype(real).type(1 / 255)
     assert np.array_equal(x.array[2:7, :7], expected)
     assert np.isnan(x.array[:, 7:]).all()
     assert np.isnan(x.array[[0, 1, 7]]).all()
-    run(gather.scale_rows, real, op=op | dict(numbers=np.array([0.5])), ctx=dict(slot=3, rows=2))
+    run(gather.scale_rows, real, op=op | dict(numbers=np.array([0.5])), ctx=dict(place=3, rows=2))
     expected[1:3] *= np.dtype(real).type(0.5)
     assert np.array_equal(x.array[2:7, :7], expected)
     assert np.isnan(x.array[:, 7:]).all()
@@ -313,7 +312,7 @@ def test_gather_sparse(data):
     rows = SparseRows(stored, columns.astype(np.int32), starts, 7)
     x, scale = Guarded((8, 12), real), np.array([1 / 255])
     op = dict(n_in=7, x=x.array, x_row=x.array.strides[0], numbers=scale)
-    ctx = dict(x=rows.address, order=order, start=6, row=4, rows=5, slot=2)
+    ctx = dict(x=rows.address, order=order, start=6, row=4, rows=5, place=2)
     run(gather.gather_sparse, data, real, op=op, ctx=ctx)
     x.assert_intact()
     assert x.array[2:7, :7].tobytes() == expected[order[10:15]].tobytes()

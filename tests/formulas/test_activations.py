@@ -317,7 +317,7 @@ class TestRegister:
         assert activations.ACTIVATIONS["relu"] is row
 
     def test_keeps_must_be_y_or_z(self):
-        with pytest.raises(ValueError, match='keeps must be "y" or "z", not \'x\''):
+        with pytest.raises(ValueError, match='keeps must be "y" or "z"; got \'x\''):
             register_activation("own", lambda z: z, lambda dy, z: dy, keeps="x")
 
     @pytest.mark.parametrize(
@@ -342,5 +342,5 @@ class TestRegister:
 
     @pytest.mark.parametrize("pair", [(None, lambda dy, z: dy), (lambda z: z, 3)])
     def test_functions_must_be_callable(self, pair):
-        with pytest.raises(TypeError, match="must be a function of one number, not"):
+        with pytest.raises(TypeError, match="must be a function of one number; got"):
             register_activation("own", *pair)

@@ -80,7 +80,7 @@ def terms(name, z, t, option=None, dtype="float64"):
 def mean(name, z, t, option=None, dtype="float64"):
     """The mean loss and its gradient."""
     loss, dz, _ = terms(name, z, t, option, dtype)
-    n = loss.size if LOSSES[name].mean_over_outputs else len(loss)
+    n = len(loss) if LOSSES[name].rowwise else loss.size
     return loss.sum(dtype=np.float64) / n, dz / n
 
 
