@@ -12,7 +12,7 @@ class Callback:
 
     Derive from it and override what is needed; a plain function is a callback too, called after each epoch.
     Each method is given the `Training`: it may read the ``network`` and the ``history``, set the
-    ``learning_rate``, change weights by ``set_parameters(values)`` and end it by ``stop(reason)``.
+    ``learning_rate``, write to ``network.parameters`` and end it by ``stop(reason)``.
 
     Examples
     --------

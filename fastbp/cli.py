@@ -329,6 +329,7 @@ def _train(task, output, options):
     x, y, x_test, y_test = datasets.split(task.x, task.y, options.test_fraction, options.seed)
     shift, scale = _units(task.described, x)
     y_shift, y_scale = (0.0, 1.0) if task.classes else _spread(y)
+    y_scale = y_scale if np.isfinite(y_scale) else 1.0
 
     n_outputs = len(task.classes) if task.classes else 1
     loss = (
@@ -369,7 +370,7 @@ def _train(task, output, options):
     except OSError as error:
         problem = error.strerror or error
     if history.interrupted:
-        say(f"interrupted after {len(history)} of {options.epochs} epochs")
+        _print(f"interrupted after {len(history)} of {options.epochs} epochs")
     _print(_quality(network, task, x_test, y_test, y))
     if history.seconds:
         _print(_speed(history, len(x), options.device))
@@ -393,9 +394,14 @@ def _units(described, x):
 
 
 def _spread(values):
-    """(mean, standard deviation) of each column; 1 where a column is constant."""
-    mean, deviation = values.mean(axis=0), values.std(axis=0)
-    return mean, np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+    """(mean, scale) of each column: the standard deviation, or what float64 can still tell from the mean.
+
+    Infinite where a column is constant: so it is 0, in training and whatever it may be later.
+    """
+    mean = values.mean(axis=0)
+    scale = np.maximum(values.std(axis=0), 1e-12 * np.abs(mean))
+    constant = (values == values[:1]).all(axis=0) | (scale == 0)
+    return mean, np.where(constant, np.inf, scale)
 
 
 def _in_users_units(network, shift, scale, y_shift, y_scale):

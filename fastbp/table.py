@@ -5,9 +5,12 @@ and 0 elsewhere. What the columns were is kept in the saved network's file, as J
 metadata, so that rows to predict become numbers in the same way.
 """
 
+import contextlib
 import csv
+import io
 import itertools
 import json
+import math
 import re
 from dataclasses import dataclass
 
@@ -21,6 +24,15 @@ FORMAT_VERSION = 1
 
 # A column of integers with so many different values at most is taken for classes; so many are named.
 MOST_CLASSES = 20
+
+# A table is in memory as float64, where each text is a column: so many numbers at most, a gibibyte.
+MOST_NUMBERS = 1 << 27
+
+# What other programs write for a cell that has no value.
+MISSING = {"na", "n/a", "nan", "null", "none"}
+
+# A number in another spelling: 0,5 or 1.234,5 or 12 % or $3.
+_NEARLY_A_NUMBER = re.compile(r"[-+]?[$€£]? ?(\d+([.,]\d+)?|\d{1,3}([.,' ]\d{3})+([.,]\d+)?) ?[%$€£]?")
 
 # Numbers are standardised, and the squares of larger ones overflow.
 LARGEST = 1e150
@@ -160,13 +172,16 @@ def read(path, least_rows=2, wanted="a CSV file"):
                 first += more
             unquoted = re.sub(r'"[^"]*"', "", first)
             delimiter = max(",;\t", key=unquoted.count)
-            its_lines = itertools.chain(first.splitlines(True), file)
+            its_lines = itertools.chain(io.StringIO(first, newline=""), file)
             reader = csv.reader(its_lines, delimiter=delimiter, skipinitialspace=True)
             names = [name.strip() for name in next(reader, [])]
             for row in reader:
-                if row:
-                    rows.append([cell.strip() for cell in row])
+                if row or len(names) == 1:  # then a blank line is an empty cell
+                    rows.append([cell.strip() for cell in row] or [""])
                     lines.append(reader.line_num)
+            while len(names) == 1 and rows and rows[-1] == [""]:
+                rows.pop()
+                lines.pop()
         except csv.Error as error:
             raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
         except UnicodeDecodeError:
@@ -183,9 +198,10 @@ def _check(path, names, rows, lines):
     if not names:
         raise ValueError(f"{path} is empty; its first line must name the columns")
     if any(name == "" or _number_or_none(name) is not None for name in names):
+        row_numbers = "; a first column of row numbers is what pandas leaves out with index=False"
         raise ValueError(
             f"the first line of {path} must name all columns, by anything but a number; "
-            f"got {', '.join(map(repr, names))}"
+            f"got {', '.join(map(repr, names))}{row_numbers if names[0] == '' else ''}"
         )
     for name in names:
         if names.count(name) > 1:
@@ -201,12 +217,15 @@ def inputs_of(table, names, categorical):
     Raises
     ------
     ValueError
-        If a cell is empty, one of a column of numbers is none, or almost every row has a text of its own.
+        If a cell is empty, one of a column of numbers is none, texts of a column stand for missing values or
+        are numbers in another spelling, or almost every row has a text of its own.
     """
     columns = []
     for name in names:
         cells = table.cells(name)
-        text = not any(cell == "" or _number_or_none(cell) is not None for cell in cells)
+        text = not any(cell == "" or _is_finite_number(cell) for cell in cells)
+        if text and name not in categorical:
+            _refuse_near_numbers(table, name, "--categories takes a column for text, --ignore leaves it out")
         if not (text or name in categorical):
             as_numbers(table, name, "; --categories takes a column for text, --ignore leaves it out")
             columns.append(Column(name))
@@ -219,13 +238,36 @@ def inputs_of(table, names, categorical):
                 "many to learn from; leave the column out with --ignore"
             )
         columns.append(Column(name, categories))
+    numbers = len(table) * sum(column.width for column in columns)
+    if numbers > MOST_NUMBERS:
+        widest = max(columns, key=lambda column: column.width)
+        raise ValueError(
+            f"{table.path}: {len(table):,} rows are {numbers:,} numbers, with a column for each text, and at "
+            f"most {MOST_NUMBERS:,} fit; {widest.name!r} has {widest.width:,} texts: leave it out with --ignore"
+        )
     return tuple(columns)
+
+
+def _refuse_near_numbers(table, name, cure):
+    """Raise ValueError where cells of text stand for a missing value, or all are nearly numbers."""
+    cells = table.cells(name)
+    for cell, line in zip(cells, table.lines, strict=True):
+        if cell.lower() in MISSING:
+            raise ValueError(
+                f"{table.path}, line {line}: {name!r} is {cell!r}, which stands for a missing value; fill "
+                f"such cells or leave out their rows; {cure}"
+            )
+    if all(_NEARLY_A_NUMBER.fullmatch(cell) for cell in cells):
+        raise ValueError(
+            f"{table.path}, line {table.lines[0]}: {name!r} is {cells[0]!r}, nearly a number; numbers are "
+            f"spelt as 1234.5; {cure}"
+        )
 
 
 def _sorted(texts):
     """Texts in their order, or that of the numbers they are."""
     numeric = all(_number_or_none(text) is not None for text in texts) and "nan" not in map(str.lower, texts)
-    return tuple(sorted(texts, key=(lambda text: (float(text), text)) if numeric else str))
+    return tuple(sorted(texts, key=(lambda text: (_exact(text), text)) if numeric else str))
 
 
 def _number_or_none(text):
@@ -234,6 +276,20 @@ def _number_or_none(text):
         return float(text) if "_" not in text else None
     except ValueError:
         return None
+
+
+def _is_finite_number(text):
+    number = _number_or_none(text)
+    return number is not None and math.isfinite(number)
+
+
+def _exact(text):
+    """What a cell of a number says, exactly: an int where float64 has none of its own for each."""
+    number = float(text)
+    if math.isfinite(number) and abs(number) >= 2**53:
+        with contextlib.suppress(ValueError):
+            return int(text)
+    return number
 
 
 def _refuse_empty(table, name):
@@ -292,16 +348,19 @@ def as_target(table, name, task):
     for cell, line in zip(cells, table.lines, strict=True):
         if cell == "":
             raise ValueError(f"{path}, line {line}: the target {name!r} is empty; leave out such rows")
-    values = [_number_or_none(cell) for cell in cells]
-    numeric = None not in values
-    if task == "auto" and not numeric and any(value is not None for value in values):
+    values = [_exact(cell) if _number_or_none(cell) is not None else None for cell in cells]
+    numeric, text = None not in values, not any(map(_is_finite_number, cells))
+    if task == "auto" and text:
+        _refuse_near_numbers(table, name, "--task classification takes all cells for classes")
+    elif task == "auto" and not numeric:
         at = values.index(None)
         raise ValueError(
             f"{path}, line {table.lines[at]}: the target {name!r} is {cells[at]!r}, and in others a number; "
             "--task classification takes all of them for classes"
         )
     if task == "auto":
-        few_integers = numeric and len(set(values)) <= MOST_CLASSES and all(v.is_integer() for v in values)
+        few = len(set(values)) <= MOST_CLASSES
+        few_integers = numeric and few and all(float(value).is_integer() for value in values)
         task = "classification" if few_integers or not numeric else "regression"
     if task == "regression":
         y = as_numbers(table, name)
@@ -328,10 +387,13 @@ def as_target(table, name, task):
 
 def _spelt_alike(cells):
     """Cells of numbers, equal ones in one spelling, the shortest: 1, 1.0 and 01 are one class."""
-    spelling = {}
-    for cell in sorted(set(cells), key=lambda text: (len(text), text)):
-        spelling.setdefault(str(float(cell) + 0.0), cell)  # -0 + 0 is 0
-    return [spelling[str(float(cell) + 0.0)] for cell in cells]
+    numbers, spelling = {cell: _exact(cell) for cell in cells}, {}
+    for cell, number in numbers.items():
+        if number != number:
+            numbers[cell] = "nan"  # which equals itself
+    for cell in sorted(numbers, key=lambda text: (len(text), text)):
+        spelling.setdefault(numbers[cell], cell)
+    return [spelling[numbers[cell]] for cell in cells]
 
 
 def predictions_as_csv(description, predicted):

@@ -89,7 +89,8 @@ class Training:
     Attributes
     ----------
     network : Network
-        As it is after the epoch, for callbacks that need it, see `Callback.next_epoch`. To be read only.
+        As it is after the epoch, for callbacks that need it, see `Callback.next_epoch`. What they write to
+        its parameters, training goes on with, as after `set_parameters`.
     history : History
         With the epoch's own numbers.
     epochs : int
@@ -194,7 +195,7 @@ class Training:
         return not self.failed and self.position[0] == self.epoch and finite
 
     def set_parameters(self, values):
-        """Go on from other weights; writing to the network would not reach the training.
+        """Go on from other weights, which the network gets too.
 
         Parameters
         ----------
@@ -205,12 +206,21 @@ class Training:
         ValueError
             If there are more or fewer, or one is not finite and divergence is an error; nothing changes then.
         """
-        found = np.empty_like(self.network.parameters)
-        found[:] = values
+        parameters = self.network.parameters
+        found = np.array(values, parameters.dtype)
+        if found.shape != parameters.shape:
+            raise ValueError(f"set_parameters takes an array of shape {parameters.shape}; got {found.shape}")
         if self._looks and not checks.all_finite(found):
             raise ValueError("set_parameters was given a weight that is infinite or NaN")
-        self.network.parameters[:] = found
+        parameters[:] = found
         self._plan.pack(self.network.parameters)
+
+    def _take_what_was_written(self, trained):
+        """Go on from what callbacks wrote to the network, if that is not what was trained."""
+        found = self.network.parameters
+        if found.tobytes() != trained.tobytes():
+            written, found[:] = found.copy(), trained  # as they are, should the others be refused
+            self.set_parameters(written)
 
     def collect(self):
         """Bring the weights to the network now, for a callback that did not ask for them beforehand."""
@@ -337,8 +347,11 @@ class Training:
             raise self._divergence(f"the loss became {losses[first]}", done + first + 1, exactly=True)
         self._collect(always=needed and completed > 0, interrupted=interrupts.asked)
         seconds = self._spread(elapsed, sums, completed, before)
+        trained = self.network.parameters.copy() if needed else None
         for loss, of_epoch in zip(losses[:completed], seconds):
             self._record(loss, of_epoch)
+        if needed:
+            self._take_what_was_written(trained)
         bar.show((done + completed) * n + rows, self.history)
         if rows and not interrupts.asked:
             for callback in self._checkpoints:

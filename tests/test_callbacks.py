@@ -176,6 +176,19 @@ def test_a_callback_may_set_the_weights():
     assert net.parameters.tobytes() == trained(epochs=3, shuffle=False)[0].parameters.tobytes()
 
 
+def test_what_a_callback_writes_is_trained_on():
+    start = make_network([3, 4, 2], dtype="float64").parameters.copy()
+
+    def back_to_the_start(training):
+        if training.epoch == 3:
+            training.network.parameters[:] = start
+
+    net, history = trained(callbacks=[back_to_the_start], shuffle=False)
+    short, history_of_short = trained(epochs=3, shuffle=False)
+    assert net.parameters.tobytes() == short.parameters.tobytes()
+    assert history.loss[3:] == history_of_short.loss
+
+
 def test_a_callback_may_set_the_learning_rate():
     def tenth(training):
         training.learning_rate = 0.1 / 10**training.epoch
@@ -191,14 +204,19 @@ def test_a_callback_may_set_the_learning_rate():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(bad):
     def spoil(training):
-        training.set_parameters(bad)
+        training.network.parameters[0] = bad
 
     net = make_network([3, 4, 2], dtype="float64")
     with pytest.raises(ValueError, match="set_parameters was given a weight that is infinite or NaN"):
         fastbp.train(net, X, Y, epochs=1, callbacks=[spoil])
     assert np.isfinite(net.parameters).all()
     fastbp.train(net, X, Y, epochs=1, on_divergence="continue", callbacks=[spoil])
-    assert not np.isfinite(net.parameters).any()
+    assert not np.isfinite(net.parameters[0])
+
+
+def test_weights_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"takes an array of shape \(26,\); got \(\)"):
+        trained(callbacks=[lambda training: training.set_parameters(7.0)])
 
 
 def test_the_next_epoch_is_a_later_one():

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastbp
-from fastbp import cli
+from fastbp import cli, table
 from fastbp.datasets import digits, split
 
 
@@ -19,9 +20,17 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 def write(name, header, rows, delimiter=","):
     lines = [delimiter.join(header)] + [delimiter.join(map(str, row)) for row in rows]
+    return write_text(name, "\n".join(lines) + "\n")
+
+
+def write_text(name, text):
     with open(name, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+        file.write(text)
     return name
+
+
+def table_of(name, text):
+    return table.read(Path(write_text(name, text)))
 
 
 def line_table(n=200, name="line.csv", year=2000):
@@ -136,7 +145,32 @@ def test_folding_the_standardisation_loses_no_digits(capsys):
 def test_a_column_that_is_constant_but_for_rounding_is_not_stretched():
     column = np.full((7, 1), 0.1)
     assert column.std() > 0
-    assert cli._spread(column)[1] == 1.0
+    assert cli._spread(column)[1] == np.inf
+
+
+@pytest.mark.parametrize("other", [6, 1e6])
+def test_a_column_that_taught_nothing_has_no_say_in_predictions(capsys, other):
+    rows = [(i % 7, 5, 2 * (i % 7)) for i in range(50)]
+    table = write("table.csv", ["a", "k", "b"], rows)
+    assert run(capsys, "train", table, "--target", "b", "--task", "regression", "--epochs", 2)[0] == 0
+    first, second = predict(capsys, "table.safetensors", ["a", "k"], [(3, 5), (3, other)])[1:]
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("first", "step"), [(10**14, 1), (10**18, 1000), (12345678901234567890, 1)], ids=["id", "ns", "one float"]
+)
+@pytest.mark.parametrize("where", ["a", "b"])
+def test_long_integers(capsys, first, step, where):
+    """Identifiers, moments in nanoseconds: what float64 hardly tells apart."""
+    rows = [(first + step * i, i) if where == "a" else (i, first + step * i) for i in range(100)]
+    table = write("table.csv", ["a", "b"], rows)
+    code, _, err = run(capsys, "train", table, "--target", "b", "--task", "regression", "--epochs", 3)
+    if where == "b" and step == 1 and first > 10**19:
+        assert code == 2
+        assert "is 12345678901234567890 in all rows" in err
+    else:
+        assert code == 0
 
 
 def test_what_is_explained_is_what_the_mean_of_the_rows_trained_on_does_not():
@@ -182,6 +216,9 @@ def test_a_byte_order_mark_is_no_part_of_a_name(capsys):
         ((0.5, 1.5), "classification", "2 classes, 0 = 0.5, 1 = 1.5"),
         (("1", "0", "1.0", "00", "0.0"), "auto", "2 classes, 0 = 0, 1 = 1"),
         (("1_0", "1_1"), "auto", "2 classes, 0 = 1_0, 1 = 1_1"),
+        (("123456789012345678", "123456789012345679"), "auto", "2 classes, 0 = 123456789012345678, 1 = "),
+        (("nan", "NaN", "yes"), "classification", "3 classes, 0 = NaN, 1 = nan, 2 = yes"),
+        (("12 %", "7 %"), "classification", "2 classes, 0 = 12 %, 1 = 7 %"),
     ],
 )
 def test_class_or_number(capsys, values, task, found):
@@ -453,6 +490,16 @@ BAD_TABLES = [
     ("a,t\nred,2\n,3\n", "line 3: 'a' is empty"),
     ("a,t\nw,1\nx,2\ny,3\nz,4\n", "'a' has 4 different texts in 4 rows"),
     ("a,t\n1,2\nnan,3\n", "line 3: 'a' must be finite; got 'nan'"),
+    ("a,t\nred,2\nNA,3\n", "line 3: 'a' is 'NA', which stands for a missing value; fill such cells or"),
+    ("a,t\nred,2\nnan,3\n", "line 3: 'a' is 'nan', which stands for a missing value"),
+    ("a,t\n1,yes\n2,NaN\n", "line 3: 't' is 'NaN', which stands for a missing value"),
+    ('a,t\n"0,5",2\n"1,5",3\n', "line 2: 'a' is '0,5', nearly a number; numbers are spelt as 1234.5; --cat"),
+    ("a;t\n1;-0,5\n2;1,5\n", "line 2: 't' is '-0,5', nearly a number; numbers are spelt as 1234.5; --task"),
+    ("a,t\n$3,2\n$1.5,3\n", "line 2: 'a' is '$3', nearly a number"),
+    ("a,t\n12 %,2\n7%,3\n", "line 2: 'a' is '12 %', nearly a number"),
+    ('a,t\n"1,234.5",2\n"2,345.5",3\n', "line 2: 'a' is '1,234.5', nearly a number"),
+    (",a,t\n0,1,2\n1,1,2\n", "got '', 'a', 't'; a first column of row numbers is what pandas leaves out"),
+    ("t\n1\n\n2\n\n", "has no column to predict 't' from"),
     ("a,t\n1,2\n1,\n", "line 3: the target 't' is empty"),
     ('a,t\n1,2\n\n"3\n",4\n5,\n', "line 6: the target 't' is empty"),
     ("a,t\n1,2\n1,inf\n", "line 3: 't' must be finite; got 'inf'"),
@@ -469,12 +516,28 @@ BAD_TABLES = [
 
 @pytest.mark.parametrize(("text", "sentence"), BAD_TABLES, ids=[sentence for _, sentence in BAD_TABLES])
 def test_bad_tables(capsys, text, sentence):
-    with open("t.csv", "w", encoding="utf-8") as file:
-        file.write(text)
-    code, out, err = run(capsys, "train", "t.csv", "--target", "t")
+    code, out, err = run(capsys, "train", write_text("t.csv", text), "--target", "t")
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert sentence in err
+
+
+def test_more_texts_than_fit_in_memory(capsys, monkeypatch):
+    monkeypatch.setattr("fastbp.table.MOST_NUMBERS", 100)
+    table = write("t.csv", ["a", "t"], [(f"c{i % 7}", i % 2) for i in range(20)])
+    code, _, err = run(capsys, "train", table, "--target", "t")
+    assert code == 2
+    assert "t.csv: 20 rows are 140 numbers" in err
+    assert "at most 100 fit; 'a' has 7 texts: leave it out with --ignore" in err
+
+
+def test_a_blank_line_is_an_empty_cell_where_there_is_one_column():
+    assert table_of("one.csv", "a\n1\n\n2\n\n").rows == [["1"], [""], ["2"]]
+    assert table_of("two.csv", "a,b\n1,1\n\n2,2\n\n").rows == [["1"] * 2, ["2"] * 2]
+
+
+def test_a_line_separator_of_unicode_is_part_of_a_name():
+    assert table_of("one.csv", "a\u2028b,c\n1,2\n3,4\n").names == ["a\u2028b", "c"]
 
 
 def test_bad_choices_of_columns(capsys):

@@ -521,7 +521,14 @@ def _formula(function, role):
     if not callable(function):
         raise TypeError(f"{role} must be a function of one number; got {function!r}")
     function = getattr(function, "py_func", function)  # loops over an @njit function would not be cached
-    return formula(function) if isinstance(function, FunctionType) else function
+    if not isinstance(function, FunctionType):
+        return function
+    # A copy: Numba compiles a function once, and would not see constants that have changed since.
+    parts = function.__code__, function.__globals__, function.__name__, function.__defaults__
+    copy = FunctionType(*parts, function.__closure__)
+    copy.__kwdefaults__, copy.__module__ = function.__kwdefaults__, function.__module__
+    copy.__qualname__, copy.__doc__ = function.__qualname__, function.__doc__
+    return formula(copy)
 
 
 def _check_compiles(what, function, n_arguments):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numba import njit
 
+import fastbp
 from fastbp.formulas import activations
 from fastbp.formulas.activations import ACTIVATIONS, Activation, register_activation
 from tests import reference
@@ -243,7 +244,20 @@ class TestRegister:
     def test_jitted_functions_are_unwrapped(self):
         forward, backward = njit(lambda z: 2 * z), njit(lambda dy, z: 2 * dy)
         row = register_activation("double", forward, backward)
-        assert row.forward is forward.py_func
+        assert (row.forward(3), row.backward(3, 0)) == (6, 6)
+
+    def test_constants_are_those_of_the_latest_registration(self):
+        def leaky(z):
+            return z if z > 0 else slope * z
+
+        def leaky_backward(dy, z):
+            return dy if z > 0 else slope * dy
+
+        for slope in (0.25, 0.75):
+            register_activation("leaky", leaky, leaky_backward, overwrite=True)
+            net = fastbp.Network([1, 1], output_activation="leaky")
+            net.parameters[:] = 1, 0
+            assert net.predict([[-1.0]]) == -slope
 
     @pytest.mark.parametrize(
         ("forward", "backward"),
