@@ -74,4 +74,7 @@ def _rows_of(values):
     """Something whose rows can be chosen by their numbers."""
     if type(values) is SparseRows:
         return values
-    return values.tocsr() if is_sparse(values) else np.asarray(values)
+    if is_sparse(values):
+        return values.tocsr()
+    validation.not_masked("data", values)
+    return np.asarray(values)

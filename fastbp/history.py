@@ -10,7 +10,8 @@ class History:
     Attributes
     ----------
     loss : list of float
-        Mean loss over the epoch's rows, each as it was when the row's batch came.
+        Mean loss over the epoch's rows, each as it was when the row's batch came. With weights, the mean of
+        its batches' weighted means, each counting by its rows; one whose weights are all 0 has a loss of 0.
     validation_loss : list of float
         Mean loss on the validation rows after the epoch; empty without validation, NaN where Ctrl-C ended a
         long look at them.

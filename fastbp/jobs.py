@@ -225,6 +225,9 @@ class Job:
         self.shuffle = checks.boolean("shuffle", shuffle)
         self.materialise = checks.boolean("materialise", materialise)
         self.metrics = as_metrics(metrics, network.loss_function.formula)
+        if self.metrics and validation is None:
+            raise ValueError("metrics are measured on validation rows; give validation=")
+        threads = None if threads is None else checks.threads(threads)
         self.callbacks = _all_callbacks(early_stopping, callbacks, checkpoints, verbose)
         self.shaping = shaping_of(network, clip_value, clip_norm, input_noise, gradient_noise)
         if self.whole_batch:
@@ -246,13 +249,14 @@ class Job:
         )  # fmt: skip
         if self._streams:
             _check_checkpoints_of_stream(self.callbacks)
+            rows["epochs_before"] = self.epochs_before
             self._make_data = lambda: Stream(network, x, batch_size, epochs, **rows)
         else:
+            if batch_size is not None:
+                checks.positive_integer("batch_size", batch_size)
             size = None if self.whole_batch else batch_size
             self._make_data = lambda: data_of(network, x, y, size, epochs, **rows)
         self.data = data = self._make_data()
-        if self.metrics and not data.held_out:
-            raise ValueError("metrics are measured on validation rows; give validation=")
         self.epochs, self.n_rows, self.batch_size = data.epochs, data.n, data.batch_size
         self._rates = None if self.whole_batch else Rates(self.optimizer, network, data.epochs, data.steps)
         if self._rates:
@@ -263,8 +267,6 @@ class Job:
         steps = None if self._streams else data.epochs * data.steps
         if threads is None:
             threads = threads_for_training(network.architecture, self.batch_size, steps)
-        else:
-            threads = checks.threads(threads)
         self.history = History(threads=threads)
 
     def _identity(self, data):

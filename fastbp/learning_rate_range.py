@@ -129,7 +129,7 @@ def find_learning_rate(
         network, replace(optimizer, schedule=None), batch_size=batch_size, update_network=False,
         on_divergence="continue", threads=automatic_threads(network.architecture.multiply_adds(batch_size)),
     )  # fmt: skip
-    rates = lowest * (highest / lowest) ** np.linspace(0, 1, steps)
+    rates = np.geomspace(lowest, highest, steps)
     losses, smoothed, mean = [], [], 0.0
     for rows, rate in zip(_batches(len(x), batch_size, seed), rates):
         trainer.learning_rate = rate

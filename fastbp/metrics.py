@@ -5,7 +5,8 @@ over the classes that occur among targets or predictions (``average="macro"``), 
 class against the rest, and balanced accuracy the mean recall of the classes among the targets. Where there
 are two, precision, recall, F1 and ROC AUC are those of class 1. A network of several outputs that are each a
 yes or no of their own has the mean of the metric over outputs. Targets given as probabilities count as
-their likeliest class. Weights of rows are scikit-learn's ``sample_weight``.
+their likeliest class. Weights of rows are scikit-learn's ``sample_weight``. Of predictions that hold NaN all
+are NaN.
 
 To add one: a function here, a row in ``METRICS``, a row in ``tests/test_metrics.py``.
 """
@@ -398,7 +399,8 @@ def _named(metric, loss):
     top = _TOP.fullmatch(metric) if isinstance(metric, str) else None
     row = METRICS["top_k_accuracy" if top else validation.known_name("metric", metric, METRICS)]
     if loss.targets not in row.targets:
-        wanted = "numbers" if row.of == "values" else "classes or zeros and ones"
+        of_classes = "classes or zeros and ones" if "binary" in row.targets else "classes"
+        wanted = "numbers" if row.of == "values" else of_classes
         raise ValueError(
             f"the metric {metric!r} is of {wanted}; the loss's targets are {_IN_WORDS[loss.targets]}"
         )
@@ -464,6 +466,8 @@ def _value(metric, loss, y, predictions, weights):
 
 
 def _of_classes(metric, classes, scores, weights):
+    if np.isnan(scores).any():
+        return math.nan
     if metric.row.of == "scores":
         return float(metric.function(classes, scores, weights))
     return float(metric.function(classes, scores.argmax(axis=1), scores.shape[1], weights))

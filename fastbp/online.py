@@ -319,6 +319,8 @@ class OnlineTrainer:
 
     def _rows(self, x, y):
         """Anything that `step` takes, as rows and targets that are checked."""
+        validation.not_masked("x", x)
+        validation.not_masked("y", y)
         a = x if is_sparse(x) else np.asarray(x)
         one = a.ndim < 2 and a.size == self._n_in and (self._n_in > 1 or np.size(y) in (1, self._n_out))
         if is_sparse(x):  # one row of a matrix is a matrix

@@ -39,7 +39,7 @@ class Rows:
     """The bar itself, drawn or not: `done` of the rows in `total` were there before. None: nobody knows."""
 
     def __init__(self, wanted, total, done=0):
-        self._wanted = notice.somebody_waits() if wanted == "auto" else wanted
+        self._wanted = notice.somebody_waits() if wanted == "auto" else wanted and sys.stderr is not None
         self._delay = SECONDS_WITHOUT_PROGRESS if wanted == "auto" else 0.0
         self._start, self._total, self._done, self._bar = time.perf_counter(), total, done, None
 

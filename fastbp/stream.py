@@ -29,7 +29,9 @@ class Stream:
         See `fastbp.train`.
     batch_size : int
     epochs : int or None
-        None: one of an iterator, which can be run through once, else ten.
+        None: one more of an iterator, which can be run through once, else ten.
+    epochs_before : int
+        Those of a checkpoint.
     sample_weight, class_weight, sampling, shuffle, validation, seed
         As for `fastbp.train`.
 
@@ -52,16 +54,18 @@ class Stream:
 
     def __init__(
         self, network, chunks, batch_size, epochs, *, sample_weight, class_weight, sampling, shuffle,
-        validation, seed,
+        validation, seed, epochs_before,
     ):  # fmt: skip
         self._chunks, self._open, once = _opener(chunks)
-        if once and epochs is not None and epochs > 1:
+        if once and epochs is not None and epochs > epochs_before + 1:
+            those_before = f"{epochs_before} from before and " if epochs_before else ""
             raise ValueError(
-                f"an iterator can be run through once, so epochs must be 1; got {epochs}: for more give a "
-                "function that returns a fresh iterator, or a list or other object to be iterated over again"
+                f"an iterator can be run through once, so epochs must be {those_before}1; got {epochs}: for "
+                "more give a function that returns a fresh iterator, or a list or other object to be "
+                "iterated over again"
             )
         _refuse_what_needs_all_rows(batch_size, sample_weight, class_weight, sampling, validation)
-        self.epochs = epochs or (1 if once else 10)
+        self.epochs = epochs or (epochs_before + 1 if once else 10)
         self.batch_size = checks.positive_integer("batch_size", batch_size)
         self.held_out = None if validation is None else given_rows(network, validation)
         self._network, self._class_weight, self._shuffle, self._seed = network, class_weight, shuffle, seed
@@ -215,7 +219,7 @@ class StreamTraining(Training):
         if interrupts.asked:
             return False
         self._n, self._total = self._n + n, self._total + data.loss
-        self._collect(always=False)
+        self._collect(always=True)  # whoever makes the next chunk may read the network
         bar.show(here + n, self.history)
         return True
 
@@ -282,7 +286,8 @@ def _is_empty(chunk):
     """Whether a chunk has no rows, x and y alike; what is no chunk is not empty."""
     if not isinstance(chunk, (tuple, list)) or len(chunk) not in (2, 3):
         return False
-    return all(_has_no_rows(each) for each in chunk)
+    weights = [each for each in chunk[2:] if each is not None]
+    return all(_has_no_rows(each) for each in [*chunk[:2], *weights])
 
 
 def _has_no_rows(values):

@@ -243,7 +243,8 @@ def inputs_of(table, names, categorical):
         widest = max(columns, key=lambda column: column.width)
         raise ValueError(
             f"{table.path}: {len(table):,} rows are {numbers:,} numbers, with a column for each text, and at "
-            f"most {MOST_NUMBERS:,} fit; {widest.name!r} has {widest.width:,} texts: leave it out with --ignore"
+            f"most {MOST_NUMBERS:,} fit; {widest.name!r} has {widest.width:,} texts: leave it out with "
+            "--ignore"
         )
     return tuple(columns)
 

@@ -232,8 +232,15 @@ class Training:
         Parameters
         ----------
         reason : str
-            What ``history.stopped`` says then.
+            What ``history.stopped`` says then; not empty.
+
+        Raises
+        ------
+        TypeError
+            If it is no text or empty.
         """
+        if not isinstance(reason, str) or not reason:
+            raise TypeError(f"stop takes a reason, as text; got {reason!r}")
         self.history.stopped = reason
 
     # The run

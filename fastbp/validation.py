@@ -657,14 +657,16 @@ def _numbers(name, values, wanted="real numbers"):
     """Anything array-like -> an array of booleans, integers or floats, without a copy where it is one."""
     if type(values) is np.ndarray and values.dtype.kind in "biuf":
         return values  # the checks below take 5 µs, as long as predicting a row
+    not_masked(name, values)
     try:
         a = np.asarray(values)
-    except ValueError:  # NumPy's message for a ragged list
+    except ValueError:
+        if not isinstance(values, (list, tuple)):  # it speaks for itself
+            raise
+        # NumPy's message for a ragged list
         raise ValueError(
             f"{name} must be a table whose rows are equally long; got {_describe(values)}"
         ) from None
-    if np.ma.is_masked(values):
-        raise ValueError(f"{name} must have no masked elements; fill or drop them first")
     if a.dtype.kind in "biuf":
         return a
     if a.dtype != object:
@@ -683,6 +685,19 @@ def _numbers(name, values, wanted="real numbers"):
         except OverflowError:
             raise ValueError(f"{name} overflows float64; {_place(index)} is {reprlib.repr(value)}") from None
     return out
+
+
+def not_masked(name, values):
+    """Check that no element is masked, of a masked array or of a list of such rows.
+
+    Raises
+    ------
+    ValueError
+        If one is.
+    """
+    rows = values if isinstance(values, (list, tuple)) else ()
+    if np.ma.is_masked(values) or any(map(np.ma.is_masked, rows)):
+        raise ValueError(f"{name} must have no masked elements; fill or drop them first")
 
 
 def all_finite(a):

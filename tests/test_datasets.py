@@ -51,6 +51,7 @@ def test_split_depends_on_the_seed_only():
         ([[1]], [1], 0.5, 0, ValueError, "at least 2"),
         (1, 1, 0.5, 0, ValueError, r"got shapes \(\) and \(\)"),
         ([[1], [2]], [1, 2], 0.5, -1, ValueError, "seed must be .*; got -1"),
+        (np.ma.array([[1], [2]], mask=[[0], [1]]), [1, 2], 0.5, 0, ValueError, "no masked elements"),
     ],
 )
 def test_split_refuses(x, y, fraction, seed, error, message):

@@ -263,6 +263,21 @@ def test_classes_are_not_measured_on_numbers():
         fastbp.Network([3, 1], seed=0).evaluate([[1, 2, 3]], [1], metrics=["accuracy"])
 
 
+@pytest.mark.parametrize(
+    ("loss", "names"),
+    [
+        (SOFTMAX, ["accuracy", "top_1_accuracy", "log_loss"]),
+        ("binary_cross_entropy", ["roc_auc", "f1"]),
+        ("mean_squared_error", ["r2"]),
+    ],
+)
+def test_nothing_is_known_of_predictions_that_are_nan(loss, names):
+    net = make_network([3, 2], loss=loss)
+    net.parameters[:] = np.nan
+    found = net.evaluate(draw_inputs(20, 3), draw_targets(loss, 20, 2), metrics=names)
+    assert np.isnan([found[name] for name in names]).all()
+
+
 def test_direction():
     for name in METRICS:
         assert higher_is_better(name) is not name.endswith(("_loss", "_error")), name

@@ -520,6 +520,20 @@ def test_own_activation_replaced(table):
     assert not np.array_equal(first, second)
 
 
+def test_own_activation_has_the_constants_of_its_latest_registration(table):
+    def leaky(z):
+        return z if z > 0 else slope * z
+
+    def leaky_backward(dy, z):
+        return dy if z > 0 else slope * dy
+
+    for slope in (0.25, 0.75):
+        fastbp.register_activation("mine", leaky, leaky_backward, overwrite=True)
+        net = fastbp.Network([1, 1], output_activation="mine")
+        net.parameters[:] = 1, 0
+        assert net.predict([[-1.0]]) == -slope
+
+
 # Bad input
 
 

@@ -371,6 +371,9 @@ BAD = [
     (np.ones(3), np.array([1.0, np.inf]), ValueError, "y must be finite"),
     (np.ones(3), np.ones(3), ValueError, r"y must have shape \(1, 2\)|as many rows"),
     (np.ones(3), "a", TypeError, "y must"),
+    (np.ma.array(np.ones(3), mask=[0, 0, 1]), np.ones(2), ValueError, "x must have no masked elements"),
+    ([np.ma.array(np.ones(3), mask=[0, 0, 1])], np.ones(2), ValueError, "x must have no masked elements"),
+    (np.ones(3), np.ma.array(np.ones(2), mask=[0, 1]), ValueError, "y must have no masked elements"),
     (np.ones((2, 3)), np.ones((3, 2)), ValueError, "as many rows as x, 2"),
 ]
 
@@ -647,6 +650,7 @@ def test_a_loss_that_never_falls_suggests_nothing():
         (dict(steps=9), ValueError),
         (dict(lowest=0), ValueError),
         (dict(lowest=2, highest=1), ValueError),
+        (dict(lowest=1e-10, highest=np.inf), ValueError),
         (dict(batch_size=0), ValueError),
         (dict(batch_size=2.5), TypeError),
         (dict(optimizer="sdg"), ValueError),
@@ -657,6 +661,11 @@ def test_a_loss_that_never_falls_suggests_nothing():
 def test_range_test_refuses(how, error):
     with pytest.raises(error):
         fastbp.find_learning_rate(*start(), **how)
+
+
+def test_a_range_of_all_numbers():
+    found = fastbp.find_learning_rate(*start(), lowest=1e-300, highest=1.7e308, steps=20)
+    assert np.allclose(np.diff(np.log(found.learning_rates)), (np.log(1.7e308) - np.log(1e-300)) / 19)
 
 
 def test_range_test_of_all_rows_and_of_sparse_ones(monkeypatch):

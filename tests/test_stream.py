@@ -136,7 +136,7 @@ def test_chunks_without_rows_or_weights_change_nothing():
     one, other = cut(x, y, 16, 32)
     options = dict(epochs=1, batch_size=16, shuffle=False, optimizer=SGD(0.1))
     history = fastbp.train(nets[0], [one, other], **options)
-    empty = x[:0], y[:0]
+    empty = x[:0], y[:0], None
     assert fastbp.train(nets[1], [empty, one, ([], []), other, empty], **options).loss == history.loss
     ones, nothing = np.ones(16), np.zeros(32)
     weighted = [(*other, nothing), (*one, ones), (*other, nothing), (*other, 1 - nothing)]
@@ -254,6 +254,57 @@ def test_what_happens_between_epochs(capsys):
     assert "192 rows" in printed.err.replace("192.0", "192")
     plateau = SGD(1e-3, schedule=schedules.ReduceOnPlateau(patience=0, threshold=0.5))
     assert len(set(fastbp.train(net, chunks, epochs=4, optimizer=plateau).learning_rate)) == 3
+
+
+def test_a_stream_may_ask_the_network_that_it_trains():
+    """Each chunk comes when the network has learned from the one before."""
+    net, x, y = start()
+    trainer, seen = fastbp.OnlineTrainer(start()[0], SGD(0.1), batch_size=16), []
+
+    def generate():
+        for _ in range(5):
+            seen.append(net.parameters.copy())
+            yield x, net.predict(x) + y
+
+    for how in ({}, dict(on_divergence="continue")):
+        net.parameters[:] = start()[0].parameters
+        fastbp.train(net, generate(), batch_size=16, shuffle=False, optimizer=SGD(0.1), **how)
+    for at in range(5):
+        assert seen[at].tobytes() == seen[5 + at].tobytes() == trainer.network.parameters.tobytes()
+        trainer.step(x, trainer.network.predict(x) + y)
+
+
+def test_resume_from_an_iterator(tmp_path):
+    net, x, y = start()
+    chunks, by_hand = cut(x, y, 20, 28), start()[0]
+    options = dict(checkpoints=fastbp.Checkpoints(tmp_path), optimizer=Adam(0.01))
+    for resume, epochs in ((None, None), (tmp_path, None), (tmp_path, 3)):
+        history = fastbp.train(net, iter(chunks), epochs=epochs, resume=resume, **options)
+    assert len(history) == 3
+    fastbp.train(by_hand, chunks, epochs=3, optimizer=Adam(0.01))
+    assert by_hand.parameters.tobytes() == net.parameters.tobytes()
+    with pytest.raises(ValueError, match="so epochs must be 3 from before and 1; got 5"):
+        fastbp.train(net, iter(chunks), epochs=5, resume=tmp_path, **options)
+
+
+@pytest.mark.parametrize("wrong", [dict(metrics=["r2"]), dict(threads=-1), dict(clip_norm=-1)])
+def test_what_is_wrong_with_arguments_costs_no_chunk(wrong):
+    net, x, y = start()
+    chunks = iter([(x, y), (x, y)])
+    with pytest.raises(ValueError, match=r"metrics|threads|clip_norm"):
+        fastbp.train(net, chunks, **wrong)
+    assert len(list(chunks)) == 2
+
+
+def test_divergence_leaves_the_weights_of_before_the_chunk():
+    for at in range(1, 4):
+        net, x, y = start()
+        chunks, other = cut(x, y, 12, 12, 12, 12), start()[0]
+        fastbp.train(other, chunks[:at], epochs=1)
+        chunks[at] = 1e200 * chunks[at][0], 1e200 * chunks[at][1]
+        with pytest.raises(fastbp.DivergenceError):
+            fastbp.train(net, chunks)
+        assert net.parameters.tobytes() == other.parameters.tobytes()
 
 
 def test_divergence():

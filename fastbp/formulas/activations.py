@@ -284,8 +284,11 @@ def gelu_backward(dy, z):
 # gelu_tanh (Hendrycks & Gimpel, 2016)
 #     y  = z (1 + tanh u) / 2 = z σ(2u),  u = √(2/π) (z + 0.044715 z³)
 #     dz = dy · (σ + z σ (1 − σ) · 2u'),  u' = √(2/π) (1 + 3 · 0.044715 z²)        σ = σ(2u)
+#
+#     σ is 0 or 1 long before z² is at the bound, beyond which it would overflow in the end, and 0 · ∞ is NaN.
 GELU_LINEAR = 2 * math.sqrt(2 / math.pi)
 GELU_CUBIC = GELU_LINEAR * 0.044715
+GELU_SQUARE = 1e10
 
 
 @formula
@@ -296,6 +299,7 @@ def gelu_tanh(z):
 @formula
 def gelu_tanh_backward(dy, z):
     square = z * z
+    square = like(z, GELU_SQUARE) if square > like(z, GELU_SQUARE) else square
     s = elementary.sigmoid(z * (like(z, GELU_LINEAR) + like(z, GELU_CUBIC) * square))
     inner = like(z, GELU_LINEAR) + like(z, 3 * GELU_CUBIC) * square
     return dy * (s + z * (s * (like(z, 1.0) - s) * inner))
