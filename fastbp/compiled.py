@@ -35,7 +35,8 @@ class CompiledNetwork(NamedTuple):
         weights when it returns; the loss is the mean before the step. ValueError, and no weight is changed,
         if a size does not fit or a number is not one that the loss takes. None without an optimizer.
         With ``weighted=True`` it is ``step(x, y, weights)``: the loss of each row times its weight (n,).
-        It trains a copy of the parameters, see `take_parameters`.
+        It trains a copy of the parameters, see `take_parameters`. Nothing looks for divergence but the
+        caller: the loss is then infinite or NaN, and so are the weights soon.
     take_parameters : compiled function or None
         ``take_parameters()``: lets `step` go on from the weights that the network has now, after somebody
         other than `step` wrote to them. None without an optimizer.
@@ -44,6 +45,12 @@ class CompiledNetwork(NamedTuple):
     predict_into: Any
     step: Any
     take_parameters: Any
+
+    def __reduce_ex__(self, protocol):
+        """Refuse pickle and copy: the functions know memory by its address."""
+        raise TypeError(
+            "compiled functions cannot be copied or pickled: copy the network, and call compiled() again"
+        )
 
 
 def compile_network(network, optimizer=None, batch_size=1, weighted=False):

@@ -102,6 +102,7 @@ def find_learning_rate(
     The test of L. N. Smith, "Cyclical Learning Rates for Training Neural Networks" (2017).
 
     It runs on the CPU. A GPU would find the same to the bit, so the result is good for ``device="cuda"`` too.
+    Ctrl-C raises KeyboardInterrupt.
 
     Examples
     --------

@@ -93,7 +93,8 @@ def train_many(networks, x, y, *, threads=None, progress="auto", device="cpu", *
     own; ``seed=0`` gives all the same.
 
     Ctrl-C ends all within moments: networks in training keep the weights of their last whole step, and their
-    histories say so; of those that had not begun, histories are empty, and say so too.
+    histories say so; of those that had not begun, histories are empty, and say so too. These have no
+    checkpoint either: `resume` may be a list with None for them.
 
     Callbacks are called in the thread that trains the network. A function may be given for all networks; it
     is called by several threads then, at the same time. A `Callback` or `Checkpoints` keeps what it knows of

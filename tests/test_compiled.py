@@ -1,6 +1,8 @@
 """Networks called from compiled code: the same numbers, nothing allocated, nothing unchecked."""
 
+import copy
 import gc
+import pickle
 import re
 
 import numpy as np
@@ -176,6 +178,12 @@ def test_functions_keep_what_they_need_alive():
         np.empty(1000)
         predict_into(np.array([1, 2, 3], np.float32), y)
     assert np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_functions_are_not_copied(copied):
+    with pytest.raises(TypeError, match=r"copy the network, and call compiled\(\) again"):
+        copied(make_network([3, 4, 2]).compiled())
 
 
 def test_nothing_is_allocated():
