@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastbp.cpu import cache, step, team
-from fastbp.cpu.program import OPERATION, SECTION
+from fastbp.cpu.records import OPERATION, SECTION
 from fastbp.division import available_cores
 
 from .operations import running

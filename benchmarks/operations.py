@@ -15,7 +15,7 @@ import numpy as np
 
 from fastbp import Dense, Network, cpu
 from fastbp.cpu import cache, step, team
-from fastbp.cpu.program import BLOCKS, CHUNKS, ONCE, SECTION
+from fastbp.cpu.records import BLOCKS, CHUNKS, ONCE, SECTION
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.layout import aligned, aligned_zeros
@@ -50,7 +50,7 @@ def kernels():
     for _, name, _ in pkgutil.iter_modules(cpu.__path__):
         module = import_module(f"fastbp.cpu.{name}")
         for each in vars(module).values():
-            if inspect.isfunction(each) and each.__module__ == module.__name__ and name != "program":
+            if inspect.isfunction(each) and each.__module__ == module.__name__ and name != "records":
                 source = inspect.getsource(each)
                 if "\n    return kernel(" in source or "\n    return KERNEL, " in source:
                     found.append(each)

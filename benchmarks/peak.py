@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from fastbp.cpu.cache import address
 from fastbp.cpu.machine import this_machine
-from fastbp.cpu.program import KERNEL
+from fastbp.cpu.records import KERNEL
 from fastbp.cpu.team import function
 
 # Steps of a chain in one call: some tenths of a millisecond, long against the call, short against all else.

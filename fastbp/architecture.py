@@ -50,6 +50,18 @@ class Architecture:
             offsets.append(offsets[-1] + operation.n_parameters(n_in, n_out, bias))
         return offsets
 
+    def noise_before(self, layer):
+        """Blocks of random words of the layers before one: one for four rows of a column, b included."""
+        sizes = self.sizes[: layer + 1]
+        return sum((n_in + 4) // 4 * n_out for n_in, n_out in itertools.pairwise(sizes))
+
+    def wants_dx(self, inputs):
+        """Whether the gradient of each layer's input is needed: of those behind something that learns, or
+        where the gradient of the inputs is asked for; a list of bool.
+        """
+        learns = [inputs, *(operation.learns for operation in self.operations)]
+        return [any(learns[: layer + 1]) for layer in range(self.n_layers)]
+
     @property
     def needs_all_rows(self):
         """Whether training needs all rows of a batch at once, for some layer."""

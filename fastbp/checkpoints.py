@@ -11,7 +11,6 @@ A checkpoint is a file that `fastbp.load` reads, with more in it:
 The order of rows is a function of the seed and the epoch's number, so no generator is kept.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -269,7 +268,7 @@ def _content(training, identity):
         "step": training.step,
         "begun": {"rows": training.position[1], **training._begun._asdict()},
         "settings": plan.settings.tolist(),
-        "rates": training._rates.state(),
+        "rates": training._rates.state(training._plan),
         "states": len(states),
         "identity": identity,
         "callbacks": callbacks,
@@ -310,16 +309,6 @@ def _kind_of(callback):
 
 def _is_ours(callback):
     return type(callback).__module__.partition(".")[0] == __package__
-
-
-def fingerprint(*arrays):
-    """A digest of arrays: of their shapes, types and bytes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(f"{array.shape} {array.dtype.str};".encode())
-        if array.size:
-            digest.update(memoryview(array).cast("B"))
-    return digest.hexdigest()
 
 
 def read_checkpoint(path, network):
@@ -485,7 +474,7 @@ class Checkpoint:
         training.network.parameters[:] = self._parameters
         plan.set_states(self._states)
         plan.settings[:] = self._settings
-        training._rates.restore(self._rates)
+        training._rates.restore(plan, self._rates)
         plan.set(epoch=self.epoch, step=self._step, begin=self._rows)
         training._begun = training._begun._replace(**self._begun)
 

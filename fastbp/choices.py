@@ -125,7 +125,7 @@ class Choices:
         self.split = task == "train" and self.whole and splits_columns(architecture, batch_size, threads)
         self.gives_up = may_be_given_up(architecture, batch_size)
         self.n_slots = n_chunks if self._needs_slots() else 0
-        self.wants_dx = list(self._want_dx())
+        self.wants_dx = architecture.wants_dx(inputs) if self.backward else [False] * architecture.n_layers
         self.packed = [self._is_packed(layer) for layer in range(architecture.n_layers)]
         self.in_order, self.scattered = self._first_product(), self._reads_scattered_rows()
         if self.chunked:
@@ -138,12 +138,6 @@ class Choices:
     def _needs_slots(self):
         wanted = self.materialise or self.task == "gradient" or self.architecture.needs_all_rows
         return self.backward and wanted
-
-    def _want_dx(self):
-        wanted = self.backward and self.inputs
-        for operation in self.architecture.operations:
-            yield wanted
-            wanted = wanted or (self.backward and operation.learns)
 
     def _is_packed(self, layer):
         n_in, n_out = self.architecture.sizes[layer : layer + 2]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastbp.device_plan import DevicePlan
+from .device_plan import DevicePlan
 
 
 def evaluator(plan, task, rows_at_once, places, **options):

@@ -4,8 +4,8 @@ import ctypes
 
 import numpy as np
 
-from fastbp.cuda import device
-from fastbp.formulas.losses import LOSSES
+from .cuda import device
+from .formulas.losses import LOSSES
 
 
 class Parts:

@@ -8,16 +8,15 @@ train the network, `make_plan` makes a `device_small.SmallPlan` instead: one lau
 
 import numpy as np
 
-from fastbp import device_small
-from fastbp.cuda import device
-from fastbp.cuda.elementwise import ROOM
-from fastbp.cuda.program import CONTEXT
-from fastbp.device_memory import Parts, Rows, aligned, enough, host_array
-from fastbp.device_program import DeviceProgram
-from fastbp.device_run import DeviceRun
-from fastbp.division import chunk_rows
-from fastbp.formulas.activations import ACTIVATIONS
-from fastbp.formulas.optimizers import OPTIMIZERS
+from . import device_small
+from .cuda import device
+from .cuda.records import CONTEXT
+from .device_memory import Parts, Rows, aligned, enough, host_array
+from .device_program import DeviceProgram
+from .device_run import DeviceRun
+from .division import chunk_rows
+from .formulas.activations import ACTIVATIONS
+from .formulas.optimizers import OPTIMIZERS, ROOM
 
 # Steps that the host is ahead of the device at most, twice: soon enough for progress and Ctrl-C.
 STEPS_AHEAD = 128
@@ -73,23 +72,12 @@ class DevicePlan(DeviceRun):
         self.n_slots = -(-batch_size // self.chunk_rows)
         self.real, self.size = architecture.real, architecture.dtype.itemsize
         self.offsets = architecture.parameter_offsets()
-        self._plan_gradients(inputs)
+        self.wants_dx = architecture.wants_dx(inputs) if self.backward else [False] * architecture.n_layers
         self._rows, self._order, self._outputs, self._losses = Rows(), None, None, None
         self._lay_out()
         self._program = DeviceProgram(self)
         self.parts.allocate()
         self._program.write()
-
-    def _plan_gradients(self, inputs):
-        """Which layers' inputs need a gradient: those before which there is something to learn."""
-        self._wants_dx, wanted = [], self.backward and inputs
-        for operation in self.architecture.operations:
-            self._wants_dx.append(wanted)
-            wanted = wanted or (self.backward and operation.learns)
-
-    def wants_dx(self, layer):
-        """Whether the gradient of a layer's input is needed."""
-        return self._wants_dx[layer]
 
     # Memory
 

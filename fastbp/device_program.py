@@ -6,15 +6,15 @@ layer adds, see ``operations.py``.
 
 import numpy as np
 
-from fastbp import operations
-from fastbp.cuda import device, kernels
-from fastbp.cuda.elementwise import ROOM
-from fastbp.cuda.gemm import tile_for, tile_named
-from fastbp.cuda.program import OPERATION
-from fastbp.cuda.rows import LANES, ROWS
-from fastbp.cuda.shaping import numbers_of
-from fastbp.formulas.activations import ACTIVATIONS
-from fastbp.formulas.losses import LOSSES
+from . import operations
+from .cuda import device, kernels
+from .cuda.gemm import tile_for, tile_named
+from .cuda.records import OPERATION
+from .cuda.rows import LANES, ROWS
+from .cuda.shaping import numbers_of
+from .formulas.activations import ACTIVATIONS
+from .formulas.losses import LOSSES
+from .formulas.optimizers import ROOM
 
 _THREADS = 8 if device.SIMULATED else 256  # of a block whose threads take elements
 
@@ -148,7 +148,7 @@ class DeviceProgram:
             slots=address("slots") + first, slot_bytes=plan.state_bytes,
             hyper=address("hyper") + row, bias_hyper=address("hyper") + bias_row,
             squares=address("squares") + 8 * sum(architecture.sizes[1 : layer + 1]),
-            numbers=address(("numbers", layer)), kept=kept, noise=plan.noise_of(layer),
+            numbers=address(("numbers", layer)), kept=kept, noise=architecture.noise_before(layer),
         )  # fmt: skip
         if layer > 0:
             keeps = ACTIVATIONS[architecture.activations[layer - 1]].keeps
@@ -207,7 +207,7 @@ class DeviceProgram:
         if plan.backward:
             for layer in reversed(range(n)):
                 self._backward(layer)
-            if plan.wants_dx(0):
+            if plan.wants_dx[0]:
                 grid, (_, _, dx, _) = self._elements(rows, n_inputs), plan.buffers(0)
                 if plan.input_scale != 1:
                     self.emit(kernels.scale_rows, **scale, x=dx)
@@ -251,7 +251,7 @@ class DeviceProgram:
         fused = (
             behind < architecture.n_layers
             and architecture.is_dense(behind)
-            and plan.wants_dx(behind)
+            and plan.wants_dx[behind]
             and self.activation_of_dx(behind) == name
         )
         if name != "identity" and not fused:
@@ -259,7 +259,7 @@ class DeviceProgram:
             self.emit(kernels.activation_backward, name, layer=layer, grid=grid)
         self._kind(layer, "backward")
         for place, other in enumerate(architecture.operations):
-            if other.first == layer and plan.wants_dx(layer):
+            if other.first == layer and plan.wants_dx[layer]:
                 grid = self._elements(plan.batch_size, architecture.sizes[place + 1])
                 self.emit(kernels.residual_skip_backward, layer=place, grid=grid)
 
@@ -324,7 +324,7 @@ class _Dense(_Kind):
     @staticmethod
     def backward(program, layer, operation):
         plan = program.plan
-        if plan.wants_dx(layer):
+        if plan.wants_dx[layer]:
             tile, grid = program._tiles(plan.batch_size, plan.architecture.sizes[layer])
             name = program.activation_of_dx(layer)
             program.emit(kernels.dense_backward, name, tile, layer=layer, grid=grid)
@@ -361,7 +361,7 @@ class _Activation(_Kind):
 
     @staticmethod
     def backward(program, layer, operation):
-        if program.plan.wants_dx(layer):
+        if program.plan.wants_dx[layer]:
             grid = program._elements(program.plan.batch_size, program.plan.architecture.sizes[layer + 1])
             program.emit(kernels.hand_back, layer=layer, grid=grid)
 
@@ -379,7 +379,7 @@ class _Dropout(_Kind):
 
     @staticmethod
     def backward(program, layer, operation):
-        if program.plan.wants_dx(layer):
+        if program.plan.wants_dx[layer]:
             grid = program._elements(program.plan.batch_size, program.plan.architecture.sizes[layer])
             program.emit(kernels.dropout_backward, layer=layer, grid=grid)
 
@@ -416,7 +416,7 @@ class _LayerNorm(_Normalization):
 
     @staticmethod
     def backward(program, layer, operation):
-        if program.plan.wants_dx(layer):
+        if program.plan.wants_dx[layer]:
             grid = program._rows(program.plan.batch_size)
             program.emit(kernels.layer_norm_backward, layer=layer, grid=grid)
 
@@ -442,7 +442,7 @@ class _BatchNorm(_Normalization):
     @staticmethod
     def backward(program, layer, operation):
         plan, n = program.plan, program.plan.architecture.sizes[layer]
-        wants_dx, grid = plan.wants_dx(layer), program._elements(plan.batch_size, n)
+        wants_dx, grid = plan.wants_dx[layer], program._elements(plan.batch_size, n)
         if plan.batch_statistics and (operation.learns or wants_dx):
             _Normalization.sums(program, layer, slots=1)
         if wants_dx and plan.batch_statistics:
@@ -469,7 +469,7 @@ class _Residual(_Kind):
 
     @staticmethod
     def backward(program, layer, operation):
-        if program.plan.wants_dx(layer):
+        if program.plan.wants_dx[layer]:
             grid = program._elements(program.plan.batch_size, program.plan.architecture.sizes[layer + 1])
             program.emit(kernels.hand_back, layer=layer, grid=grid)
 

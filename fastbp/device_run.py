@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from fastbp.cpu.team import Team, start_python_thread
-from fastbp.cuda.elementwise import ROOM
-from fastbp.formulas.optimizers import OPTIMIZERS
-from fastbp.formulas.schedules import SCHEDULES
+from .cpu.team import Team, start_python_thread
+from .formulas.optimizers import OPTIMIZERS, ROOM
+from .formulas.schedules import SCHEDULES
 
 
 class DeviceRun:
@@ -39,13 +38,7 @@ class DeviceRun:
     @property
     def momentum(self):
         """Which of the settings a schedule changes as the momentum."""
-        names = OPTIMIZERS[self.optimizer].settings if self.optimizer else ()
-        return next((i for i, name in enumerate(names) if name in ("momentum", "beta1")), 0)
-
-    def noise_of(self, layer):
-        """Blocks of random words that the layers before take, as in `program.Program`."""
-        sizes = self.architecture.sizes
-        return sum((sizes[i] + 4) // 4 * sizes[i + 1] for i in range(layer))
+        return (OPTIMIZERS[self.optimizer].momentum_at if self.optimizer else None) or 0
 
     def set(self, **fields):
         """Set what the host tells the run; addresses are of the host's memory."""

@@ -8,14 +8,13 @@ import time
 
 import numpy as np
 
-from fastbp.cuda import device, small
-from fastbp.cuda.elementwise import ROOM
-from fastbp.cuda.shaping import numbers_of
-from fastbp.device_memory import Parts, Rows, enough, host_array
-from fastbp.device_run import DeviceRun
-from fastbp.division import chunk_rows
-from fastbp.formulas.activations import ACTIVATIONS
-from fastbp.formulas.optimizers import OPTIMIZERS
+from .cuda import device, small
+from .cuda.shaping import numbers_of
+from .device_memory import Parts, Rows, enough, host_array
+from .device_run import DeviceRun
+from .division import chunk_rows
+from .formulas.activations import ACTIVATIONS
+from .formulas.optimizers import OPTIMIZERS, ROOM
 
 # A launch lasts about this long: rarely enough to cost nothing, often enough to show progress and to hear
 # Ctrl-C. The first one tells how long a step takes.
@@ -213,7 +212,7 @@ class SmallPlan(DeviceRun):
         for name, groups in zip(("hyper", "bias_hyper"), zip(*self.groups, strict=True), strict=True):
             layers[name] = [parts.address("hyper") + row * group for group in groups]
         layers["collected"] = self.kind.shaped == 2
-        layers["noise"] = [self.noise_of(place) for place in range(len(layers))]
+        layers["noise"] = [architecture.noise_before(place) for place in range(len(layers))]
         if self.shaping is not None:
             layers["shaping"] = [parts.address(("shaping", place)) for place in range(len(layers))]
         return layers

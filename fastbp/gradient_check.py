@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import random, validation
-from .network import Network
+from .network import Network, as_network
 
 # Near the cube root of float64's precision, where truncation and rounding of a central difference balance;
 # a power of two, so that v + step is exact for most v.
@@ -112,8 +112,7 @@ def check_gradients(network, x, y, *, step=STEP, tolerance=1e-6, at_most=1000):
     >>> check.passed, check.max_error < 1e-8, check.n_checked
     (True, True, 17)
     """
-    if not isinstance(network, Network):
-        raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
+    as_network(network)
     step = validation.real_number("step", step, above=0)
     tolerance = validation.real_number("tolerance", tolerance, at_least=0)
     at_most = validation.positive_integer("at_most", at_most)

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 
-from .cpu.program import AFTER_STEP
+from .cpu.records import AFTER_STEP
 from .cpu.team import POLL_SECONDS
 
 # After so long a Ctrl-C that nobody has heard of is raised again.

@@ -12,7 +12,7 @@ from .history import History
 from .interrupts import Interrupts, NotLost
 from .lbfgs import WholeBatch, minimizer
 from .metrics import as_metrics
-from .network import Network
+from .network import as_network
 from .optimizers import LBFGS, as_optimizer
 from .plan import Plan
 from .progress import Bar, Table
@@ -217,8 +217,7 @@ class Job:
         class_weight, sampling, clip_value, clip_norm, input_noise, gradient_noise, device="cpu",
         data_of=Data,
     ):  # fmt: skip
-        if not isinstance(network, Network):
-            raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
+        as_network(network)
         epochs = None if epochs is None else checks.positive_integer("epochs", epochs)
         self.network, self.optimizer, self._streams = network, as_optimizer(optimizer), y is None
         self.whole_batch = isinstance(self.optimizer, LBFGS)

@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 
-from .cpu import elementwise, gemm
+from .cpu import gemm
 from .formulas.activations import ACTIVATIONS
 from .formulas.losses import LOSSES
-from .formulas.optimizers import OPTIMIZERS
+from .formulas.optimizers import OPTIMIZERS, ROOM
 from .formulas.schedules import SCHEDULES
 
 
@@ -56,7 +56,7 @@ class Layout:
         self.workspaces = list(self._make_workspaces())
         self.packed_rows = list(self._make_packed_rows())
         architecture, schedule = choices.architecture, choices.schedule
-        self.settings = np.zeros((1 + max(map(max, choices.groups)), elementwise.ROOM))
+        self.settings = np.zeros((1 + max(map(max, choices.groups)), ROOM))
         self.schedule_settings = np.zeros(3 + len(SCHEDULES[schedule].settings) if schedule else 0)
         self.squares = self.address_of(np.zeros(sum(architecture.sizes[1:])))
         self._kept_columns = list(self._keep_columns())

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import random, validation
 from .division import automatic_threads
-from .network import Network
+from .network import as_network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, as_optimizer
 
@@ -112,8 +112,7 @@ def find_learning_rate(
     >>> 0.001 < found.suggestion < 10
     True
     """
-    if not isinstance(network, Network):
-        raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
+    as_network(network)
     steps = validation.integer("steps", steps, at_least=10)
     lowest = validation.real_number("lowest", lowest, above=0)
     highest = validation.real_number("highest", highest, above=lowest)

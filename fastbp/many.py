@@ -16,7 +16,7 @@ import numpy as np
 from . import validation as checks
 from .callbacks import Callback, EarlyStopping
 from .checkpoints import Checkpoints, check_places
-from .cpu.program import AFTER_STEP
+from .cpu.records import AFTER_STEP
 from .cpu.team import Team, start_python_thread
 from .data import Data
 from .division import available_cores, one_thread
@@ -181,7 +181,7 @@ def _is_list_of_lists(values):
 _IS_FOR_EACH = {
     "x": _is_list_of_arrays,
     "y": _is_list_of_arrays,
-    "sample_weight": _is_list_of_arrays,
+    "sample_weight": lambda values: _is_list_of_arrays(values) or all(value is None for value in values),
     "metrics": _is_list_of_lists,
     "callbacks": _is_list_of_lists,
     "class_weight": lambda values: not all(isinstance(value, (int, float, np.number)) for value in values),

@@ -622,6 +622,19 @@ class Network:
         self.parameters[:] = parameters
 
 
+def as_network(value):
+    """Check that something is a network.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(value, Network):
+        raise TypeError(f"network must be a fastbp.Network; got a {type(value).__name__}")
+    return value
+
+
 def needs_activation(name):
     """Why a network of another process is not read, in words that follow its name."""
     return (

@@ -9,7 +9,7 @@ from . import validation
 from .balance import labels_of, weights_by_class
 from .cpu import team
 from .interrupts import Interrupts, run_in_team
-from .network import Network
+from .network import as_network
 from .one_pass import form_of
 from .optimizers import LBFGS, as_optimizer
 from .plan import Plan
@@ -97,8 +97,7 @@ class OnlineTrainer:
     def _set_up(
         self, network, optimizer, batch_size, update_network, on_divergence, threads, class_weight
     ):  # fmt: skip
-        if not isinstance(network, Network):
-            raise TypeError(f"network must be a fastbp.Network; got a {type(network).__name__}")
+        as_network(network)
         self.network, self._optimizer = network, as_optimizer(optimizer)
         if isinstance(self._optimizer, LBFGS):
             raise ValueError("LBFGS needs all rows at once, so it cannot train online")
@@ -174,13 +173,15 @@ class OnlineTrainer:
         self._set_to_one_row = False  # so that the next step says again where the network is
         plan.unpack(weights)
         steps = int(plan.contexts[0]["step"])
-        return dict(weights=weights, states=plan.states(), settings=plan.settings.copy(), steps=steps)
+        settings = plan.settings.copy(), self._rates.state(plan)
+        return dict(weights=weights, states=plan.states(), settings=settings, steps=steps)
 
     def _restore(self, plan, kept):
         plan.pack(kept["weights"])
         plan.set(host=self.network.parameters.ctypes.data, step=kept["steps"])
         plan.set_states(kept["states"])
-        plan.settings[...] = kept["settings"]
+        plan.settings[...], rates = kept["settings"]
+        self._rates.restore(plan, rates)
 
     def __getstate__(self):
         form = dict(targets=self._targets, data=self._data, weighted=self._weighted)

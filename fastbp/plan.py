@@ -10,9 +10,10 @@ everything lies (``layout.py``), and what each thread does (``program.py``).
 import numpy as np
 
 from .choices import Choices
-from .cpu import elementwise, gemm, loss, step, team
+from .cpu import gemm, loss, step, team
 from .cpu.cache import address
-from .cpu.program import AT_ONCE, CONTEXT, ONCE, OPERATION, SECTION, SHARED, STEPS, STOP
+from .cpu.records import AT_ONCE, CONTEXT, ONCE, OPERATION, SECTION, SHARED, STEPS, STOP
+from .formulas.optimizers import ROOM
 from .layout import Layout, aligned, aligned_zeros
 from .program import Program
 
@@ -71,7 +72,7 @@ class Plan:
         ctx["clip"] = ctx["row_scale"] + 8
         n_bytes = self._scratch_bytes()
         ctx["scratch"] = [layout.clean_memory(n_bytes) for _ in range(threads)]
-        hyper = elementwise.ROOM * choices.size
+        hyper = ROOM * choices.size
         ctx["hyper"] = [layout.address_of(aligned_zeros(2 * hyper)) for _ in range(threads)]
         ctx["bias_hyper"] = ctx["hyper"] + hyper
 

@@ -1,21 +1,19 @@
 """What one thread of a plan for a CPU does: its operations, in their order, and its share of each.
 
-A program is two tables (``cpu/program.py``): a row for each operation, and sections of them, which run block
+A program is two tables (``cpu/records.py``): a row for each operation, and sections of them, which run block
 by block of the batch, chunk by chunk or once a step. The first section packs the parameters, before a run;
 the last one unpacks them, after it; those between are a step. What each kind of layer adds is in
 ``operations.py``.
 """
 
-import itertools
-
 import numpy as np
 
 from .cpu import dense, elementwise, gather, gemm, loss, shaping, step, team
 from .cpu.cache import address
-from .cpu.program import BLOCKS, CHUNKS, ONCE, OPERATION, SECTION
+from .cpu.records import BLOCKS, CHUNKS, ONCE, OPERATION, SECTION
 from .formulas import activations
 from .formulas.losses import LOSSES
-from .formulas.optimizers import OPTIMIZERS
+from .formulas.optimizers import OPTIMIZERS, ROOM
 
 # A row of the program of which nothing is known.
 _NOTHING_KNOWN = dict.fromkeys(OPERATION.names, 0)
@@ -216,14 +214,14 @@ class Program:
         choices, layout = self.choices, self.layout
         places = [layout.settings[row:].ctypes.data for row in dict.fromkeys(groups)]
         if choices.schedule is not None:
-            names, given = OPTIMIZERS[choices.optimizer].settings, places
-            copies = layout.keep(np.zeros((len(given), elementwise.ROOM)))
+            momentum_at, given = OPTIMIZERS[choices.optimizer].momentum_at, places
+            copies = layout.keep(np.zeros((len(given), ROOM)))
             places = [copy.ctypes.data for copy in copies]
-            at = [i for i, name in enumerate(names) if name in ("momentum", "beta1")]
             for settings, copy in zip(given, places, strict=True):
                 self.emit(
                     elementwise.scheduled_settings, choices.schedule, settings=settings, scheduled=copy,
-                    schedule=layout.schedule_settings.ctypes.data, momentum=copy + 8 * at[0] if at else 0,
+                    schedule=layout.schedule_settings.ctypes.data,
+                    momentum=copy + 8 * momentum_at if momentum_at else 0,
                 )  # fmt: skip
         settings, bias_settings = places if len(places) == 2 else (places[0], 0)
         self.emit(
@@ -330,17 +328,12 @@ class Program:
             arena_bytes=layout.arena_bytes,
             slots=layout.slot(layout.w[layer]), slot_bytes=layout.arena_bytes, gives_up=choices.gives_up,
             host=layout.host[layer], host_row=choices.size * n_out,
-            numbers=layout.numbers[layer], noise=self._noise_before(layer),
+            numbers=layout.numbers[layer], noise=architecture.noise_before(layer),
             squares=layout.squares + 8 * sum(architecture.sizes[1 : layer + 1]),
         )  # fmt: skip
         known |= self._share(layer)
         known |= architecture.operations[layer].fields(layout, layer, self.workspace)
         return known if part is None else known | self._part(known, part)
-
-    def _noise_before(self, layer):
-        """Blocks of random words that the layers before take: one for four rows of a column, b included."""
-        sizes = self.choices.architecture.sizes[: layer + 1]
-        return sum((n_in + 4) // 4 * n_out for n_in, n_out in itertools.pairwise(sizes))
 
     # A thread's share
 

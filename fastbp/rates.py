@@ -3,8 +3,7 @@
 import numpy as np
 
 from . import validation
-from .cpu.elementwise import ROOM
-from .formulas.optimizers import OPTIMIZERS
+from .formulas.optimizers import OPTIMIZERS, ROOM
 from .formulas.schedules import SCHEDULES, warm_up
 from .metrics import watched
 from .schedules import ReduceOnPlateau
@@ -40,6 +39,7 @@ class Rates:
             numbers = [named[name] for name in ("learning_rate", "epsilon") if name in named]
             validation.numbers_in(network.dtype, optimizer, numbers)
         self.options, self.schedule_settings, self.plateau = dict(groups=groups), (), None
+        self._minimum_at = None  # among the settings of the schedule
         self._own = own = optimizer.learning_rate
         rates = [row[0] for row in self._rows]
         # The optimizer's own rate is told by a row that has it; where each layer has another, in proportion.
@@ -56,6 +56,9 @@ class Rates:
                     f"got {schedule!r}"
                 )
             self.schedule_settings = schedule.settings(epochs, steps_per_epoch or 1)
+            names = SCHEDULES[schedule.formula].settings
+            if "minimum" in names:
+                self._minimum_at = len(self.schedule_settings) - len(names) + names.index("minimum")
 
     def set(self, plan):
         """Write the settings where the plan's program reads them."""
@@ -79,7 +82,7 @@ class Rates:
         rate = float(plan.settings[self._shown, 0]) * self._share
         if not self.schedule_settings:
             return rate
-        per_step, warmup, start, *settings = self.schedule_settings
+        per_step, warmup, start, *settings = plan.schedule_settings.tolist()
         count = max(0, (steps if per_step else epoch) - 1)
         if count < warmup:
             return float(warm_up(rate, warmup, start, count))
@@ -92,33 +95,42 @@ class Rates:
         now, begun = self.at_end_of(plan, epoch, steps), plan.settings[self._shown, 0] * self._share
         if self.schedule_settings and now > NEARLY_0 * begun:
             plan.settings[:, 0] *= rate / now
+            if self._minimum_at is not None:
+                plan.schedule_settings[self._minimum_at] *= rate / now
             return
         rates = [row[0] / self._own * rate for row in self._rows]
         plan.settings[:, 0] = rates
         if self.plateau:
             self.plateau.rates = rates
 
-    def state(self):
-        """What a checkpoint keeps beside the plan's settings: JSON values."""
-        plateau = self.plateau
-        if plateau is None:
+    def state(self, plan):
+        """What a checkpoint keeps beside the plan's settings: of a plateau, or the minimum that the schedule
+        has now, if it was changed; JSON values.
+        """
+        plateau, at = self.plateau, self._minimum_at
+        if plateau:
+            return [plateau.rates, plateau.best, plateau.bad_epochs, plateau.cooldown]
+        if at is None or plan.schedule_settings[at] == self.schedule_settings[at]:
             return None
-        return [plateau.rates, plateau.best, plateau.bad_epochs, plateau.cooldown]
+        return float(plan.schedule_settings[at])
 
     def fits(self, state, settings):
         """Whether `state` returned this, and a plan had these `settings`, in a training of the same."""
         if settings.shape != (len(self._rows), ROOM):
             return False
-        if self.plateau is None or state is None:
-            return self.plateau is None and state is None
+        if self.plateau is None:
+            scheduled = self._minimum_at is not None and type(state) is float
+            return state is None or (scheduled and 0 <= state < np.inf)
         lists = isinstance(state, list) and len(state) == 4 and isinstance(state[0], list)
         if not lists or len(state[0]) != len(self.plateau.rates):
             return False
         numbers = [*state[0], *state[2:], *([] if state[1] is None else [state[1]])]
         return all(type(number) in (int, float) for number in numbers)
 
-    def restore(self, state):
+    def restore(self, plan, state):
         """Take back what `state` returned."""
+        if type(state) is float:
+            plan.schedule_settings[self._minimum_at] = state
         if self.plateau:
             rates, best, bad_epochs, cooldown = state
             self.plateau.rates, self.plateau.best = list(rates), best

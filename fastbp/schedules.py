@@ -485,7 +485,7 @@ class OneCycle(Schedule):
         """
         if self.momentum is None:
             return
-        if not {"momentum", "beta1"} & set(OPTIMIZERS[formula].settings):
+        if OPTIMIZERS[formula].momentum_at is None:
             raise ValueError(
                 f"OneCycle changes the momentum, and {name} has none: give it one, or OneCycle momentum=None"
             )

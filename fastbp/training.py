@@ -232,14 +232,14 @@ class Training:
         Parameters
         ----------
         reason : str
-            What ``history.stopped`` says then; not empty.
+            What ``history.stopped`` says then.
 
         Raises
         ------
         TypeError
-            If it is no text or empty.
+            If it is no text.
         """
-        if not isinstance(reason, str) or not reason:
+        if not isinstance(reason, str):
             raise TypeError(f"stop takes a reason, as text; got {reason!r}")
         self.history.stopped = reason
 

@@ -152,13 +152,16 @@ def test_everything_at_once(tmp_path):
         assert seen == list(range(cut + 1, len(whole[1]) + 1))
 
 
-def test_a_learning_rate_that_was_set_is_kept(tmp_path):
+@pytest.mark.parametrize("schedule", [None, schedules.Cosine(4, minimum=0.01)])
+def test_a_learning_rate_that_was_set_is_kept(schedule, tmp_path):
     def halve(training):
-        training.learning_rate /= 2
+        if training.epoch < 5:
+            training.learning_rate /= 2
 
-    whole = trained(callbacks=[halve])
-    trained(epochs=5, callbacks=[halve], checkpoints=Checkpoints(tmp_path, every=1))
-    assert same(trained(callbacks=[halve], resume=tmp_path), whole)
+    how = dict(optimizer=Adam(0.02, schedule=schedule), callbacks=[halve])
+    whole = trained(**how)
+    trained(**how | dict(epochs=5), checkpoints=Checkpoints(tmp_path, every=1))
+    assert same(trained(**how, resume=tmp_path), whole)
 
 
 def test_csv_of_a_resumed_training_has_every_epoch(tmp_path):

@@ -290,6 +290,16 @@ def test_small_deviations_of_large_columns_keep_their_digits(rows):
     np.testing.assert_allclose(net.layers[0].variance, variance * rows / (rows - 1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("momentum", [1.0, 0.5])
+def test_running_statistics_of_small_numbers_keep_their_digits(momentum):
+    """The running variance begins at 1, of which float32 leaves no digit of a millionth."""
+    x = (1e-3 * np.random.default_rng(0).normal(size=(64, 2))).astype(np.float32)
+    net = fastbp.Network([BatchNorm(momentum=momentum)], inputs=2, seed=0)
+    fastbp.train(net, x, x, epochs=1, batch_size=64, optimizer=fastbp.SGD(1e-30))
+    expected = (1 - momentum) + momentum * x.var(axis=0, ddof=1, dtype=np.float64)
+    np.testing.assert_allclose(net.layers[0].variance, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("n", [16_384, 25_000, 65_536])
 def test_wide_rows_of_one_number_are_no_nan(n):
     rows = np.repeat(np.linspace(1e4, 1e5, 60, dtype=np.float32)[:, None], n, axis=1)

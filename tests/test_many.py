@@ -130,6 +130,8 @@ def test_early_stopping_metrics_and_weights():
     histories = fastbp.train_many(networks, X, Y, **how)
     assert bits(networks, histories) == expected
     assert all(len(history.metrics["r2"]) == len(history) for history in histories)
+    unweighted = many._for_each(X, Y, dict(sample_weight=[None] * 3), 3)
+    assert all(each["sample_weight"] is None for each in unweighted)
     stops = {id(each["early_stopping"]) for each in many._for_each(X, Y, how, 3)}
     assert len(stops | {id(how["early_stopping"])}) == 4, "each watches for itself"
 

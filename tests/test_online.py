@@ -163,6 +163,22 @@ def test_a_learning_rate_is_set_where_its_schedule_has_it():
     assert trainer.learning_rate == 0.005
 
 
+@pytest.mark.parametrize("copied", [lambda trainer: trainer, copy.deepcopy], ids=["itself", "a copy"])
+def test_the_minimum_of_a_schedule_changes_with_the_rate(copied):
+    net, x, y = start()
+    trainer = OnlineTrainer(net, SGD(0.1, schedule=schedules.Cosine(4, minimum=0.05, per="step")))
+    for _ in range(5):
+        trainer.step(x[0], y[0])
+    assert trainer.learning_rate == 0.05, "where it is lowest"
+    trainer.learning_rate = 0.005
+    trainer, rates = copied(trainer), []
+    for _ in range(6):
+        rates.append(trainer.learning_rate)
+        trainer.step(x[0], y[0])
+    expected = schedules.Cosine(4, minimum=0.005, per="step").rates(0.01, 1, 10)[4:]
+    np.testing.assert_allclose(rates, expected, rtol=1e-14)
+
+
 def test_schedules_count_steps():
     net, x, y = start()
     schedule = schedules.Step(3, gamma=0.5, per="step")

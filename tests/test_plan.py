@@ -7,7 +7,7 @@ import fastbp
 from fastbp import division
 from fastbp.cpu import dense, team
 from fastbp.cpu.cache import address
-from fastbp.cpu.program import AT_ONCE, STOP, kernel
+from fastbp.cpu.records import AT_ONCE, STOP, kernel
 from fastbp.cpu.simd import atomic_store
 from fastbp.plan import Plan
 from tests.samples import draw_inputs, draw_targets, make_architecture, make_network

@@ -16,7 +16,7 @@ import fastbp.program
 from fastbp import cli, cpu, warmup
 from fastbp.architecture import Architecture
 from fastbp.cpu import cache, notice
-from fastbp.cpu.program import kernel
+from fastbp.cpu.records import kernel
 from fastbp.cpu.simd import array
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES

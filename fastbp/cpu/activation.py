@@ -7,7 +7,7 @@ The loops over f are those of dense layers, which work on the layer's own memory
 """
 
 from fastbp.cpu.elementwise import copy_elements
-from fastbp.cpu.program import kernel
+from fastbp.cpu.records import kernel
 
 
 def activation_take(real):

@@ -12,10 +12,11 @@ Outside training m and v are the running ones, constants:   dx = dy · γ · r.
 
 import numpy as np
 
-from fastbp.cpu.program import REAL, kernel
-from fastbp.cpu.scale_shift import ROWS, vector_bytes
+from fastbp.cpu.records import REAL, kernel
+from fastbp.cpu.scale_shift import vector_bytes
 from fastbp.cpu.simd import array, part
 from fastbp.formulas import normalization as formulas
+from fastbp.formulas.normalization import ROWS
 
 
 def batch_norm_statistics(real):
@@ -24,6 +25,47 @@ def batch_norm_statistics(real):
     op.numbers: ε, momentum. Of one row there is no unbiased variance: the running statistics stay.
     """
     dtype, size, stride = REAL[real], REAL[real](0).itemsize, vector_bytes(real)
+    means, centred_means = _means(real)
+
+    @part
+    def variances(n, off, mean_square):
+        off, v = array(off, n, dtype), array(mean_square, n, dtype)
+        for j in range(n):
+            v[j] = formulas.variance_about(v[j], off[j])
+
+    @part
+    def follow(n, mean, off, v, unbiased, running_mean, running_variance, momentum):
+        mean, off, v = array(mean, n, dtype), array(off, n, dtype), array(v, n, dtype)
+        running_mean, running_variance = array(running_mean, n, dtype), array(running_variance, n, dtype)
+        for j in range(n):
+            running_mean[j] = formulas.follow(running_mean[j], mean[j] + off[j], momentum)
+            running_variance[j] = formulas.follow(running_variance[j], v[j] * unbiased, momentum)
+
+    @part
+    def invert(n, epsilon, r):
+        r = array(r, n, dtype)
+        for j in range(n):
+            r[j] = formulas.inverse_deviation(r[j], epsilon)
+
+    def batch_norm_statistics(op, ctx):
+        numbers, n = array(op.numbers, 2, np.float64), op.last_column - op.first_column
+        epsilon, momentum, step = dtype(numbers[0]), dtype(numbers[1]), stride(op)
+        x, mean = op.x + op.first_column * size, op.kept + op.first_column * size
+        r, off, running = mean + step, mean + 2 * step, op.w + 2 * step + op.first_column * size
+        means(op, ctx, n, x, mean)
+        centred_means(op, ctx, n, x, mean, off, r)
+        variances(n, off, r)
+        if ctx.rows > 1:
+            unbiased = dtype(ctx.rows) / dtype(ctx.rows - 1)
+            follow(n, mean, off, r, unbiased, running, running + step, momentum)
+        invert(n, epsilon, r)
+
+    return kernel(batch_norm_statistics)
+
+
+def _means(real):
+    """Functions that write means over the rows, of n columns at x: of x; of x − mean and of its squares."""
+    dtype, stride = REAL[real], vector_bytes(real)
 
     @part
     def clear(n, total):
@@ -48,63 +90,39 @@ def batch_norm_statistics(real):
 
     @part
     def divide(n, rows, total):
-        total = array(total, n, dtype)
+        total, rows = array(total, n, dtype), dtype(rows)
         for j in range(n):
             total[j] = total[j] / rows
 
     @part
-    def variances(n, off, mean_square):
-        off, v = array(off, n, dtype), array(mean_square, n, dtype)
-        for j in range(n):
-            v[j] = formulas.variance_about(v[j], off[j])
-
-    @part
-    def follow(n, mean, off, v, unbiased, running_mean, running_variance, momentum):
-        mean, off, v = array(mean, n, dtype), array(off, n, dtype), array(v, n, dtype)
-        running_mean, running_variance = array(running_mean, n, dtype), array(running_variance, n, dtype)
-        for j in range(n):
-            running_mean[j] = formulas.follow(running_mean[j], mean[j] + off[j], momentum)
-            running_variance[j] = formulas.follow(running_variance[j], v[j] * unbiased, momentum)
-
-    @part
-    def invert(n, epsilon, r):
-        r = array(r, n, dtype)
-        for j in range(n):
-            r[j] = formulas.inverse_deviation(r[j], epsilon)
-
-    def batch_norm_statistics(op, ctx):
-        numbers, n, first = array(op.numbers, 2, np.float64), op.last_column - op.first_column, 0
-        epsilon, momentum, rows = dtype(numbers[0]), dtype(numbers[1]), dtype(ctx.rows)
-        x, step = op.x + op.first_column * size, stride(op)
-        mean = op.kept + op.first_column * size
-        r, off, running = mean + step, mean + 2 * step, op.w + 2 * step + op.first_column * size
-        some, some_squares = ctx.scratch, ctx.scratch + step
-        for total in (mean, off, r):
-            clear(n, total)
+    def means(op, ctx, n, x, total):
+        some, first = ctx.scratch, 0
+        clear(n, total)
         while first < ctx.rows:
             clear(n, some)
             for i in range(first, min(first + ROWS, ctx.rows)):
                 add(n, x + i * op.x_row, some)
-            add(n, some, mean)
+            add(n, some, total)
             first += ROWS
-        divide(n, rows, mean)
-        first = 0
+        divide(n, ctx.rows, total)
+
+    @part
+    def centred_means(op, ctx, n, x, mean, total, squares):
+        some, some_squares, first = ctx.scratch, ctx.scratch + stride(op), 0
+        clear(n, total)
+        clear(n, squares)
         while first < ctx.rows:
             clear(n, some)
             clear(n, some_squares)
             for i in range(first, min(first + ROWS, ctx.rows)):
                 add_centred(n, x + i * op.x_row, mean, some, some_squares)
-            add(n, some, off)
-            add(n, some_squares, r)
+            add(n, some, total)
+            add(n, some_squares, squares)
             first += ROWS
-        divide(n, rows, off)
-        divide(n, rows, r)
-        variances(n, off, r)
-        if ctx.rows > 1:
-            follow(n, mean, off, r, rows / dtype(ctx.rows - 1), running, running + step, momentum)
-        invert(n, epsilon, r)
+        divide(n, ctx.rows, total)
+        divide(n, ctx.rows, squares)
 
-    return kernel(batch_norm_statistics)
+    return means, centred_means
 
 
 def batch_norm_running(real):

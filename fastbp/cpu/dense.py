@@ -14,10 +14,10 @@ import numpy as np
 from fastbp.cpu.elementwise import copy_elements, update_loop
 from fastbp.cpu.gemm import ROW_BLOCK, place_of_panel, width_of_panel
 from fastbp.cpu.machine import this_machine
-from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.shaping import MOST, SHAPE, add_penalty, add_squares, bound_elements, clear_totals
 from fastbp.cpu.simd import array, call, part, transpose_square
-from fastbp.cpu.slots import slots_in_use, sum_of_slots
+from fastbp.cpu.slots import slots_in_use, sum_of_slots, sum_slots_in_place
 from fastbp.cpu.team import gives_up
 from fastbp.formulas.optimizers import OPTIMIZERS
 from fastbp.formulas.shaping import renorm_factor
@@ -235,7 +235,7 @@ def dense_apply(optimizer, real):
 
     One or two that nothing is done to are applied from where they lie.
     """
-    (shape, apply), (total, _), size = _apply(optimizer, real), sum_of_slots(real), REAL[real](0).itemsize
+    (shape, apply), total, size = _apply(optimizer, real), sum_of_slots(real), REAL[real](0).itemsize
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
@@ -266,7 +266,7 @@ def dense_collect(real):
     row on. Columns are never shared, so that order is one, and what pads W has no part in it.
     """
     size, penalise, squares = REAL[real](0).itemsize, add_penalty(real), add_squares(real)
-    (_, total_in_place), bound = sum_of_slots(real), bound_elements(real)
+    total_in_place, bound = sum_slots_in_place(real), bound_elements(real)
 
     @part
     def one_panel(op, ctx, row, rows, column, width):
@@ -457,7 +457,7 @@ def dense_unpack(real):
 
 def dense_total(real):
     """The gradient slots of all blocks, added in their order, into the first of them."""
-    _, total_in_place = sum_of_slots(real)
+    total_in_place = sum_slots_in_place(real)
 
     def dense_total(op, ctx):
         total_in_place((op.n_in + 1) * op.columns, op.slots, op.slot_bytes, slots_in_use(ctx))

@@ -7,7 +7,7 @@ q a quarter of the columns, so that each goes to a run of its own.
 
 import numpy as np
 
-from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.simd import array, part
 from fastbp.formulas import dropout as formulas
 from fastbp.random import philox

@@ -11,14 +11,11 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastbp.cpu.column import load_column, store_column
 from fastbp.cpu.machine import this_machine
-from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.simd import array, part
 from fastbp.formulas.activations import ACTIVATIONS
-from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.formulas.optimizers import OPTIMIZERS, ROOM
 from fastbp.formulas.schedules import SCHEDULES, warm_up
-
-# Numbers that an optimizer may have for settings, and that its formula may use in a step.
-ROOM = 16
 
 # In place, `y[i] = a if condition else y[i]` becomes a masked store in LLVM's x86 back end: on Zen 3 ten
 # times slower than writing every element. Adding a -0.0 that only the run knows changes no value and no

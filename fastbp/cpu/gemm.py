@@ -23,7 +23,7 @@ many bytes behind each of them A begins (`simd.tile`).
 from functools import cache
 
 from fastbp.cpu.machine import this_machine
-from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.simd import part, tile
 
 # Steps of k that a panel of B stays in the first-level cache for, while rows of A pass by.

@@ -12,7 +12,7 @@ order.
 """
 
 from fastbp.cpu.elementwise import copy_elements, update_loop, whole_vectors
-from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.shaping import (
     add_scaled,
     add_squares,
@@ -23,10 +23,9 @@ from fastbp.cpu.shaping import (
     shorten,
 )
 from fastbp.cpu.simd import array, call, part
-from fastbp.cpu.slots import slots_in_use, sum_of_slots
+from fastbp.cpu.slots import slots_in_use, sum_of_slots, sum_slots_in_place
+from fastbp.formulas.normalization import ROWS
 from fastbp.random import GRADIENT_NOISE
-
-ROWS = 64  # rows of one partial sum: short chains round less
 
 
 def vector_bytes(real):
@@ -110,7 +109,7 @@ def scale_shift_update(optimizer, real):
 
 def scale_shift_apply(optimizer, real):
     """The update from gradient slots that are there: added in the order of the blocks, then applied."""
-    (total, _), apply, stride = sum_of_slots(real), _apply(optimizer, real), vector_bytes(real)
+    total, apply, stride = sum_of_slots(real), _apply(optimizer, real), vector_bytes(real)
     size = REAL[real](0).itemsize
 
     def scale_shift_apply(op, ctx):
@@ -177,7 +176,7 @@ def scale_shift_collect(real):
 
     op.squares (n_out,): dγ² + dβ² of each column, of those that are learnt, in float64.
     """
-    (_, total_in_place), stride, size = sum_of_slots(real), vector_bytes(real), REAL[real](0).itemsize
+    total_in_place, stride, size = sum_slots_in_place(real), vector_bytes(real), REAL[real](0).itemsize
     bound, squares = bound_elements(real), add_squares(real)
 
     def scale_shift_collect(op, ctx):
@@ -197,7 +196,7 @@ def scale_shift_collect(real):
 
 def scale_shift_total(real):
     """The gradient slots of all blocks, added in their order, into the first of them."""
-    (_, total_in_place), stride = sum_of_slots(real), vector_bytes(real)
+    total_in_place, stride = sum_slots_in_place(real), vector_bytes(real)
 
     def scale_shift_total(op, ctx):
         for vector in range(2):

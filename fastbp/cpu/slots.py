@@ -1,7 +1,9 @@
 """Gradient slots: sums over some rows each, laid out as the packed parameters are, added in their order."""
 
+from functools import cache
+
 from fastbp.cpu.elementwise import copy_elements
-from fastbp.cpu.program import REAL
+from fastbp.cpu.records import REAL
 from fastbp.cpu.simd import array, part
 
 
@@ -11,9 +13,10 @@ def slots_in_use(ctx):
     return (ctx.batch_rows + ctx.chunk_rows - 1) // ctx.chunk_rows
 
 
+@cache
 def sum_of_slots(real):
-    """Functions that add gradient slots in their order: into other memory, or into the first slot."""
-    dtype, copy = REAL[real], copy_elements(real)
+    """A function ``total(n, first, slot_bytes, slots, target)``: gradient slots added to other memory."""
+    copy, add = copy_elements(real), _add_elements(real)
 
     @part
     def total(n, first, slot_bytes, slots, target):
@@ -21,10 +24,25 @@ def sum_of_slots(real):
         for slot in range(1, slots):
             add(n, first + slot * slot_bytes, target)
 
+    return total
+
+
+@cache
+def sum_slots_in_place(real):
+    """A function ``total(n, first, slot_bytes, slots)``: all gradient slots added to the first."""
+    add = _add_elements(real)
+
     @part
-    def total_in_place(n, first, slot_bytes, slots):
+    def total(n, first, slot_bytes, slots):
         for slot in range(1, slots):
             add(n, first + slot * slot_bytes, first)
+
+    return total
+
+
+@cache
+def _add_elements(real):
+    dtype = REAL[real]
 
     @part
     def add(n, source, target):
@@ -32,4 +50,4 @@ def sum_of_slots(real):
         for i in range(n):
             target[i] += source[i]
 
-    return total, total_in_place
+    return add

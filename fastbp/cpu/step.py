@@ -7,7 +7,7 @@ in each.
 import numpy as np
 from numba import int64
 
-from fastbp.cpu.program import (
+from fastbp.cpu.records import (
     BLOCKS,
     CHUNKS,
     HALT,

@@ -14,7 +14,7 @@ from functools import cache
 
 from fastbp.cpu.elementwise import update_loop
 from fastbp.cpu.machine import this_machine
-from fastbp.cpu.program import REAL, kernel
+from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.simd import part, tile, transpose_square
 
 # Multiply-adds for each column of a product.

@@ -3,7 +3,7 @@
 Its backward is that of any activation (``elementwise.py``), or part of the product of the dense layer behind.
 """
 
-from fastbp.cuda.program import REAL
+from fastbp.cuda.records import REAL
 from fastbp.cuda.rows import over_rows
 from fastbp.cuda.simt import array, part
 from fastbp.formulas.activations import ACTIVATIONS

@@ -10,11 +10,12 @@ Outside training m and v are the running ones, constants:   dx = dy · γ · r.
 """
 
 from fastbp.cuda.device import cuda
-from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.records import REAL, context, operation
 from fastbp.cuda.rows import over_rows
-from fastbp.cuda.scale_shift import ROWS, gamma_beta
+from fastbp.cuda.scale_shift import gamma_beta
 from fastbp.cuda.simt import array
 from fastbp.formulas import normalization as formulas
+from fastbp.formulas.normalization import ROWS
 
 
 def batch_norm_statistics(real):

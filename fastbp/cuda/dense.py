@@ -13,7 +13,7 @@ import numpy as np
 from fastbp.cuda.device import cuda
 from fastbp.cuda.elementwise import update_one
 from fastbp.cuda.gemm import finish, four_numbers, product, start, tile_named
-from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.records import REAL, context, operation
 from fastbp.cuda.scale_shift import slots_in_use
 from fastbp.cuda.shaping import MOST, SHAPE, SHAPE64, before_norm_one, shape_one
 from fastbp.cuda.simt import array, load4, part, store4

@@ -6,7 +6,7 @@ q + b, 2q + b and 3q + b, q a quarter of the columns. A thread takes the four co
 
 import numpy as np
 
-from fastbp.cuda.program import REAL
+from fastbp.cuda.records import REAL
 from fastbp.cuda.rows import over_rows
 from fastbp.cuda.simt import array, part
 from fastbp.formulas import dropout as formulas

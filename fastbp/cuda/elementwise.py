@@ -7,14 +7,11 @@ from functools import cache
 
 import numpy as np
 
-from fastbp.cuda.program import REAL
+from fastbp.cuda.records import REAL
 from fastbp.cuda.rows import over_rows
 from fastbp.cuda.simt import array, column, part
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.optimizers import OPTIMIZERS
-
-# Numbers that an optimizer may have for settings, and that its formula may use in a step.
-ROOM = 16
 
 
 def activation_backward(name, real):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastbp.cuda.device import cuda
-from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.records import REAL, context, operation
 from fastbp.cuda.rows import inputs, over_rows
 from fastbp.cuda.simt import array, part
 

@@ -21,7 +21,7 @@ from functools import cache
 from typing import NamedTuple
 
 from fastbp.cuda.device import SIMULATED, block_part, cuda
-from fastbp.cuda.program import REAL
+from fastbp.cuda.records import REAL
 from fastbp.cuda.simt import array, load4, part, put4, row, steps
 
 ALIGNED = None if SIMULATED else 16  # the simulator knows no alignment

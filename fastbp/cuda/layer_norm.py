@@ -7,7 +7,7 @@ x̂ is kept in op.z, r of every row in op.kept. Sixteen threads take a row (`row
 """
 
 from fastbp.cuda.device import cuda
-from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.records import REAL, context, operation
 from fastbp.cuda.rows import LANES, ROWS, SHAPE, join_sum
 from fastbp.cuda.scale_shift import gamma_beta
 from fastbp.cuda.simt import array

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastbp.cuda.device import cuda
 from fastbp.cuda.gather import data_row
-from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.records import REAL, context, operation
 from fastbp.cuda.rows import LANES, ROWS, SHAPE, join_max, join_sum, over_rows
 from fastbp.cuda.simt import array, part
 from fastbp.formulas import elementary

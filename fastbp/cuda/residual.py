@@ -4,7 +4,7 @@ op.x holds f, op.skip the block's input x. Backward the sum hands dy to the bloc
 which leaves its own part of dx in op.dskip; then dy is added there.
 """
 
-from fastbp.cuda.program import REAL
+from fastbp.cuda.records import REAL
 from fastbp.cuda.rows import over_rows
 from fastbp.cuda.simt import array
 

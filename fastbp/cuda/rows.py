@@ -8,7 +8,7 @@ often: kernels count blocks of rows, not rows, and leave early only where the co
 """
 
 from fastbp.cuda.device import SIMULATED, block_part, cuda
-from fastbp.cuda.program import context, operation
+from fastbp.cuda.records import context, operation
 from fastbp.cuda.simt import part
 
 LANES = 16

@@ -16,11 +16,10 @@ import numpy as np
 
 from fastbp.cuda.device import cuda
 from fastbp.cuda.elementwise import update_one
-from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.records import REAL, context, operation
 from fastbp.cuda.shaping import bound_one, noise_one
 from fastbp.cuda.simt import array, part
-
-ROWS = 64  # rows of one partial sum, as on the CPU: the bits depend on it
+from fastbp.formulas.normalization import ROWS
 
 
 @cache

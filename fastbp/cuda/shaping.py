@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from fastbp.cuda.program import REAL, context, operation
+from fastbp.cuda.records import REAL, context, operation
 from fastbp.cuda.rows import inputs, over_rows
 from fastbp.cuda.simt import array, part
 from fastbp.formulas import shaping as formulas

@@ -16,7 +16,7 @@ from numba import from_dtype
 
 from fastbp.cuda.device import block_part, cuda
 from fastbp.cuda.loss import elementwise_row, softmax_row
-from fastbp.cuda.program import REAL
+from fastbp.cuda.records import REAL
 from fastbp.cuda.rows import LANES, ROWS
 from fastbp.cuda.rows import SHAPE as SHAPE_OF_ROWS
 from fastbp.cuda.shaping import (

@@ -11,9 +11,10 @@ for another block. Where a number is for one thread to find, the kernel is launc
 import numpy as np
 
 from fastbp.cuda.device import cuda
-from fastbp.cuda.elementwise import ROOM, write_hyper
-from fastbp.cuda.program import REAL, context
+from fastbp.cuda.elementwise import write_hyper
+from fastbp.cuda.records import REAL, context
 from fastbp.cuda.simt import array, column, part
+from fastbp.formulas.optimizers import ROOM
 from fastbp.formulas.schedules import SCHEDULES, warm_up
 from fastbp.random import SAMPLE, SHUFFLE, philox, row_of_class
 

@@ -7,6 +7,9 @@ The formulas are the same for both; only the n values that share a mean m and a 
 from fastbp.formulas.elementary import fma, like, sqrt
 from fastbp.formulas.formula import formula
 
+# Sums over the rows of a column are one chain of partial sums over so many rows: short chains round less.
+ROWS = 64
+
 # Normalisation of n values, with learnt scale γ and shift β (Ioffe, Szegedy 2015; Ba, Kiros, Hinton 2016):
 #     m = Σ x / n        v = Σ (x − m)² / n        r = 1 / √(v + ε)
 #     x̂ = (x − m) · r
@@ -50,4 +53,4 @@ def normalize_backward(dnormalized, normalized, mean_d, mean_product, r):
 #     running ← (1 − momentum) · running + momentum · new      of variances the unbiased: n / (n − 1) · v
 @formula
 def follow(running, new, momentum):
-    return fma(momentum, new - running, running)
+    return fma(momentum, new, (like(momentum, 1.0) - momentum) * running)

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from fastbp.formulas.elementary import exp, fma, like, sqrt
 from fastbp.formulas.formula import formula
 
+# Numbers that an optimizer may have for settings, and that its formula may use in a step.
+ROOM = 16
+
 # Stochastic gradient descent as torch.optim.SGD has it:
 #     v = d in the first step, then momentum · v + (1 − dampening) · d
 #     w = w − learning_rate · d           without momentum
@@ -348,6 +351,12 @@ class Optimizer:
     settings: tuple[str, ...]
     hypers: int
     states: int = 0
+
+    @property
+    def momentum_at(self):
+        """Which of the settings a schedule changes as the momentum; None where there is none."""
+        names = [name for name in ("momentum", "beta1") if name in self.settings]
+        return self.settings.index(names[0]) if names else None
 
 
 _ADAM = ("learning_rate", "weight_decay", "decoupled_decay", "beta1", "beta2", "epsilon")

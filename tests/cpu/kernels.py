@@ -6,7 +6,7 @@ import pytest
 from fastbp.cpu import gemm
 from fastbp.cpu.cache import address
 from fastbp.cpu.machine import this_machine
-from fastbp.cpu.program import CONTEXT, OPERATION
+from fastbp.cpu.records import CONTEXT, OPERATION
 from fastbp.cpu.team import function
 from fastbp.layout import aligned_zeros
 

@@ -21,7 +21,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 import fastbp
 from fastbp.cpu import cache, elementwise
-from fastbp.cpu.program import kernel
+from fastbp.cpu.records import kernel
 from fastbp.cpu.simd import array
 from tests.cpu.kernels import run
 from tests.samples import pythons_own_handler
@@ -298,7 +298,7 @@ def output_of(process):
 RUN_KERNEL = """
 import numpy as np
 from fastbp.cpu import cache, elementwise
-from fastbp.cpu.program import CONTEXT, OPERATION
+from fastbp.cpu.records import CONTEXT, OPERATION
 from fastbp.cpu.team import function
 made, compile_ = [], cache._compile
 cache._compile = lambda *a: made.append(a) or compile_(*a)
@@ -330,7 +330,7 @@ def test_survives_the_process_and_is_never_stale(copy_of_package, tmp_path):
 USERS_OWN = """
 import numba
 from fastbp.cpu import cache
-from fastbp.cpu.program import KERNEL
+from fastbp.cpu.records import KERNEL
 half = numba.njit(lambda n: n / 2)
 def factory():
     def run(op, ctx):

@@ -9,7 +9,7 @@ from numba import int64, njit
 from fastbp import random
 from fastbp.cpu import gather, step
 from fastbp.cpu.cache import address
-from fastbp.cpu.program import (
+from fastbp.cpu.records import (
     BLOCKS,
     CHUNKS,
     HALT,

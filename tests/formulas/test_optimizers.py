@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numba import config, njit
 
-from fastbp.cpu.elementwise import ROOM, update_loop
-from fastbp.formulas.optimizers import OPTIMIZERS
+from fastbp.cpu.elementwise import update_loop
+from fastbp.formulas.optimizers import OPTIMIZERS, ROOM
 from tests import reference
 
 # Settings that take every branch; weights, then ten gradients of each.

@@ -7,7 +7,7 @@ import pytest
 
 from fastbp import schedules
 from fastbp.cpu import elementwise
-from fastbp.cpu.elementwise import ROOM
+from fastbp.formulas.optimizers import ROOM
 from fastbp.formulas.schedules import MOST_MILESTONES, SCHEDULES
 from tests import reference
 from tests.cpu.kernels import Guarded, run

@@ -2,7 +2,7 @@
 
 A kernel is called as ``kernel(operation, context)`` with the addresses of two records in the device's memory.
 Sizes count elements, addresses and strides (``*_row``, ``*_bytes``) count bytes. Every field is an int64: the
-host writes it, the kernel reads ``op.n_in``. The fields are those of ``cpu/program.py`` where they mean the
+host writes it, the kernel reads ``op.n_in``. The fields are those of ``cpu/records.py`` where they mean the
 same. All of a layer's parameters lie as on the host: W (n_in, n_out) in rows, then b, which is one row more.
 """
 
@@ -25,9 +25,9 @@ def _record(text):
 #   slots, slot_bytes        sums of gradients: the first, and from one to the next
 #   hyper, bias_hyper        what the optimizer's settings are in this step, for W and for b
 #   shaping                  where its numbers lie, see shaping.py
-#   noise, collected         as in cpu/program.py
+#   noise, collected         as in cpu/records.py
 #   squares                  float64 sums over columns of the gradient
-#   use_scale, numbers, purpose, kept, skip, dskip, skip_row     as in cpu/program.py
+#   use_scale, numbers, purpose, kept, skip, dskip, skip_row     as in cpu/records.py
 OPERATION = _record(
     """n_in n_out use_bias
     x dx x_row z y dz z_row kept_before
