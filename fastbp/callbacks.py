@@ -160,7 +160,8 @@ class Best:
         """Go on from there, if it is the same that is watched; returns whether it is."""
         same = self.watches(state)
         if same:
-            self.value = state["value"]
+            value = state["value"]
+            self.value = None if value is None else validation.real_number("value", value)
         return same
 
     def watches(self, state):
@@ -245,8 +246,14 @@ class EarlyStopping(Callback):
         """
         if (self.restore_best and state["epoch"] and "weights" not in state) or not self._best.restore(state):
             return
-        self._best_epoch, self._weights, self._from = state["epoch"], state.get("weights"), 0
-        self._judge(self._training)
+        weights, training = state.get("weights"), self._training
+        if weights is not None:
+            ours = training.network.parameters
+            fit = (weights.shape, weights.dtype) == (ours.shape, ours.dtype)
+            if not (fit and validation.all_finite(weights)):
+                raise ValueError("the best weights are none of this network's")
+        self._best_epoch, self._weights, self._from = state["epoch"], weights, 0
+        self._judge(training)
 
 
 class CSVLogger(Callback):

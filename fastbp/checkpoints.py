@@ -311,6 +311,12 @@ def _is_ours(callback):
     return type(callback).__module__.partition(".")[0] == __package__
 
 
+def _columns_of(identity):
+    """The columns that the history of such a training has."""
+    validation = ["validation_loss", *identity["metrics"]] if identity["validation rows"] else []
+    return {"loss", "learning_rate", "seconds", "samples_per_second", *validation}
+
+
 def read_checkpoint(path, network):
     """The checkpoint in a file, or the newest in a folder, for a network like the one that was trained.
 
@@ -456,6 +462,7 @@ class Checkpoint:
             self._rows >= (n_rows or 1)  # of a stream nobody knows how many, and none are left over
             or len(self._states) != n_states
             or not rates.fits(self._rates, self._settings)
+            or (self.epoch and set(self._columns) != _columns_of(ours))
         ):
             raise ValueError(f"{self.path} is a damaged checkpoint")
 

@@ -405,4 +405,7 @@ class Program:
 def _users_own(name):
     """The user's activation of this name, or None where it is one of ours."""
     activation = activations.ACTIVATIONS[name]
-    return None if activation.forward.__module__ == activations.__name__ else activation
+    ours = (
+        getattr(activation.forward, "__module__", None) == activations.__name__
+    )  # NumPy's functions may have none
+    return None if ours else activation

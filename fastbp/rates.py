@@ -116,7 +116,7 @@ class Rates:
 
     def fits(self, state, settings):
         """Whether `state` returned this, and a plan had these `settings`, in a training of the same."""
-        if settings.shape != (len(self._rows), ROOM):
+        if settings.shape != (len(self._rows), ROOM) or not np.isfinite(settings).all():
             return False
         if self.plateau is None:
             scheduled = self._minimum_at is not None and type(state) is float

@@ -133,7 +133,7 @@ class Description:
                 raise ValueError(f"{path} was written by a newer fastbp")
             inputs = tuple(Column(str(each["name"]), _texts(each["categories"])) for each in found["inputs"])
             description = cls(inputs, str(found["target"]), _texts(found["classes"]))
-        except (KeyError, TypeError, json.JSONDecodeError):
+        except (KeyError, TypeError, RecursionError, json.JSONDecodeError):
             raise ValueError(f"{path} is damaged: it does not describe a table") from None
         outputs = 1 if description.classes is None else len(description.classes)
         if (sum(column.width for column in inputs), outputs) != (n_inputs, n_outputs):

@@ -4,7 +4,6 @@ There is no list of kernels: plans are built for tiny networks that between them
 and every operation, and building a plan compiles what it needs.
 """
 
-import contextlib
 import errno
 import itertools
 import os
@@ -158,8 +157,12 @@ def warm_up(reals=REALS, progress=True):
     return Warmed(**counts, seconds=time.perf_counter() - start)
 
 
+# Bytes without which it is not worth to begin: some of the larger kernels.
+SPACE = 1 << 20
+
+
 def require_a_place():
-    """Raise OSError, with a sentence, where the cache is switched off or cannot be written."""
+    """Raise OSError, with a sentence, where the cache is switched off or cannot be written, or is full."""
     folder = cache.directory()
     if folder is None:
         raise OSError(
@@ -168,10 +171,8 @@ def require_a_place():
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, file = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        os.close(handle)
-        with contextlib.suppress(OSError):
-            os.unlink(file)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(SPACE))
     except OSError as error:
         raise OSError(
             f"the kernel cache {str(folder)!r} cannot be written "

@@ -328,3 +328,18 @@ def test_rows_of_weight_0_may_have_any_loss(loss, sizes, target):
     np.testing.assert_allclose(gradient.parameters, expected.parameters, rtol=1e-4, atol=1e-6)
     history = fastbp.train(net, x, y, epochs=3, sample_weight=weights)
     assert np.isfinite(history.loss).all()
+
+
+def test_rows_of_a_class_come_in_their_order():
+    labels = np.random.default_rng(0).integers(0, 3, 1000)
+    by_class, starts = rows_by_class(labels)
+    assert by_class.tolist() == [row for c in range(3) for row in np.flatnonzero(labels == c)]
+    assert starts.tolist() == [0, *np.cumsum(np.bincount(labels))]
+
+
+def test_products_of_weights_that_the_type_cannot_hold():
+    net = make_network([2, 3], loss="softmax_cross_entropy")
+    before = net.parameters.copy()
+    with pytest.raises(ValueError, match="weights of rows overflows float32"):
+        fastbp.train(net, draw_inputs(3, 2), [0, 1, 2], sample_weight=[1e30, 1, 1], class_weight=[1e30, 1, 1])
+    assert (net.parameters == before).all()

@@ -593,7 +593,8 @@ def rewritten(written, path, change=None, tensors=None):
     if change:
         change(described)
     metadata[storage.TRAINING_KEY] = json.dumps(described)
-    save_file(load_file(source) | (tensors or {}), path, metadata=metadata)
+    whole = load_file(source) | (tensors or {})
+    save_file({name: each for name, each in whole.items() if each is not None}, path, metadata=metadata)
     return path
 
 
@@ -630,17 +631,33 @@ def test_damaged_descriptions(written, tmp_path, change, message):
     assert net.parameters.tobytes() == network().parameters.tobytes()
 
 
-@pytest.mark.parametrize("missing", ["epoch", "value"])
-def test_a_damaged_state_of_a_callback(missing, tmp_path):
+WEIGHTS_OF_BEST = "training.callback.0.weights"
+
+
+@pytest.mark.parametrize(
+    ("change", "tensors"),
+    [
+        (lambda d: d["callbacks"][0]["state"].pop("epoch"), {}),
+        (lambda d: d["callbacks"][0]["state"].pop("value"), {}),
+        (lambda d: d["callbacks"][0]["state"].update(value="3"), {}),
+        (lambda d: d["callbacks"][1]["state"].update(best=[]), {}),
+        (None, {WEIGHTS_OF_BEST: np.zeros(3)}),
+        (None, {WEIGHTS_OF_BEST: np.zeros(26, np.float32)}),
+        (None, {WEIGHTS_OF_BEST: np.full(26, np.nan)}),
+        (None, {"training.history.validation_loss": None}),
+        (None, {"training.history.seconds": None}),
+        (None, {"training.history.r2": np.zeros(2)}),
+        (lambda d: d["settings"][0].__setitem__(1, float("nan")), {}),
+    ],
+)
+def test_damage_is_found_before_anything_changes(change, tensors, tmp_path):
     stopping = dict(early_stopping=EarlyStopping(3), validation=HELD)
     trained(epochs=2, checkpoints=Checkpoints(tmp_path, every=1), **stopping)
-    spoilt = rewritten(
-        tmp_path, tmp_path / "c.safetensors", lambda d: d["callbacks"][0]["state"].pop(missing)
-    )
+    spoilt = rewritten(tmp_path, tmp_path / "c.safetensors", change, tensors)
     net = network(seed=9)
     before = net.parameters.copy()
     with pytest.raises(ValueError, match="is a damaged checkpoint"):
-        trained(net, resume=spoilt, **stopping)
+        trained(net, resume=spoilt, checkpoints=Checkpoints(tmp_path), **stopping)
     assert np.array_equal(net.parameters, before)
 
 

@@ -169,6 +169,23 @@ def test_no_step_without_an_optimizer():
         net.compiled("sgd", batch_size=0)
 
 
+@pytest.mark.parametrize("columns", [1, 3])
+def test_targets_of_another_width_are_refused(columns):
+    net = fastbp.Network([2, 2], seed=0)
+    step, before = net.compiled("sgd", batch_size=4).step, net.parameters.copy()
+    with pytest.raises(ValueError, match="y must be targets"):
+        step(np.ones((3, 2), np.float32), np.ones((3, columns), np.float32))
+    assert np.array_equal(net.parameters, before)
+
+
+def test_weights_that_overflow_are_refused():
+    net = fastbp.Network([2, 2], seed=0)
+    step, before = net.compiled("sgd", weighted=True).step, net.parameters.copy()
+    with pytest.raises(ValueError, match="weights must be finite"):
+        step(np.ones((1, 2)), np.ones((1, 2)), np.array([1e39]))
+    assert np.array_equal(net.parameters, before)
+
+
 def test_functions_keep_what_they_need_alive():
     predict_into = make_network([3, 4, 2]).compiled().predict_into
     expected = make_network([3, 4, 2]).predict([1.0, 2.0, 3.0])

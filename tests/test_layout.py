@@ -36,6 +36,41 @@ def poisoned(monkeypatch):
     return asked
 
 
+@pytest.fixture
+def behind(monkeypatch):
+    """What lies behind every workspace that a plan asks for, and the room that loops have there."""
+    made = []
+
+    def guarded(n_bytes):
+        room = 256
+        memory = layout.aligned_zeros(n_bytes + room + 65536)
+        made.append(memory[n_bytes + room :])
+        made[-1][:] = 0xA5
+        return memory[: n_bytes + room]
+
+    monkeypatch.setattr(layout, "clean_workspace", guarded)
+    return made
+
+
+@pytest.mark.parametrize("sizes", [[5, 300], [700, 300, 5]])
+def test_nobody_writes_behind_the_memory_that_was_asked_for(sizes, behind):
+    net = make_network(sizes, "tanh", "softmax_cross_entropy", dtype="float64")
+    x, y = draw_inputs(250, sizes[0]), draw_targets("softmax_cross_entropy", 250, sizes[-1])
+    net.gradient(x, y)
+    for how in ({}, dict(batch_size=None), dict(gradient_noise=1e-3, clip_norm=1.0, input_noise=0.1)):
+        fastbp.train(net, x, y, epochs=1, **how)
+    net.predict(x)
+    assert len(behind) > 5
+    assert all((each == 0xA5).all() for each in behind)
+
+
+def test_noise_of_wide_scales_in_small_batches_stays_in_its_memory(behind):
+    net = fastbp.Network([fastbp.LayerNorm(), fastbp.Dense(1)], inputs=2000, seed=1)
+    x, y = draw_inputs(8, 2000), np.zeros((8, 1))
+    fastbp.train(net, x, y, batch_size=2, epochs=1, gradient_noise=1e-3)
+    assert all((each == 0xA5).all() for each in behind)
+
+
 def everything(sizes, activation, loss, real, rows, threads):
     """What can be asked of a network, in one list of arrays."""
     net = make_network(sizes, activation, loss, dtype=real)

@@ -25,6 +25,7 @@ from tests.samples import (
     pythons_own_handler,
     read_only,
     reference_layers,
+    stack_of,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -532,6 +533,17 @@ def test_own_activation_has_the_constants_of_its_latest_registration(table):
         net = fastbp.Network([1, 1], output_activation="mine")
         net.parameters[:] = 1, 0
         assert net.predict([[-1.0]]) == -slope
+
+
+@pytest.mark.parametrize("outside", [0, 1])
+def test_a_residual_block_that_begins_with_dropout_reads_its_input_twice(outside):
+    block = [fastbp.Dropout(0.5), fastbp.Dense(5, "tanh")]
+    layers = [*[fastbp.Dropout(0.1)] * outside, fastbp.Residual(block), fastbp.Dense(2)]
+    net = fastbp.Network(layers, inputs=5, dtype="float64", seed=1)
+    x = draw_inputs(300, 5)
+    np.testing.assert_allclose(
+        net.logits(x), reference.stack_forward(stack_of(net), x), rtol=1e-10, atol=1e-12
+    )
 
 
 # Bad input

@@ -380,6 +380,18 @@ def test_finite_weights_are_remembered_now_and_then():
     assert np.array_equal(net.parameters, kept[255])
 
 
+def test_each_row_of_a_chunk_counts_to_the_next_look():
+    net = fastbp.Network([1, 1], seed=0)
+    trainer = OnlineTrainer(net, SGD(0.01))
+    trainer.step(np.full((300, 1), 0.5), np.ones(300))
+    kept = net.parameters.copy()
+    trainer.learning_rate = 1e30
+    trainer.step([1e6], 1e6)
+    with pytest.raises(fastbp.DivergenceError):
+        trainer.step([0.5], 1.0)
+    assert np.array_equal(net.parameters, kept)
+
+
 BAD = [
     ([1, 2], 1.0, ValueError, r"x must have shape \(n, 3\)"),
     ([1, 2, np.nan], [1.0, 1.0], ValueError, "x must be finite"),

@@ -204,11 +204,10 @@ def test_normal_size():
 
 
 @pytest.mark.parametrize("clips", [dict(clip_value=0.05), dict(clip_value=0.05, clip_norm=0.1)], ids=str)
-@pytest.mark.parametrize("gamma", [0.0, 0.55])
-def test_gradient_noise_against_reference(gamma, clips):
+@pytest.mark.parametrize(("sizes", "gamma"), [((6, 9, 3), 0.0), ((6, 9, 3), 0.55), ((8, 4, 3), 0.0)])
+def test_gradient_noise_against_reference(sizes, gamma, clips):
     """The noise comes after clipping; its variance is 0.09 / (1 + t)^γ."""
-    net, (x, y) = make(sizes=(6, 9, 3)), data(n_in=6)
-    again = make(sizes=(6, 9, 3))
+    net, again, (x, y) = make(sizes=sizes), make(sizes=sizes), data(n_in=sizes[0])
     options = dict(epochs=2, batch_size=10, shuffle=False, optimizer=fastbp.SGD(0.1), seed=7)
     noise = fastbp.AnnealedNoise(0.09, gamma) if gamma else 0.3
     fastbp.train(net, x, y, gradient_noise=noise, **clips, **options)

@@ -47,7 +47,7 @@ def factories():
     for _, name, _ in pkgutil.iter_modules(cpu.__path__):
         module = import_module(f"fastbp.cpu.{name}")
         for node in ast.parse(inspect.getsource(module)).body:
-            if isinstance(node, ast.FunctionDef) and name != "program":
+            if isinstance(node, ast.FunctionDef) and name != "records":
                 for each in node.body:
                     text = ast.unparse(each)
                     if text.startswith(("return kernel(", "return (KERNEL,")):

@@ -266,7 +266,7 @@ def _load(symbol, externals, code):
 
 
 def _read(path):
-    """What `_write` stored, or None where there is nothing, or nothing whole."""
+    """What `_write` stored under this name, or None where there is nothing, or nothing whole."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -278,13 +278,13 @@ def _read(path):
     ):
         return None
     header, code = content[start:].split(b"\n", 1)
-    symbol, externals = json.loads(header)
-    return symbol, externals, code
+    name, symbol, externals = json.loads(header)
+    return (symbol, externals, code) if name == path.name else None
 
 
 def _write(path, symbol, externals, code):
     """Store a kernel atomically; whether it is there now: a place that cannot be written is no error."""
-    body = json.dumps([symbol, externals]).encode() + b"\n" + code
+    body = json.dumps([path.name, symbol, externals]).encode() + b"\n" + code
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -319,7 +319,7 @@ def directory():
         return None
     try:
         return (Path(base) if base else _user_cache()) / _sources_hash()
-    except RuntimeError:  # a user without a home
+    except (RuntimeError, OSError):  # a user without a home; sources that are not there, as in a zip file
         return None
 
 

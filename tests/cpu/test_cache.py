@@ -131,6 +131,23 @@ def test_code_that_wants_a_symbol_nobody_has_is_compiled_anew(folder, compilatio
     assert len(compilations) == 2
 
 
+def test_a_file_of_another_kernel_is_none_of_this_one(folder, monkeypatch):
+    six_by(7), six_by(8)
+    first, second = stored(folder)
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    restart(monkeypatch)
+    assert (six_by(7), six_by(8)) == (42, 48)
+
+
+def test_without_sources_nothing_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "a.zip" / "fastbp" / "cpu" / "cache.py"))
+    (tmp_path / "a.zip").write_text("")
+    cache._sources_hash.cache_clear()
+    assert cache.directory() is None
+
+
 def test_a_file_where_the_folder_should_be(folder, compilations, monkeypatch):
     folder.write_text("not a folder")
     assert six_by(7) == 42
