@@ -405,7 +405,5 @@ class Program:
 def _users_own(name):
     """The user's activation of this name, or None where it is one of ours."""
     activation = activations.ACTIVATIONS[name]
-    ours = (
-        getattr(activation.forward, "__module__", None) == activations.__name__
-    )  # NumPy's functions may have none
-    return None if ours else activation
+    module = getattr(activation.forward, "__module__", None)  # which NumPy's functions may lack
+    return None if module == activations.__name__ else activation
