@@ -42,12 +42,9 @@ def run_operations(ctx, first, last):
 
 
 @part
-def run_or_give_up(ctx, here):
-    """Run a section on some rows, to the end or until the step is given up; returns whether it is not."""
-    if here.gives_up == 0:
-        run_operations(ctx, here.first, here.last)
-        return True
-    for i in range(here.first, here.last):
+def run_until_given_up(ctx, first, last):
+    """The same, but to the first of them that finds the step given up; returns whether there is none."""
+    for i in range(first, last):
         if gives_up(ctx):
             return False
         run_operations(ctx, i, i + 1)
@@ -81,13 +78,17 @@ def run_batch(ctx):
                 ctx.row = block * size
                 ctx.rows = min(size, n - ctx.row)
                 ctx.place = ctx.row * ctx.whole
-                if not run_or_give_up(ctx, here):
+                if here.gives_up == 0:
+                    run_operations(ctx, here.first, here.last)
+                elif not run_until_given_up(ctx, here.first, here.last):
                     break
         elif here.over == CHUNKS:
             for chunk in range(slots_in_use(ctx)):
                 ctx.block, ctx.row = chunk, chunk * ctx.chunk_rows
                 ctx.rows, ctx.place = min(ctx.chunk_rows, n - ctx.row), ctx.row
-                if not run_or_give_up(ctx, here):
+                if here.gives_up == 0:
+                    run_operations(ctx, here.first, here.last)
+                elif not run_until_given_up(ctx, here.first, here.last):
                     break
         else:
             ctx.block = ctx.row = ctx.place = 0

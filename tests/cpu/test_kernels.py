@@ -108,7 +108,7 @@ KERNELS = {
 SLOW = {dense.dense_apply, tiny.tiny_update, scale_shift.scale_shift_update, scale_shift.scale_shift_apply}
 # Public functions that are not kernels: parts of them, and what Python calls.
 PARTS = {
-    gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_or_give_up,
+    gemm.fill_strip, elementwise.update_loop, gather.data_row, step.run_operations, step.run_until_given_up,
     step.run_batch, team.wait_for_all, team.function, team.bound, step.share_of_blocks, tiny.is_tiny,
     shaping.add_penalty, shaping.add_squares, shaping.add_scaled, shaping.bound_elements,
     shaping.clear_totals, shaping.noise_of_step, shaping.normal_numbers, shaping.shorten,
