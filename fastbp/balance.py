@@ -128,7 +128,7 @@ def weights_by_class(class_weight, loss, n_outputs):
 
 
 def rows_by_class(labels):
-    """What `random.sample_balanced` draws from.
+    """What `formulas.random.sample_balanced` draws from.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ from importlib import resources
 import numpy as np
 
 from . import random, validation
+from .formulas.random import SPLIT
 from .sparse import SparseRows, is_sparse
 
 
@@ -66,7 +67,7 @@ def split(x, y, fraction, seed):
     """
     x, y = _rows_of(x), _rows_of(y)
     first, second = validation.split_sizes(x, y, fraction)
-    order = random.permutation(validation.seed(seed), random.SPLIT, first + second)
+    order = random.permutation(validation.seed(seed), SPLIT, first + second)
     return x[order[:first]], y[order[:first]], x[order[first:]], y[order[first:]]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import random, validation
+from .formulas.random import SPLIT
 from .network import Network, as_network
 
 # Near the cube root of float64's precision, where truncation and rounding of a central difference balance;
@@ -206,4 +207,4 @@ def _sample(size, at_most):
     """All indices below `size`, or `at_most` of them in random order, the same in every call."""
     if size <= at_most:
         return range(size)
-    return random.permutation(0, random.SPLIT, size)[:at_most]
+    return random.permutation(0, SPLIT, size)[:at_most]

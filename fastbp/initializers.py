@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 from . import random
+from .formulas.random import INITIALIZE
 
 
 def zeros(n_in, n_out, seed, stream=0):
@@ -109,12 +110,12 @@ def orthogonal(n_in, n_out, seed, stream=0):
 
 
 def _uniform(limit, n_in, n_out, seed, stream):
-    u = random.uniform(seed, random.INITIALIZE, n_in * n_out, step=stream)
+    u = random.uniform(seed, INITIALIZE, n_in * n_out, step=stream)
     return (limit * (2.0 * u - 1.0)).reshape(n_in, n_out)
 
 
 def _normal(scale, n_in, n_out, seed, stream, truncated=False):
-    z = random.normal(seed, random.INITIALIZE, n_in * n_out, step=stream, truncated=truncated)
+    z = random.normal(seed, INITIALIZE, n_in * n_out, step=stream, truncated=truncated)
     return (scale * z).reshape(n_in, n_out)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from . import random, validation
 from .division import automatic_threads
+from .formulas.random import SHUFFLE
 from .network import as_network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, as_optimizer
@@ -152,7 +153,7 @@ def _batches(n, batch_size, seed):
     while batch_size == n:
         yield slice(None)
     while True:
-        order = random.permutation(seed, random.SHUFFLE, n, epoch=passes)
+        order = random.permutation(seed, SHUFFLE, n, epoch=passes)
         for start in range(0, n - batch_size + 1, batch_size):
             yield order[start : start + batch_size]
         passes += 1

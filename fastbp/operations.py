@@ -12,7 +12,7 @@ class in ``device_program.py``, with a row in ``_KINDS``; and a row of ``OPERATI
 
 from dataclasses import dataclass
 
-from . import layers, random
+from . import layers
 from .cpu import (
     activation,
     batch_norm,
@@ -26,6 +26,7 @@ from .cpu import (
     tiny,
 )
 from .formulas.dropout import dropout_threshold
+from .formulas.random import DROPOUT, purpose_of
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class Dropout(Operation):
 
     def fields(self, layout, layer, workspace):
         """Draws of its own for every layer."""
-        return dict(purpose=random.purpose_of(random.DROPOUT, layer))
+        return dict(purpose=purpose_of(DROPOUT, layer))
 
     def forward(self, program, layer):
         """Draw and multiply."""

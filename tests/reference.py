@@ -12,7 +12,7 @@ import math
 import numpy as np
 from scipy import special
 
-from fastbp import random
+from fastbp.formulas import random as draws
 
 erf = np.frompyfunc(math.erf, 1, 1)
 
@@ -673,7 +673,7 @@ def draw_input_noise(seed, step, rows, n_in):
     noise = np.empty((rows, 4 * quarter))
     for i in range(rows):
         for b in range(quarter):
-            words = random.philox(seed, random.INPUT_NOISE, 0, step, i * quarter + b)
+            words = draws.philox(seed, draws.INPUT_NOISE, 0, step, i * quarter + b)
             noise[i, b::quarter] = [normal_number(int(word)) for word in words]
     return noise[:, :n_in]
 
@@ -691,7 +691,7 @@ def draw_gradient_noise(seed, step, shapes):
         drawn = np.empty((4 * groups, n_out))
         for g in range(groups):
             for j in range(n_out):
-                words = random.philox(seed, random.GRADIENT_NOISE, 0, step, first + g * n_out + j)
+                words = draws.philox(seed, draws.GRADIENT_NOISE, 0, step, first + g * n_out + j)
                 drawn[4 * g : 4 * g + 4, j] = [normal_number(int(word)) for word in words]
         noise.append((drawn[:n_in], drawn[n_in]))
         first += groups * n_out

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import random
 from fastbp.balance import rows_by_class
 from fastbp.division import sums_in_chunks
+from fastbp.formulas import random as draws
 from tests import reference
 from tests.samples import difference, draw_inputs, draw_targets, flat, make_network, reference_layers
 from tests.test_gradients import slopes
@@ -163,16 +163,16 @@ def test_balanced_draws():
     labels = np.array([2] * 90 + [5] * 9 + [7])
     by_class, starts = rows_by_class(labels)
     order = np.empty(3001, np.int64)
-    random.sample_balanced(order, by_class, starts, 5, 8)
+    draws.sample_balanced(order, by_class, starts, 5, 8)
     counts = [(labels[order] == label).sum() for label in (2, 5, 7)]
     assert min(counts) > 900
     assert len(set(order[labels[order] == 2])) > 85
     again, other = np.empty(7, np.int64), np.empty(7, np.int64)
-    random.sample_balanced(again, by_class, starts, 5, 8)
-    random.sample_balanced(other, by_class, starts, 5, 9)
+    draws.sample_balanced(again, by_class, starts, 5, 8)
+    draws.sample_balanced(other, by_class, starts, 5, 9)
     assert (again == order[:7]).all()  # draw i depends on nothing after it
     assert (other != again).any()
-    words = np.array([random.philox(5, random.SAMPLE, 8, 0, block) for block in range(4)]).reshape(-1, 2)
+    words = np.array([draws.philox(5, draws.SAMPLE, 8, 0, block) for block in range(4)]).reshape(-1, 2)
     for row, (first, second) in zip(again, words.tolist()):
         rows = np.flatnonzero(labels == (2, 5, 7)[first * 3 >> 32])
         assert row == rows[second * len(rows) >> 32]
@@ -185,7 +185,7 @@ def test_training_takes_the_drawn_rows():
     fastbp.train(net, x, y, epochs=2, batch_size=5, seed=4, sampling="balanced", sample_weight=weights)
     order = np.empty(31, np.int64)
     for epoch in range(2):
-        random.sample_balanced(order, *rows_by_class(y), 4, epoch)
+        draws.sample_balanced(order, *rows_by_class(y), 4, epoch)
         drawn = dict(sample_weight=weights[order])
         fastbp.train(again, x[order], y[order], epochs=1, batch_size=5, shuffle=False, **drawn)
     assert (net.parameters == again.parameters).all()

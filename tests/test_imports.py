@@ -11,9 +11,9 @@ import fastbp
 
 PACKAGE = Path(fastbp.__file__).parent
 
-# From the ground up. A module may import what stands in a lower line, and its own neighbours. `random` and
-# `sparse` stand on nothing, `validation` on the latter; `layers`, `losses`, `optimizers` and `schedules`
-# describe, and know the formulas' tables.
+# From the ground up. A module may import what stands in a lower line, and its own neighbours. `formulas` and
+# `sparse` stand on nothing, `random` on the former, `validation` on the latter; `layers`, `losses`,
+# `optimizers` and `schedules` describe, and know the formulas' tables.
 FLOORS = [
     {"formulas", "random", "validation", "sparse"},
     {
@@ -42,8 +42,8 @@ FLOORS = [
 ]  # fmt: skip
 # Edges that the floors allow and we do not want, or the other way round.
 FORBIDDEN = {
-    ("validation", "formulas"), ("validation", "random"), ("random", "formulas"), ("formulas", "random"),
-    ("formulas", "validation"), ("random", "validation"), ("cpu", "validation"), ("cuda", "validation"),
+    ("validation", "formulas"), ("validation", "random"), ("formulas", "random"), ("cpu", "random"),
+    ("cuda", "random"), ("formulas", "validation"), ("random", "validation"), ("cpu", "validation"), ("cuda", "validation"),
     ("cpu", "cuda"), ("cuda", "cpu"), ("cpu", "initializers"), ("cpu", "layers"), ("cpu", "losses"),
     ("cpu", "optimizers"), ("cpu", "schedules"), ("cpu", "datasets"), ("cuda", "layers"),
     ("cuda", "initializers"),

@@ -7,6 +7,7 @@ from numba import njit
 from scipy import special, stats
 
 from fastbp import random
+from fastbp.formulas import random as draws
 
 # Random123 1.14, tests/kat_vectors, rows "philox4x32 10": counter, key, words.
 KNOWN_ANSWERS = [
@@ -18,12 +19,12 @@ KNOWN_ANSWERS = [
 
 @njit
 def compiled_philox(seed, purpose, epoch, step, block):
-    return random.philox(seed, purpose, epoch, step, block)
+    return draws.philox(seed, purpose, epoch, step, block)
 
 
 @njit(nogil=True)
 def compiled_shuffle(order, seed, epoch):
-    random.shuffle(order, seed, epoch)
+    draws.shuffle(order, seed, epoch)
 
 
 @njit
@@ -32,7 +33,7 @@ def count_orders(counts, n, seed, epochs):
     order = np.empty(n, np.int64)
     before = -1
     for epoch in range(epochs):
-        random.shuffle(order, seed, epoch)
+        draws.shuffle(order, seed, epoch)
         code = 0
         for row in order:
             code = code * n + row
@@ -54,10 +55,10 @@ def test_philox_known_answers(form, counter, key, expected):
     low, high = (int(word, 16) for word in key.split())
     seed = high << 32 | low
     if form == "array":
-        words = np.stack(random.philox(seed, purpose, epoch, step, np.full(3, block, np.uint64)), axis=1)
+        words = np.stack(draws.philox(seed, purpose, epoch, step, np.full(3, block, np.uint64)), axis=1)
         assert words.dtype == np.uint64
     else:
-        philox = compiled_philox if form == "compiled" else random.philox
+        philox = compiled_philox if form == "compiled" else draws.philox
         words = np.array([philox(np.uint64(seed), purpose, epoch, step, block)], np.uint64)
     for row in words:
         assert " ".join(f"{word:08x}" for word in row) == expected
@@ -66,7 +67,7 @@ def test_philox_known_answers(form, counter, key, expected):
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32, 2**63 + 5, 2**64 - 1])
 def test_philox_host_and_compiled_agree(seed):
     blocks = np.array([0, 1, 2, 77, 2**31, 2**32 - 1], np.uint64)
-    host = np.stack(random.philox(seed, 3, 5, 7, blocks), axis=1)
+    host = np.stack(draws.philox(seed, 3, 5, 7, blocks), axis=1)
     for block, row in zip(blocks, host):
         assert compiled_philox(np.uint64(seed), 3, 5, 7, int(block)) == tuple(row)
     assert np.all(host <= 0xFFFFFFFF)
@@ -83,10 +84,10 @@ def test_draws_change_with_each_coordinate():
 
 def test_purposes_differ():
     plain = [
-        random.INITIALIZE, random.SHUFFLE, random.SPLIT, random.DROPOUT, random.SAMPLE, random.INPUT_NOISE,
-        random.GRADIENT_NOISE,
+        draws.INITIALIZE, draws.SHUFFLE, draws.SPLIT, draws.DROPOUT, draws.SAMPLE, draws.INPUT_NOISE,
+        draws.GRADIENT_NOISE,
     ]  # fmt: skip
-    numbered = [random.purpose_of(random.DROPOUT, layer) for layer in range(1, 1000)]
+    numbered = [draws.purpose_of(draws.DROPOUT, layer) for layer in range(1, 1000)]
     assert len({*plain, *numbered}) == len(plain) + len(numbered)
 
 
@@ -94,7 +95,7 @@ def test_a_draw_depends_on_its_index_only():
     whole = random.uniform(3, 1, 100_003)  # several chunks of the host form
     for n in (0, 1, 2, 3, 5, 40_000):
         assert np.array_equal(random.uniform(3, 1, n), whole[:n])
-    w = random.philox(3, 1, 0, 0, 50_000 // 4)
+    w = draws.philox(3, 1, 0, 0, 50_000 // 4)
     assert whole[25_000] == float((int(w[0]) << 32 | int(w[1])) >> 11) / 2**53
 
 
@@ -158,11 +159,11 @@ def test_log_against_the_standard_library():
 @pytest.mark.parametrize(
     ("draw", "digest"),
     [
-        (lambda: random.uniform(2026, random.INITIALIZE, 1000), "ff7e29c99469fa43"),
-        (lambda: random.uniform(2026, random.INITIALIZE, 1000, np.float32), "820a4a2ca7052c5f"),
-        (lambda: random.normal(2026, random.INITIALIZE, 1000), "3d3ccc079b435b35"),
-        (lambda: random.normal(2026, random.INITIALIZE, 1000, truncated=True), "0a3bc61ec13659af"),
-        (lambda: random.permutation(2026, random.SPLIT, 1000), "9b1828e996993792"),
+        (lambda: random.uniform(2026, draws.INITIALIZE, 1000), "ff7e29c99469fa43"),
+        (lambda: random.uniform(2026, draws.INITIALIZE, 1000, np.float32), "820a4a2ca7052c5f"),
+        (lambda: random.normal(2026, draws.INITIALIZE, 1000), "3d3ccc079b435b35"),
+        (lambda: random.normal(2026, draws.INITIALIZE, 1000, truncated=True), "0a3bc61ec13659af"),
+        (lambda: random.permutation(2026, draws.SPLIT, 1000), "9b1828e996993792"),
         (lambda: shuffled(1000, 2026, 3), "cc66b199e189cb85"),
     ],
     ids=["uniform64", "uniform32", "normal", "truncated", "permutation", "shuffle"],
@@ -179,17 +180,17 @@ def test_shuffle_is_a_permutation_and_the_plain_python_form_agrees(n):
     assert sorted(order) == list(range(n))
     if n <= 100:
         plain = np.empty(n, np.int64)
-        random.shuffle(plain, 5, 2)
+        draws.shuffle(plain, 5, 2)
         assert np.array_equal(plain, order)
 
 
 def test_shuffle_is_fisher_yates_with_the_documented_draws():
     n, seed, epoch = 23, 2**40 + 3, 6
-    draws = random._words(seed, random.SHUFFLE, epoch, 0, n)
+    words = random._words(seed, draws.SHUFFLE, epoch, 0, n)
     rows = []
     for i in range(n):
         rows.append(i)
-        j = int(draws[i]) * (i + 1) >> 32
+        j = int(words[i]) * (i + 1) >> 32
         rows[i], rows[j] = rows[j], rows[i]
     assert shuffled(n, seed, epoch).tolist() == rows
 
@@ -226,12 +227,12 @@ def test_shuffle_every_row_is_everywhere():
 
 
 def test_permutation():
-    order = random.permutation(3, random.SPLIT, 1000)
+    order = random.permutation(3, draws.SPLIT, 1000)
     assert order.dtype == np.int64
     assert sorted(order) == list(range(1000))
     counts = {}
     for step in range(2400):
-        key = tuple(random.permutation(3, random.SPLIT, 4, step=step).tolist())
+        key = tuple(random.permutation(3, draws.SPLIT, 4, step=step).tolist())
         counts[key] = counts.get(key, 0) + 1
     assert len(counts) == 24
     assert stats.chisquare(list(counts.values())).pvalue > 0.001

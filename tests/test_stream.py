@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import SGD, Adam, random, schedules, stream
+from fastbp import SGD, Adam, schedules, stream
+from fastbp.formulas import random as draws
 from fastbp.interrupts import run_in_team
 from tests.samples import draw_inputs, draw_targets, make_network
 
@@ -76,7 +77,7 @@ def test_rows_of_a_chunk_are_shuffled_in_an_order_of_their_own():
     orders, order, chunks = [], np.empty(16, np.int64), []
     for epoch in range(2):
         for number, (part_x, part_y) in enumerate(cut(x, y, 16, 16)):
-            random.shuffle(order, np.uint64((7 + number * stream._SEED_STEP) % 2**64), epoch)
+            draws.shuffle(order, np.uint64((7 + number * stream._SEED_STEP) % 2**64), epoch)
             orders.append(tuple(order))
             chunks.append((part_x[order], part_y[order]))
     fastbp.train(other, chunks, epochs=1, batch_size=8, shuffle=False)

@@ -16,9 +16,10 @@ import pytest
 from numba import njit
 
 import fastbp
-from fastbp import SGD, EarlyStopping, division, interrupts, random, training
+from fastbp import SGD, EarlyStopping, division, interrupts, training
 from fastbp.cpu import notice
 from fastbp.datasets import split
+from fastbp.formulas import random as draws
 from fastbp.history import History
 from tests import reference
 from tests.samples import batches, difference, draw_inputs, draw_targets, flat, make_network, reference_layers
@@ -94,7 +95,7 @@ def test_layers_without_bias():
 
 @njit
 def shuffle(order, seed, epoch):
-    random.shuffle(order, seed, epoch)
+    draws.shuffle(order, seed, epoch)
 
 
 def test_shuffle_is_a_function_of_seed_and_epoch():

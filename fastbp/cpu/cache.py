@@ -341,8 +341,9 @@ def _sources_hash():
     ):
         digest.update(version.encode() + b"\n")
     package = Path(__file__).parent.parent
-    for file in sorted(
-        [*(file for folder in _SOURCES for file in (package / folder).glob("*.py")), package / "random.py"]
-    ):
+    files = sorted(file for folder in _SOURCES for file in (package / folder).glob("*.py"))
+    if not files:
+        raise FileNotFoundError(package)
+    for file in files:
         digest.update(file.name.encode() + b"\n" + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -10,7 +10,7 @@ import numpy as np
 from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.simd import array, part
 from fastbp.formulas import dropout as formulas
-from fastbp.random import philox
+from fastbp.formulas.random import philox
 
 
 def dropout_forward(real):

@@ -25,7 +25,7 @@ from fastbp.cpu.shaping import (
 from fastbp.cpu.simd import array, call, part
 from fastbp.cpu.slots import slots_in_use, sum_of_slots, sum_slots_in_place
 from fastbp.formulas.normalization import ROWS
-from fastbp.random import GRADIENT_NOISE
+from fastbp.formulas.random import GRADIENT_NOISE
 
 
 def vector_bytes(real):

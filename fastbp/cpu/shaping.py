@@ -8,8 +8,9 @@ end where rows end: in the same vector there may be the bias, which has no penal
 The order is always penalties, clipping by value, clipping by norm, noise. What needs the whole gradient is
 written to memory with all that comes before the norm (`op.collected`), and the update does the rest.
 
-Noise is counter-based (random.py). Four rows (or quarters of a row) that lie side by side take the four words
-of a block, so a draw depends on its place in W, or in the batch, and on (seed, step), and on nothing else.
+Noise is counter-based (``formulas/random.py``). Four rows (or quarters of a row) that lie side by side take
+the four words of a block, so a draw depends on its place in W, or in the batch, and on (seed, step), and on
+nothing else.
 """
 
 from functools import cache
@@ -21,7 +22,7 @@ from fastbp.cpu.machine import this_machine
 from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.simd import array, part
 from fastbp.formulas import shaping as formulas
-from fastbp.random import GRADIENT_NOISE, INPUT_NOISE, philox
+from fastbp.formulas.random import GRADIENT_NOISE, INPUT_NOISE, philox
 
 # float64 numbers at op.shape: l1, l2 | limit of an element | standard deviation of the first step's noise |
 # most of a norm | how fast the variance of the noise falls

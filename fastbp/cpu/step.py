@@ -25,7 +25,7 @@ from fastbp.cpu.records import (
 from fastbp.cpu.simd import array, atomic_load, atomic_store, call, part
 from fastbp.cpu.slots import slots_in_use
 from fastbp.cpu.team import gives_up, is_given_up, wait_for_all
-from fastbp.random import sample_balanced, shuffle
+from fastbp.formulas.random import sample_balanced, shuffle
 
 _OPERATION, _SECTION = OPERATION.itemsize, SECTION.itemsize
 

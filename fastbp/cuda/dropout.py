@@ -10,7 +10,7 @@ from fastbp.cuda.records import REAL
 from fastbp.cuda.rows import over_rows
 from fastbp.cuda.simt import array, part
 from fastbp.formulas import dropout as formulas
-from fastbp.random import philox
+from fastbp.formulas.random import philox
 
 
 def dropout_forward(real):

@@ -12,7 +12,7 @@ from fastbp.cuda.records import REAL, context, operation
 from fastbp.cuda.rows import inputs, over_rows
 from fastbp.cuda.simt import array, part
 from fastbp.formulas import shaping as formulas
-from fastbp.random import GRADIENT_NOISE, INPUT_NOISE, philox
+from fastbp.formulas.random import GRADIENT_NOISE, INPUT_NOISE, philox
 
 # Numbers at op.shaping, of the type of the parameters: l1, l2 | limit of an element | standard deviation of
 # the first step's noise; then float64: most of a norm | that deviation again, how fast its variance falls.

@@ -15,8 +15,8 @@ from fastbp.cuda.elementwise import write_hyper
 from fastbp.cuda.records import REAL, context
 from fastbp.cuda.simt import array, column, part
 from fastbp.formulas.optimizers import ROOM
+from fastbp.formulas.random import SAMPLE, SHUFFLE, philox, row_of_class
 from fastbp.formulas.schedules import SCHEDULES, warm_up
-from fastbp.random import SAMPLE, SHUFFLE, philox, row_of_class
 
 _1, _2, _4, _32 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(32)
 
@@ -141,9 +141,9 @@ def count_on(ctx):
         ctx.epoch += 1
 
 
-# The order of an epoch is that of `random.shuffle`: step i writes row i to place jᵢ ≤ i, and who stood there
-# moves to place i. So a row that stands at place p moves to the first i to come with jᵢ = p, and on from
-# there: each row's last place can be found alone. All i with jᵢ = p are kept in a list that begins at
+# The order of an epoch is that of `formulas.random.shuffle`: step i writes row i to place jᵢ ≤ i, and who
+# stood there moves to place i. So a row that stands at place p moves to the first i to come with jᵢ = p, and
+# on from there: each row's last place can be found alone. All i with jᵢ = p are kept in a list that begins at
 # ctx.heads[p]; its order depends on chance, what is found in it does not. Lists are emptied, filled (by
 # atomic exchanges, each of which gives the list before) and read in three launches, or between barriers.
 

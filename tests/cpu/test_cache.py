@@ -440,7 +440,7 @@ def kernel_files():
 
 def test_kernel_files_are_found_through_imports():
     names = {path.as_posix() for path in kernel_files()}
-    assert {"fastbp/cpu/gemm.py", "fastbp/formulas/losses.py", "fastbp/random.py"} <= names
+    assert {"fastbp/cpu/gemm.py", "fastbp/formulas/losses.py", "fastbp/formulas/random.py"} <= names
     assert not names & {"fastbp/division.py", "fastbp/layout.py", "fastbp/plan.py"}
 
 

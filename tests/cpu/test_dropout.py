@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import random
 from fastbp.formulas import dropout as formulas
+from fastbp.formulas import random as draws
 from tests import reference
 from tests.samples import difference, draw_inputs, make_layered, stack_of, train_by_reference
 
 
 def test_words_are_those_of_the_generator():
     for counter in [(0, 3, 0, 0, 0), (2**64 - 1, 3 + (7 << 8), 5, 2**32 - 1, 123456789)]:
-        assert [int(word) for word in random.philox(*counter)] == reference.philox_words(*counter)
-    assert random.purpose_of(random.DROPOUT, 7) == 3 + 7 * 256
+        assert [int(word) for word in draws.philox(*counter)] == reference.philox_words(*counter)
+    assert draws.purpose_of(draws.DROPOUT, 7) == 3 + 7 * 256
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numba import int64, njit
 
-from fastbp import random
 from fastbp.cpu import gather, step
 from fastbp.cpu.cache import address
 from fastbp.cpu.records import (
@@ -23,6 +22,7 @@ from fastbp.cpu.records import (
 )
 from fastbp.cpu.simd import array, atomic_load, atomic_store
 from fastbp.cpu.team import Team, function
+from fastbp.formulas import random as draws
 from fastbp.sparse import SparseRows
 from tests.cpu.kernels import REALS, Guarded, run
 from tests.cpu.test_team import contexts_of
@@ -138,7 +138,7 @@ def test_epochs_are_run_in_parts():
 @njit
 def shuffled(order, epoch):
     """The order of an epoch."""
-    random.shuffle(order, SEED, epoch)
+    draws.shuffle(order, SEED, epoch)
 
 
 @pytest.mark.parametrize("threads", [2, 3])

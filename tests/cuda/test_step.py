@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastbp.cuda import step
-from fastbp.random import shuffle
+from fastbp.formulas.random import shuffle
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 301])
