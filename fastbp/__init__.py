@@ -3,7 +3,6 @@
 from . import datasets, metrics, schedules
 from .callbacks import Callback, CSVLogger, EarlyStopping
 from .checkpoints import Checkpoints
-from .formulas.activations import register_activation
 from .gradient_check import check_gradients
 from .history import History
 from .jobs import train
@@ -14,6 +13,7 @@ from .many import train_many
 from .network import Network
 from .online import OnlineTrainer
 from .optimizers import LBFGS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
+from .own_activations import register_activation
 from .shaping import AnnealedNoise
 from .storage import load
 from .tensorboard import TensorBoardLogger

@@ -13,6 +13,7 @@ from collections import Counter, deque
 
 import numpy as np
 
+from . import own_activations
 from . import validation as checks
 from .callbacks import Callback, EarlyStopping
 from .checkpoints import Checkpoints, check_places
@@ -20,7 +21,6 @@ from .cpu.records import AFTER_STEP
 from .cpu.team import Team, start_python_thread
 from .data import Data
 from .division import available_cores, one_thread
-from .formulas import activations
 from .interrupts import Interrupts, run_in_team
 from .jobs import Job, progress_wanted, train
 from .network import Network
@@ -558,7 +558,7 @@ class _Plans:
         self._kept = {}
 
     def __call__(self, *arguments, **options):
-        key = (*arguments, *sorted(options.items()), activations.replacements)
+        key = (*arguments, *sorted(options.items()), own_activations.replacements)
         plan = self._kept.get(key)
         if plan is not None:
             plan.renew()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import one_pass, validation
+from . import one_pass, own_activations, validation
 from .architecture import architecture_of
 from .balance import row_weights
 from .division import automatic_threads
@@ -124,7 +124,7 @@ class Network:
         n = self.architecture.parameter_offsets()[-1]
         self._parameters = aligned_zeros((n + _MARGIN) * dtype.itemsize).view(dtype)[:n]
         self._layers = self._views(self.parameters)
-        self._plans, self._replacements = KeptPlans(self.architecture), activations.replacements
+        self._plans, self._replacements = KeptPlans(self.architecture), own_activations.replacements
         self._row_predictors = []
         self._row_shapes = {(1, n_inputs), (n_inputs,)} - {(1,)}  # one number is a column, of one row
 
@@ -597,8 +597,8 @@ class Network:
 
     def _forget_replaced_activations(self):
         """Drop what was compiled for an activation of the user's that has since been registered anew."""
-        if self._replacements != activations.replacements:
-            self._replacements = activations.replacements
+        if self._replacements != own_activations.replacements:
+            self._replacements = own_activations.replacements
             self._plans, self._row_predictors = KeptPlans(self.architecture), []
 
     def __getstate__(self):

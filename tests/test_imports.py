@@ -17,8 +17,8 @@ PACKAGE = Path(fastbp.__file__).parent
 FLOORS = [
     {"formulas", "random", "validation", "sparse"},
     {
-        "cpu", "cuda", "initializers", "layers", "losses", "optimizers", "schedules", "datasets", "metrics",
-        "balance",
+        "cpu", "cuda", "initializers", "layers", "losses", "optimizers", "own_activations", "schedules",
+        "datasets", "metrics", "balance",
     },
     {"operations"},
     {"architecture", "division"},
@@ -43,7 +43,8 @@ FLOORS = [
 # Edges that the floors allow and we do not want, or the other way round.
 FORBIDDEN = {
     ("validation", "formulas"), ("validation", "random"), ("formulas", "random"), ("cpu", "random"),
-    ("cuda", "random"), ("formulas", "validation"), ("random", "validation"), ("cpu", "validation"), ("cuda", "validation"),
+    ("cuda", "random"), ("formulas", "validation"), ("random", "validation"), ("cpu", "validation"),
+    ("cuda", "validation"),
     ("cpu", "cuda"), ("cuda", "cpu"), ("cpu", "initializers"), ("cpu", "layers"), ("cpu", "losses"),
     ("cpu", "optimizers"), ("cpu", "schedules"), ("cpu", "datasets"), ("cuda", "layers"),
     ("cuda", "initializers"),

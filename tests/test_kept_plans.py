@@ -2,8 +2,7 @@
 
 import pytest
 
-from fastbp import kept_plans
-from fastbp.formulas import activations
+from fastbp import kept_plans, own_activations
 from tests.samples import draw_inputs, draw_targets, make_network
 
 
@@ -32,7 +31,7 @@ def test_a_plan_that_may_have_stopped_in_the_middle_is_forgotten():
 def test_a_plan_that_was_lent_while_an_activation_was_replaced_is_forgotten(monkeypatch):
     net = make_network([3, 4, 2])
     with net._plan("loss", 4, 1) as old:
-        monkeypatch.setattr(activations, "replacements", activations.replacements + 1)
+        monkeypatch.setattr(own_activations, "replacements", own_activations.replacements + 1)
         net.loss([[1.0, 2.0, 3.0]], [[1.0, 0.0]])
     with net._plan("loss", 4, 1) as new:
         assert new is not old

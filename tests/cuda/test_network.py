@@ -19,7 +19,7 @@ from fastbp import (
 )
 from fastbp.cuda import device as the_device
 from fastbp.cuda import gemm, small
-from fastbp.formulas.activations import ACTIVATIONS, register_activation
+from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS
 from tests.samples import draw_inputs, draw_targets, make_network
@@ -241,7 +241,7 @@ def test_several_activations_in_a_block(real, device):
 def test_an_activation_of_ones_own_among_several(device):
     make = lambda: fastbp.Network([Dense(3, "tanh"), Dense(2, "scaled"), Dense(2)], inputs=2, seed=0)
     for factor in (2.0, 3.0):  # registered anew: no kernel of the old one may be left
-        register_activation(
+        fastbp.register_activation(
             "scaled", lambda z, f=factor: f * z, lambda dy, y, f=factor: f * dy, overwrite=True
         )
         assert_same_training(device, make, rows=4, epochs=1)
@@ -459,7 +459,7 @@ def test_ctrl_c_and_resumed_to_the_same_bits(way, device, tmp_path, monkeypatch)
 
 def test_an_activation_of_ones_own(device):
     for factor in (2.0, 3.0):  # registered anew: no kernel of the old one may be left
-        register_activation(
+        fastbp.register_activation(
             "scaled", lambda z, f=factor: f * z, lambda dy, y, f=factor: f * dy, overwrite=True
         )
         net = fastbp.Network([2, 2], output_activation="scaled", seed=0)
