@@ -243,6 +243,11 @@ class EarlyStopping(Callback):
     def restore(self, state):
         """Go on from there, if the same was watched, and its weights are there where they are wanted; where
         patience was over then, it still is, unless there is more of it now.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If something is missing, or is not what `state` may have returned for this network.
         """
         if (self.restore_best and state["epoch"] and "weights" not in state) or not self._best.restore(state):
             return
