@@ -12,8 +12,8 @@ from numba.extending import register_jitable
 from . import validation
 from .cpu import step as cpu_step
 from .cpu.cache import address
+from .cpu.native import array, call
 from .cpu.records import REAL, context
-from .cpu.simd import array, call
 from .optimizers import LBFGS, as_optimizer
 from .plan import Plan
 from .rates import single_steps

@@ -7,8 +7,8 @@ import fastbp
 from fastbp import division
 from fastbp.cpu import dense, team
 from fastbp.cpu.cache import address
+from fastbp.cpu.native import atomic_store
 from fastbp.cpu.records import AT_ONCE, STOP, kernel
-from fastbp.cpu.simd import atomic_store
 from fastbp.plan import Plan
 from tests.samples import draw_inputs, draw_targets, make_architecture, make_network
 

@@ -16,8 +16,8 @@ import fastbp.program
 from fastbp import cli, cpu, warmup
 from fastbp.architecture import Architecture
 from fastbp.cpu import cache, notice
+from fastbp.cpu.native import array
 from fastbp.cpu.records import kernel
-from fastbp.cpu.simd import array
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.losses import LOSSES
 from fastbp.formulas.optimizers import OPTIMIZERS

@@ -12,9 +12,9 @@ Outside training m and v are the running ones, constants:   dx = dy · γ · r.
 
 import numpy as np
 
+from fastbp.cpu.native import array, part
 from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.scale_shift import vector_bytes
-from fastbp.cpu.simd import array, part
 from fastbp.formulas import normalization as formulas
 from fastbp.formulas.normalization import ROWS
 

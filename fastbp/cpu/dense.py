@@ -14,9 +14,10 @@ import numpy as np
 from fastbp.cpu.elementwise import copy_elements, update_loop
 from fastbp.cpu.gemm import ROW_BLOCK, place_of_panel, width_of_panel
 from fastbp.cpu.machine import this_machine
+from fastbp.cpu.native import array, call, part
 from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.shaping import MOST, SHAPE, add_penalty, add_squares, bound_elements, clear_totals
-from fastbp.cpu.simd import array, call, part, transpose_square
+from fastbp.cpu.simd import transpose_square
 from fastbp.cpu.slots import slots_in_use, sum_of_slots, sum_slots_in_place
 from fastbp.cpu.team import gives_up
 from fastbp.formulas.optimizers import OPTIMIZERS

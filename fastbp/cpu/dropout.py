@@ -7,8 +7,8 @@ q a quarter of the columns, so that each goes to a run of its own.
 
 import numpy as np
 
+from fastbp.cpu.native import array, part
 from fastbp.cpu.records import REAL, kernel
-from fastbp.cpu.simd import array, part
 from fastbp.formulas import dropout as formulas
 from fastbp.formulas.random import philox
 

@@ -11,8 +11,8 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastbp.cpu.column import load_column, store_column
 from fastbp.cpu.machine import this_machine
+from fastbp.cpu.native import array, part
 from fastbp.cpu.records import REAL, kernel
-from fastbp.cpu.simd import array, part
 from fastbp.formulas.activations import ACTIVATIONS
 from fastbp.formulas.optimizers import OPTIMIZERS, ROOM
 from fastbp.formulas.schedules import SCHEDULES, warm_up

@@ -4,8 +4,8 @@ import numpy as np
 from numba import int64
 
 from fastbp.cpu.elementwise import copy_elements
+from fastbp.cpu.native import array, part, prefetch
 from fastbp.cpu.records import REAL, kernel
-from fastbp.cpu.simd import array, part, prefetch
 
 LINE = 64  # bytes that a cache holds together, on every processor of today
 

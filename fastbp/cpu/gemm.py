@@ -17,14 +17,15 @@ stretches of `ahead_bytes` each that lie `arena_bytes` apart, and `also_parts` m
 `also_apart` bytes apart; where `ahead` is 0, the next panel of a packed B.
 
 Rows of A, or its steps of k, may lie anywhere: then `a` is a table of their addresses, and `a_at` says how
-many bytes behind each of them A begins (`simd.tile`).
+many bytes behind each of them A begins (`tile.tile`).
 """
 
 from functools import cache
 
 from fastbp.cpu.machine import this_machine
+from fastbp.cpu.native import part
 from fastbp.cpu.records import REAL, kernel
-from fastbp.cpu.simd import part, tile
+from fastbp.cpu.tile import tile
 
 # Steps of k that a panel of B stays in the first-level cache for, while rows of A pass by.
 K_BLOCK = 256
@@ -36,7 +37,7 @@ ROW_BLOCK = 96
 def matrix_product(scattered, asks, real):
     """The product described by an operation's fields m to c_row.
 
-    scattered : see `simd.tile`.
+    scattered : see `tile.tile`.
     asks : {"asks", "does not ask"}
         Whether the memory is asked for what comes next, which a product of little data does better without.
     """

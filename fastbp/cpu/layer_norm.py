@@ -9,9 +9,10 @@ x̂ is kept in op.z, r of every row in op.kept. Sums along a row are made of six
 
 import numpy as np
 
+from fastbp.cpu.native import array, part
 from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.scale_shift import vector_bytes
-from fastbp.cpu.simd import array, dot16, part, sum16
+from fastbp.cpu.simd import dot16, sum16
 from fastbp.formulas import normalization as formulas
 
 

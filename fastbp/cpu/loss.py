@@ -13,8 +13,9 @@ from numba import int32, int64
 
 from fastbp.cpu.elementwise import copy_elements, runs_of_rows, whole_vectors
 from fastbp.cpu.gather import data_row
+from fastbp.cpu.native import array, part
 from fastbp.cpu.records import REAL, kernel
-from fastbp.cpu.simd import array, max16, part, sum16
+from fastbp.cpu.simd import max16, sum16
 from fastbp.formulas import elementary
 from fastbp.formulas.losses import (
     LOSSES,

@@ -9,7 +9,7 @@ import numpy as np
 from numba import from_dtype, types
 from numba.extending import intrinsic
 
-from fastbp.cpu.simd import part
+from fastbp.cpu.native import part
 
 
 def _record(text):

@@ -7,8 +7,8 @@ The sum is an operation behind the block: op.x holds f, op.skip the block's inpu
 the block (`elementwise.hand_back`), which leaves its own part of dx in op.dskip; then dy is added there.
 """
 
+from fastbp.cpu.native import array, part
 from fastbp.cpu.records import REAL, kernel
-from fastbp.cpu.simd import array, part
 
 
 def residual_forward(real):

@@ -12,6 +12,7 @@ order.
 """
 
 from fastbp.cpu.elementwise import copy_elements, update_loop, whole_vectors
+from fastbp.cpu.native import array, call, part
 from fastbp.cpu.records import REAL, kernel
 from fastbp.cpu.shaping import (
     add_scaled,
@@ -22,7 +23,6 @@ from fastbp.cpu.shaping import (
     normal_numbers,
     shorten,
 )
-from fastbp.cpu.simd import array, call, part
 from fastbp.cpu.slots import slots_in_use, sum_of_slots, sum_slots_in_place
 from fastbp.formulas.normalization import ROWS
 from fastbp.formulas.random import GRADIENT_NOISE

@@ -19,8 +19,8 @@ import numpy as np
 
 from fastbp.cpu.gemm import ROW_BLOCK
 from fastbp.cpu.machine import this_machine
+from fastbp.cpu.native import array, part
 from fastbp.cpu.records import REAL, kernel
-from fastbp.cpu.simd import array, part
 from fastbp.formulas import shaping as formulas
 from fastbp.formulas.random import GRADIENT_NOISE, INPUT_NOISE, philox
 

@@ -3,8 +3,8 @@
 from functools import cache
 
 from fastbp.cpu.elementwise import copy_elements
+from fastbp.cpu.native import array, part
 from fastbp.cpu.records import REAL
-from fastbp.cpu.simd import array, part
 
 
 @part

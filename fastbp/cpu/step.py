@@ -7,6 +7,7 @@ in each.
 import numpy as np
 from numba import int64
 
+from fastbp.cpu.native import array, atomic_load, atomic_store, call, part
 from fastbp.cpu.records import (
     BLOCKS,
     CHUNKS,
@@ -22,7 +23,6 @@ from fastbp.cpu.records import (
     operation,
     section,
 )
-from fastbp.cpu.simd import array, atomic_load, atomic_store, call, part
 from fastbp.cpu.slots import slots_in_use
 from fastbp.cpu.team import gives_up, is_given_up, wait_for_all
 from fastbp.formulas.random import sample_balanced, shuffle

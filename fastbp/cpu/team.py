@@ -9,8 +9,8 @@ import ctypes
 import functools
 import threading
 
+from fastbp.cpu.native import atomic_add, atomic_load, atomic_store, part, relax, yield_to_others
 from fastbp.cpu.records import ARRIVED, AT_ONCE, GIVEN_UP, STOP, kernel
-from fastbp.cpu.simd import atomic_add, atomic_load, atomic_store, part, relax, yield_to_others
 
 # Looks at the counter before a waiting thread lets others run: about 20 µs, far beyond any barrier of a
 # step in which every thread has a core, and soon enough where threads outnumber cores.

@@ -14,8 +14,10 @@ from functools import cache
 
 from fastbp.cpu.elementwise import update_loop
 from fastbp.cpu.machine import this_machine
+from fastbp.cpu.native import part
 from fastbp.cpu.records import REAL, kernel
-from fastbp.cpu.simd import part, tile, transpose_square
+from fastbp.cpu.simd import transpose_square
+from fastbp.cpu.tile import tile
 
 # Multiply-adds for each column of a product.
 MOST = 16
@@ -74,7 +76,7 @@ def _row_bytes(real):
 
 
 def _rows_times(real):
-    """A function for m rows of c = c0 + a · b with k steps, as `simd.tile`'s, and one row of c0 for all."""
+    """A function for m rows of c = c0 + a · b with k steps, as `tile.tile`'s, and one row of c0 for all."""
     width = this_machine().least_lanes(real)
     one_row = tile(real, ((width, width, 1),), asks_ahead=False)
 

@@ -1,6 +1,6 @@
 """What Numba cannot say: memory at an address, four numbers in one access, the register tile.
 
-The counterpart of ``cpu/simd.py``. An address is an int64, in the device's memory; in the simulator that is
+The counterpart of ``cpu/native.py``. An address is an int64, in the device's memory; in the simulator that is
 the host's. Each function has a Python form, which the simulator runs, and a form in LLVM's language.
 """
 

@@ -21,8 +21,8 @@ from numba.core.compiler_lock import global_compiler_lock
 
 import fastbp
 from fastbp.cpu import cache, elementwise
+from fastbp.cpu.native import array
 from fastbp.cpu.records import kernel
-from fastbp.cpu.simd import array
 from tests.cpu.kernels import run
 from tests.samples import pythons_own_handler
 

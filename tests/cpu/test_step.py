@@ -8,6 +8,7 @@ from numba import int64, njit
 
 from fastbp.cpu import gather, step
 from fastbp.cpu.cache import address
+from fastbp.cpu.native import array, atomic_load, atomic_store
 from fastbp.cpu.records import (
     BLOCKS,
     CHUNKS,
@@ -20,7 +21,6 @@ from fastbp.cpu.records import (
     STOP,
     kernel,
 )
-from fastbp.cpu.simd import array, atomic_load, atomic_store
 from fastbp.cpu.team import Team, function
 from fastbp.formulas import random as draws
 from fastbp.sparse import SparseRows

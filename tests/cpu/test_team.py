@@ -12,8 +12,8 @@ from numba import int64
 
 from fastbp.cpu import team
 from fastbp.cpu.cache import address
+from fastbp.cpu.native import array, atomic_load, atomic_store
 from fastbp.cpu.records import CONTEXT, KERNEL, SHARED, context
-from fastbp.cpu.simd import array, atomic_load, atomic_store
 from fastbp.cpu.team import Team, function, wait_for_all
 from fastbp.interrupts import run_in_team
 from tests.samples import pythons_own_handler
