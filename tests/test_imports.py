@@ -33,8 +33,8 @@ FLOORS = [
     {"network"},
     {
         "storage", "gradient_check", "history", "plots", "callbacks", "progress", "tensorboard",
-        "checkpoints", "compiled", "lbfgs", "rates", "shaping", "data", "training", "stream", "jobs", "many",
-        "online", "learning_rate_range", "warmup",
+        "checkpoints", "compiled", "lbfgs", "rates", "shaping", "data", "training", "stream", "jobs", "turns",
+        "many", "online", "learning_rate_range", "warmup",
     },
     {"table", "cli", "estimators", "distributed"},
     {"__init__"},

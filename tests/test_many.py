@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import SGD, Adam, many
+from fastbp import SGD, Adam, many, turns
 from fastbp.cpu import cache
 from tests.samples import draw_inputs, draw_targets, make_network
 
@@ -307,8 +307,8 @@ def test_threads_that_would_wait_for_each_other_are_not_started(monkeypatch):
 
 
 def test_large_plans_are_not_kept(monkeypatch):
-    monkeypatch.setattr(many, "BYTES_TO_FORGET", 0)
-    plans = many._Plans()
+    monkeypatch.setattr(turns, "BYTES_TO_FORGET", 0)
+    plans = turns.Plans()
     architecture = make(1, 4)[0].architecture
     how = dict(optimizer="momentum")
     assert plans(architecture, "train", 4, 1, **how) is not plans(architecture, "train", 4, 1, **how)
@@ -331,7 +331,7 @@ def test_ctrl_c_that_comes_too_late_for_any_network_is_told(monkeypatch):
         run(crew, interrupts)
         interrupts._ask()
 
-    run = many._Crew._run
-    monkeypatch.setattr(many._Crew, "_run", ask_late)
+    run = turns.Crew._run
+    monkeypatch.setattr(turns.Crew, "_run", ask_late)
     histories = fastbp.train_many(make(2, 4), X, Y, epochs=2)
     assert [(len(history), history.interrupted) for history in histories] == [(2, True), (2, True)]

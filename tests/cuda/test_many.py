@@ -257,7 +257,7 @@ def test_divergence_in_a_later_launch(device, monkeypatch):
     monkeypatch.setattr(device_small, "SECONDS_PER_LAUNCH", 0)
     monkeypatch.setattr("fastbp.training.SHARE_OF_LOOKS", 1e9)
     monkeypatch.setattr("fastbp.training.SECONDS_PER_CALL", 0.0)  # so calls of an epoch
-    monkeypatch.setattr("fastbp.many.SECONDS_OF_PYTHON", 0.0)
+    monkeypatch.setattr("fastbp.turns.SECONDS_OF_PYTHON", 0.0)
     on_cpu, net = (make_network([3, 4, 2], "relu", seed=1) for _ in range(2))
     x, y = draw_inputs(8, 3), draw_targets("mean_squared_error", 8, 2)
     how = dict(batch_size=4, optimizer=fastbp.SGD(1.5), shuffle=False)
