@@ -427,7 +427,7 @@ class _BatchNorm(_Normalization):
         known = _Normalization.fields(program, layer, operation)
         return known | dict(
             kept=program.plan.parts.address(("kept", layer)),
-            dskip=program.plan.parts.address(("sums", layer)),
+            sums=program.plan.parts.address(("sums", layer)),
         )
 
     @staticmethod

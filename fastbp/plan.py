@@ -69,7 +69,7 @@ class Plan:
         for each in factors:
             each[0] = 1.0
         ctx["row_scale"] = [each.ctypes.data for each in factors]
-        ctx["clip"] = ctx["row_scale"] + 8
+        ctx["shortening"] = ctx["row_scale"] + 8
         n_bytes = self._scratch_bytes()
         ctx["scratch"] = [layout.clean_memory(n_bytes) for _ in range(threads)]
         hyper = ROOM * choices.size

@@ -4,7 +4,7 @@ import numpy as np
 
 from . import validation
 from .formulas.optimizers import OPTIMIZERS, ROOM
-from .formulas.schedules import SCHEDULES, warm_up
+from .formulas.schedules import SCHEDULES
 from .metrics import watched
 from .schedules import ReduceOnPlateau
 
@@ -82,11 +82,9 @@ class Rates:
         rate = float(plan.settings[self._shown, 0]) * self._share
         if not self.schedule_settings:
             return rate
-        per_step, warmup, start, *settings = plan.schedule_settings.tolist()
-        count = max(0, (steps if per_step else epoch) - 1)
-        if count < warmup:
-            return float(warm_up(rate, warmup, start, count))
-        return float(SCHEDULES[self.options["schedule"]].rate(rate, tuple(settings), count - int(warmup)))
+        settings = plan.schedule_settings.tolist()
+        count = max(0, (steps if settings[0] else epoch) - 1)
+        return SCHEDULES[self.options["schedule"]].rate_at(rate, settings, count)
 
     def change(self, plan, rate, epoch, steps):
         """Make the optimizer's learning rate, which is `at_end_of` them, another, and those of layers in

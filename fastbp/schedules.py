@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from . import validation
 from .formulas.optimizers import OPTIMIZERS
-from .formulas.schedules import MOST_MILESTONES, SCHEDULES, warm_up
+from .formulas.schedules import MOST_MILESTONES, SCHEDULES
 
 _PER = {"epoch": 0.0, "step": 1.0}
 
@@ -140,17 +140,9 @@ class Schedule:
         learning_rate = validation.real_number("learning_rate", learning_rate, above=0)
         epochs = validation.positive_integer("epochs", epochs)
         steps_per_epoch = validation.positive_integer("steps_per_epoch", steps_per_epoch)
-        _, warmup, start, *settings = self.settings(epochs, steps_per_epoch)
+        settings = self.settings(epochs, steps_per_epoch)
         counts = range(epochs if self.per == "epoch" else epochs * steps_per_epoch)
-        rate_of = SCHEDULES[self.formula].rate
-        return [
-            float(
-                warm_up(learning_rate, warmup, start, count)
-                if count < warmup
-                else rate_of(learning_rate, tuple(settings), count - int(warmup))
-            )
-            for count in counts
-        ]
+        return [SCHEDULES[self.formula].rate_at(learning_rate, settings, count) for count in counts]
 
 
 @dataclass(frozen=True)

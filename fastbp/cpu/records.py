@@ -70,7 +70,7 @@ OPERATION = _record(
 #   host                                             the flat parameter (or gradient) vector of the host
 #   x, targets, order, n_rows                        the data (order 0: as it comes)
 #   row_losses, losses, outputs                      of each row; float64 sums of those by epoch; predictions
-#   weights, row_scale, clip                         a weight for each row of the data; addresses of this
+#   weights, row_scale, shortening                   a weight for each row of the data; addresses of this
 #                                                    thread's float64: what a row of weight 1 counts in this
 #                                                    batch, and what clipping multiplies the gradient by
 #   batch_size, block_rows, whole                    rows of a batch and of a block; whether activations of
@@ -93,7 +93,7 @@ CONTEXT = _record(
     """address program sections n_sections
     thread threads shared ticket
     write_order zeros one scratch host
-    x targets order n_rows row_losses losses outputs weights row_scale clip
+    x targets order n_rows row_losses losses outputs weights row_scale shortening
     batch_size block_rows whole chunk_rows
     epoch first_epoch last_epoch begin rest shuffle seed by_class class_starts classes
     careful not_finite

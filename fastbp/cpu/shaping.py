@@ -82,7 +82,7 @@ def shorten(real):
 
     @part
     def shorten(ctx, n, dw):
-        loop(n, dw, dtype(array(ctx.clip, 1, np.float64)[0]))
+        loop(n, dw, dtype(array(ctx.shortening, 1, np.float64)[0]))
 
     return shorten
 
@@ -208,7 +208,7 @@ def noise_of_step(op, ctx):
 
 
 def clip_factor():
-    """What every gradient is multiplied by so that all together are no longer than asked, in ctx.clip.
+    """What every gradient is multiplied by so that all together are no longer than asked, in ctx.shortening.
 
     op.squares: the sum of squares of each of the op.n_out columns of all layers. Each thread adds them up, in
     the same order.
@@ -219,6 +219,6 @@ def clip_factor():
         for column in range(op.n_out):
             total += squares[column]
         most = array(op.shape, SHAPE, np.float64)[MOST]
-        array(ctx.clip, 1, np.float64)[0] = formulas.clip_factor(total, most)
+        array(ctx.shortening, 1, np.float64)[0] = formulas.clip_factor(total, most)
 
     return kernel(clip_factor)

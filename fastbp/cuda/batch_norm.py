@@ -4,7 +4,7 @@
     backward   dx = r · γ · (dy − dβ/n − x̂ · dγ/n)            dγ = Σ dy · x̂, dβ = Σ dy over the n rows
 
 A thread takes a column: one chain of additions for each, of partial sums over `ROWS` rows. m as it was
-rounded, r and how far m is off lie in op.kept, x̂ in op.z, dγ and dβ at op.dskip (`scale_shift`).
+rounded, r and how far m is off lie in op.kept, x̂ in op.z, dγ and dβ at op.sums (`scale_shift`).
 
 Outside training m and v are the running ones, constants:   dx = dy · γ · r.
 """
@@ -96,7 +96,7 @@ def batch_norm_backward(real):
 
     def batch_norm_backward(op, ctx, i, columns):
         n, at, share = op.n_out, i * op.z_row, dtype(1) / dtype(ctx.batch_rows)
-        kept, sums = array(op.kept, 2 * n, dtype), array(op.dskip, 2 * n, dtype)
+        kept, sums = array(op.kept, 2 * n, dtype), array(op.sums, 2 * n, dtype)
         dy, normalized = array(op.dz + at, n, dtype), array(op.z + at, n, dtype)
         dx = array(op.dx + i * op.x_row, n, dtype)
         for j in columns:

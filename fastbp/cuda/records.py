@@ -24,17 +24,18 @@ def _record(text):
 #   w, state_bytes           parameters; from a parameter to its first optimizer state, and on to the next
 #   slots, slot_bytes        sums of gradients: the first, and from one to the next
 #   hyper, bias_hyper        what the optimizer's settings are in this step, for W and for b
-#   shaping                  where its numbers lie, see shaping.py
+#   shaping                  where its numbers lie, see shaping.py; records have a shape of their own in Python
 #   noise, collected         as in cpu/records.py
 #   squares                  float64 sums over columns of the gradient
 #   use_scale, numbers, purpose, kept, skip, dskip, skip_row     as in cpu/records.py
+#   sums                     dγ and dβ over the whole batch, of a batch normalisation
 OPERATION = _record(
     """n_in n_out use_bias
     x dx x_row z y dz z_row kept_before
     w state_bytes slots slot_bytes
     hyper bias_hyper
     shaping noise squares collected
-    use_scale numbers purpose kept skip dskip skip_row"""
+    use_scale numbers purpose kept sums skip dskip skip_row"""
 )
 
 # The run.

@@ -47,7 +47,7 @@ def scale_shift_gradient(real):
     """dγ and dβ over the rows of each chunk, into its gradient slot: γ's, then β's.
 
     Chunks lie along x of the grid; one alone is the whole batch. The backward of a batch normalisation needs
-    the sums over that, even where they are not learnt: they lie at op.dskip too.
+    the sums over that, even where they are not learnt: they lie at op.sums too.
     """
     dtype, size = REAL[real], REAL[real](0).itemsize
 
@@ -71,9 +71,9 @@ def scale_shift_gradient(real):
             array(slot, n, dtype)[j] = dgamma
         if op.use_bias != 0:
             array(slot + op.use_scale * n * size, n, dtype)[j] = dbeta
-        if op.dskip != 0:
-            array(op.dskip, n, dtype)[j] = dgamma
-            array(op.dskip + n * size, n, dtype)[j] = dbeta
+        if op.sums != 0:
+            array(op.sums, n, dtype)[j] = dgamma
+            array(op.sums + n * size, n, dtype)[j] = dbeta
 
     return scale_shift_gradient
 

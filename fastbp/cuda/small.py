@@ -73,11 +73,11 @@ def _record(text):
 
 # A layer: where its parameters begin in the flat vector, and its input x, z, y and dz in shared memory, all
 # counted in elements; z is y where the backward needs only y. hyper, bias_hyper, shaping, noise, collected:
-# those of an operation (program.py); at shaping the largest norm of a column of W lies too. activation: its
+# those of an operation (records.py); at shaping the largest norm of a column of W lies too. activation: its
 # place in Kind.hidden.
 LAYER = _record("n_in n_out use_bias w x z y dz hyper bias_hyper shaping noise collected activation")
 
-# A network and its training. Fields that the context (program.py) has too are what they are there; n_in,
+# A network and its training. Fields that the context (records.py) has too are what they are there; n_in,
 # shaping, numbers, slots, squares those of the operations that gather, add noise to inputs and clip.
 # layers: address of its LAYER records; ordered: whether `order` is that of the epoch begun; last_epoch,
 # last_step: where this launch ends, whichever comes first; losses: float64, one for each epoch of the launch;

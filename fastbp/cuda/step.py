@@ -73,28 +73,28 @@ def _adapt(name):
     (load, _), sets_momentum = column(n), momentum_of is not None
 
     @part
-    def adapt(ctx, step, epoch, given, made):
-        given, made = array(given, ROOM, np.float64), array(made, ROOM, np.float64)
-        for i in range(ROOM):
-            made[i] = given[i]
-        first, settings = array(ctx.schedule, 3, np.float64), load(ctx.schedule + 24, 8, np.float64)
-        count = step - 1 if first[0] != 0.0 else epoch
-        if count < first[1]:
-            made[0] = warm_up(given[0], first[1], first[2], count)
-        else:
-            made[0] = rate_of(given[0], settings, count - int(first[1]))
-        if sets_momentum:
-            made[ctx.momentum] = momentum_of(settings, count)
-
-    @part
-    def without_settings(ctx, step, epoch, given, made):
-        given, made = array(given, ROOM, np.float64), array(made, ROOM, np.float64)
+    def warm(ctx, step, epoch, given, made):
         for i in range(ROOM):
             made[i] = given[i]
         first = array(ctx.schedule, 3, np.float64)
         count = step - 1 if first[0] != 0.0 else epoch
         if count < first[1]:
             made[0] = warm_up(given[0], first[1], first[2], count)
+        return count, int(first[1])
+
+    @part
+    def adapt(ctx, step, epoch, given, made):
+        given, made = array(given, ROOM, np.float64), array(made, ROOM, np.float64)
+        count, warmup = warm(ctx, step, epoch, given, made)
+        settings = load(ctx.schedule + 24, 8, np.float64)
+        if count >= warmup:
+            made[0] = rate_of(given[0], settings, count - warmup)
+        if sets_momentum:
+            made[ctx.momentum] = momentum_of(settings, count)
+
+    @part
+    def without_settings(ctx, step, epoch, given, made):
+        warm(ctx, step, epoch, array(given, ROOM, np.float64), array(made, ROOM, np.float64))
 
     return adapt if n else without_settings
 

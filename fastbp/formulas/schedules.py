@@ -170,6 +170,15 @@ class Schedule:
     settings: tuple[str, ...] = ()
     momentum: Callable | None = None
 
+    def rate_at(self, rate, settings, count):
+        """The rate of a count on the host; settings as a plan has them: whether to count steps, counts of
+        warm-up, where that starts, then the formula's.
+        """
+        _, warmup, start, *own = settings
+        if count < warmup:
+            return float(warm_up(rate, warmup, start, count))
+        return float(self.rate(rate, tuple(own), count - int(warmup)))
+
 
 _ONE_CYCLE = (
     "total", "rise", "three_phases", "linear", "divisor", "final_divisor", "lowest_momentum",
