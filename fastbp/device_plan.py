@@ -13,7 +13,7 @@ from .cuda import device
 from .cuda.records import CONTEXT
 from .device_memory import Parts, Rows, aligned, enough, host_array
 from .device_program import DeviceProgram
-from .device_run import DeviceRun
+from .device_run import COUNTERS, DeviceRun
 from .division import chunk_rows
 from .formulas.activations import ACTIVATIONS
 from .formulas.optimizers import OPTIMIZERS, ROOM
@@ -73,7 +73,7 @@ class DevicePlan(DeviceRun):
         self.real, self.size = architecture.real, architecture.dtype.itemsize
         self.offsets = architecture.parameter_offsets()
         self.wants_dx = architecture.wants_dx(inputs) if self.backward else [False] * architecture.n_layers
-        self._rows, self._order, self._outputs, self._losses = Rows(), None, None, None
+        self._rows, self._outputs, self._losses = Rows(), None, None
         self._lay_out()
         self._program = DeviceProgram(self)
         self.parts.allocate()
@@ -177,7 +177,7 @@ class DevicePlan(DeviceRun):
         self._enqueue(n, given["last_epoch"] - int(self.contexts[0]["epoch"]))
         self.parts.read("context", record)  # when all that was enqueued is done
         self._losses.read(0, losses)
-        for name, found in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
+        for name, found in COUNTERS:
             self.contexts[name] = record[found]
         if given.get("losses"):
             host_array(given["losses"], epochs, np.float64)[:] = losses[:epochs]
@@ -225,9 +225,8 @@ class DevicePlan(DeviceRun):
                      "deviation", "row_losses"):  # fmt: skip
             record[name] = address(name)
         if given.get("shuffle"):
-            self._order = enough(self._order, 24 * n)
-            for i, name in enumerate(("order", "heads", "following")):
-                record[name] = self._order.address + 8 * n * i
+            for name, place in self._places_of_order(n).items():
+                record[name] = place
         if self._n_outputs:
             self._outputs = enough(self._outputs, n * self._n_outputs * self.size)
             record["outputs"] = self._outputs.address
@@ -235,7 +234,7 @@ class DevicePlan(DeviceRun):
         record["n_rows"], record["groups"] = n, len(self.settings)
         record["batch_size"], record["chunk_rows"] = min(self.batch_size, n), self.chunk_rows
         record["careful"], record["continues"] = given.get("careful", 0), self.task in ("loss", "evaluate")
-        for name, place in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
+        for name, place in COUNTERS:
             record[place] = self.contexts[0][name]
         record["first_epoch"], record["seed"] = given["first_epoch"], given.get("seed", 0)
         record["classes"], record["momentum"] = given.get("classes", 0), self.momentum

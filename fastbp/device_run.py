@@ -3,8 +3,12 @@
 import numpy as np
 
 from .cpu.team import Team, start_python_thread
+from .device_memory import enough
 from .formulas.optimizers import OPTIMIZERS, ROOM
 from .formulas.schedules import SCHEDULES
+
+# How far a run is: fields of `contexts`, and of the device's record.
+COUNTERS = ("epoch", "epoch"), ("begin", "start"), ("step", "step")
 
 
 class DeviceRun:
@@ -31,8 +35,8 @@ class DeviceRun:
         self.input_scale = architecture.input_scale
         self.settings = np.zeros((1 + max(map(max, self.groups)), ROOM))
         self.schedule_settings = np.zeros(3 + len(SCHEDULES[schedule].settings) if schedule else 0)
-        self.contexts = np.zeros(1, [(name, np.int64) for name in ("epoch", "begin", "step")])
-        self.evaluating = {}  # of device_evaluate.py
+        self.contexts = np.zeros(1, [(name, np.int64) for name, _ in COUNTERS])
+        self.evaluating, self._order = {}, None  # of device_evaluate.py; memory for the order of an epoch
         self._given, self._stopped, self.steps_done = {}, False, 0
 
     @property
@@ -46,6 +50,12 @@ class DeviceRun:
         for name in self.contexts.dtype.names:
             if name in fields:
                 self.contexts[name] = fields[name]
+
+    def _places_of_order(self, n):
+        """Where the order of n rows lies on the device, and the lists that it is made from."""
+        self._order = enough(self._order, 24 * n)
+        names = ("order", "heads", "following")
+        return {name: self._order.address + 8 * n * i for i, name in enumerate(names)}
 
     def pack(self, parameters):
         """Send the host's flat parameter vector."""

@@ -11,7 +11,7 @@ import numpy as np
 from .cuda import device, small
 from .cuda.shaping import numbers_of
 from .device_memory import Parts, Rows, enough, host_array
-from .device_run import DeviceRun
+from .device_run import COUNTERS, DeviceRun
 from .division import chunk_rows
 from .formulas.activations import ACTIVATIONS
 from .formulas.optimizers import OPTIMIZERS, ROOM
@@ -163,7 +163,7 @@ class SmallPlan(DeviceRun):
             int(bool(weighted)), shaped, architecture.real,
         )  # fmt: skip
         device.kernel(small.train_small, *self.kind)
-        self._order = self._sent = None
+        self._sent = None
         self._lay_out()
 
     def _lay_out(self):
@@ -278,9 +278,8 @@ class SmallPlan(DeviceRun):
         for name, address in self.blocks.rows.places(architecture, given, self.data, self.targets).items():
             record[name] = address
         if given.get("shuffle"):
-            self._order = enough(self._order, 24 * n)
-            for i, name in enumerate(("order", "heads", "following")):
-                record[name] = self._order.address + 8 * n * i
+            for name, place in self._places_of_order(n).items():
+                record[name] = place
         if self.shaping is not None:
             record["shaping"] = parts.address(("shaping", None))
         epoch, begin = self._place
@@ -309,7 +308,7 @@ class SmallPlan(DeviceRun):
         """What a launch has left: its record, losses from those of its first epoch on, seconds."""
         first, last_epoch = self._place[0], self._given["last_epoch"]
         epoch = int(record["epoch"])
-        for name, found in (("epoch", "epoch"), ("begin", "start"), ("step", "step")):
+        for name, found in COUNTERS:
             self.contexts[name] = record[found]
         n = min(epoch + (record["start"] > 0), last_epoch) - first
         at = first - self._given["first_epoch"]

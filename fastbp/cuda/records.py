@@ -24,7 +24,7 @@ def _record(text):
 #   w, state_bytes           parameters; from a parameter to its first optimizer state, and on to the next
 #   slots, slot_bytes        sums of gradients: the first, and from one to the next
 #   hyper, bias_hyper        what the optimizer's settings are in this step, for W and for b
-#   shaping                  where its numbers lie, see shaping.py; records have a shape of their own in Python
+#   shaping                  where its numbers lie, see shaping.py; to Python a record has a `shape` itself
 #   noise, collected         as in cpu/records.py
 #   squares                  float64 sums over columns of the gradient
 #   use_scale, numbers, purpose, kept, skip, dskip, skip_row     as in cpu/records.py
