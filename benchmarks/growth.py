@@ -134,13 +134,25 @@ def cliffs(points, percent, reach=REACH):
 
 
 def marginal_rate(points):
-    """Seconds that a further multiply-add takes, in the upper half of the work: the slope of the curve.
+    """Seconds that a further multiply-add takes, in the upper half of the work: the slope of the curve."""
+    most = max(work for _, work, _ in points)
+    return _slope([(work, seconds) for _, work, seconds in points if 2 * work >= most])
 
-    The median of the slopes of all pairs of points (Theil and Sen), so that no single point bends it.
+
+def exponent(points):
+    """The p of seconds ~ work^p in the last decade of work, NaN where there is none: the slope of the curve
+    as it is drawn. That of the roofline is 1.
     """
     most = max(work for _, work, _ in points)
-    upper = [(work, seconds) for _, work, seconds in points if 2 * work >= most]
-    slopes = [(t2 - t1) / (w2 - w1) for i, (w1, t1) in enumerate(upper) for w2, t2 in upper[:i] if w1 != w2]
+    decade = [(work, seconds) for _, work, seconds in points if 10 * work >= most]
+    if min(work for work, _ in decade) > most / 2:
+        return math.nan
+    return _slope([(math.log(work), math.log(seconds)) for work, seconds in decade])
+
+
+def _slope(points):
+    """The median of the slopes of all pairs of points (Theil and Sen), so that no single point bends it."""
+    slopes = [(t2 - t1) / (w2 - w1) for i, (w1, t1) in enumerate(points) for w2, t2 in points[:i] if w1 != w2]
     return statistics.median(slopes) if slopes else math.nan
 
 
@@ -217,6 +229,10 @@ def table(scan, entries, peaks, percent, rows=12):
         slope, found = marginal_rate(points) / least, cliffs(points, percent)
         if math.isfinite(slope):
             lines.append(f"\nA further multiply-add takes {slope:.2f} times what the roofline allows.")
+        if math.isfinite(power := exponent(points)):
+            lines.append(
+                f"\nOver the last decade time grows as work to the power of {power:.2f}; the roofline's: 1."
+            )
         lines.append(f"\nCliffs of more than {percent:g} %: {len(found) or 'none'}.")
         lines += [f"- {kind} at {size}: {above:+.0f} %" for size, above, kind in found]
         lines.append("")

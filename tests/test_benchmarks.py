@@ -178,6 +178,13 @@ def test_the_slope_leaves_out_what_every_step_takes():
     assert math.isnan(growth().marginal_rate(points[:1]))
 
 
+def test_the_power_by_which_time_grows():
+    points = [(size, size, 3e-9 * size**0.9) for size in (1, 10, 20, 50, 80, 100)]
+    assert growth().exponent(points) == pytest.approx(0.9)
+    assert growth().exponent([(0, 1, 1.0), *points]) == pytest.approx(0.9), "before the last decade"
+    assert math.isnan(growth().exponent(points[-2:])), "hardly any growth"
+
+
 def test_sizes_of_a_scan():
     sizes = growth().sizes
     assert sizes(3, 6) == sizes(3, 6, 10) == [3, 4, 5, 6]
