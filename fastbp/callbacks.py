@@ -100,6 +100,11 @@ class Function(Callback):
         self._function(training)
 
 
+def is_users(callback):
+    """Whether a callback is the user's own, which may do anything."""
+    return isinstance(callback, Function) or type(callback).__module__.partition(".")[0] != __package__
+
+
 def as_callbacks(callbacks):
     """Check callbacks, and wrap functions.
 
@@ -161,7 +166,9 @@ class Best:
         same = self.watches(state)
         if same:
             value = state["value"]
-            self.value = None if value is None else validation.real_number("value", value)
+            if not (value is None or (type(value) in (int, float) and value == value)):
+                raise ValueError(f"the best value must be a number; got {value!r}")
+            self.value = value
         return same
 
     def watches(self, state):
@@ -255,8 +262,10 @@ class EarlyStopping(Callback):
         if weights is not None:
             ours = training.network.parameters
             fit = (weights.shape, weights.dtype) == (ours.shape, ours.dtype)
-            if not (fit and validation.all_finite(weights)):
+            if not (fit and (validation.all_finite(weights) or not training._looks)):
                 raise ValueError("the best weights are none of this network's")
+        if state["epoch"] is not None:
+            validation.integer("epoch", state["epoch"], at_least=1, at_most=training.epoch)
         self._best_epoch, self._weights, self._from = state["epoch"], weights, 0
         self._judge(training)
 

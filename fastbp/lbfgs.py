@@ -88,10 +88,7 @@ class WholeBatch(Training):
         ValueError
             Always.
         """
-        raise ValueError(
-            "LBFGS knows the loss by the places where it has been, so a callback cannot change its weights: "
-            "end the training by stop(), change the network and train again"
-        )
+        raise ValueError(_NO_OTHER_WEIGHTS)
 
     def collect(self):
         """Nothing to do: after an iteration the network has its weights."""
@@ -219,6 +216,8 @@ class WholeBatch(Training):
             self._record(float(loss), seconds)
         except StopIteration as error:  # a callback's, which SciPy would take for a wish to end
             raise RuntimeError("a callback raised StopIteration") from error
+        if not np.array_equal(self.network.parameters, self._best, equal_nan=True):
+            raise ValueError(_NO_OTHER_WEIGHTS)
         self._bar.show(self.epoch * self._n, self.history)
         least = self._optimizer.loss_tolerance * max(abs(before), abs(self._before))
         if before - self._before <= least and self.history.stopped is None and self.epoch < self.epochs:
@@ -226,6 +225,12 @@ class WholeBatch(Training):
         if self.history.stopped is not None or self._interrupts.asked:
             raise _Ended
         self._clock = time.perf_counter()
+
+
+_NO_OTHER_WEIGHTS = (
+    "LBFGS knows the loss by the places where it has been, so a callback cannot change its weights: "
+    "end the training by stop(), change the network and train again"
+)
 
 
 class _Ended(BaseException):

@@ -405,5 +405,4 @@ class Program:
 def _users_own(name):
     """The user's activation of this name, or None where it is one of ours."""
     activation = activations.ACTIVATIONS[name]
-    module = getattr(activation.forward, "__module__", None)  # which NumPy's functions may lack
-    return None if module == activations.__name__ else activation
+    return None if activations.OURS.get(name) is activation else activation

@@ -39,7 +39,7 @@ def uniform(seed, purpose, n, dtype=np.float64, *, epoch=0, step=0):
     seed : int
         0 … 2**64 − 1.
     purpose : int
-        What the draws are for, one of this module's constants.
+        What the draws are for, one of the constants of ``formulas/random.py``.
     n : int
         How many.
     dtype : {numpy.float64, numpy.float32}
@@ -53,6 +53,7 @@ def uniform(seed, purpose, n, dtype=np.float64, *, epoch=0, step=0):
 
     Examples
     --------
+    >>> from fastbp.formulas.random import INITIALIZE
     >>> uniform(0, INITIALIZE, 3).tolist()
     [0.3990464708489645, 0.7357127844834425, 0.9722412015223156]
     """
@@ -81,6 +82,7 @@ def normal(seed, purpose, n, *, epoch=0, step=0, truncated=False):
 
     Examples
     --------
+    >>> from fastbp.formulas.random import INITIALIZE
     >>> normal(0, INITIALIZE, 3).round(6).tolist()
     [-0.255816, 0.630184, 1.914803]
     """
@@ -105,6 +107,7 @@ def permutation(seed, purpose, n, *, epoch=0, step=0):
 
     Examples
     --------
+    >>> from fastbp.formulas.random import SPLIT
     >>> permutation(0, SPLIT, 6).tolist()
     [5, 4, 3, 2, 0, 1]
     """

@@ -223,7 +223,8 @@ def inputs_of(table, names, categorical):
     columns = []
     for name in names:
         cells = table.cells(name)
-        text = not any(cell == "" or _is_finite_number(cell) for cell in cells)
+        numbers = [_number_or_none(cell) is not None for cell in cells]
+        text = not (all(numbers) or any(cell == "" or _is_finite_number(cell) for cell in cells))
         if text and name not in categorical:
             _refuse_near_numbers(table, name, "--categories takes a column for text, --ignore leaves it out")
         if not (text or name in categorical):

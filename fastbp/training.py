@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import validation as checks
+from .callbacks import is_users
 from .checkpoints import Checkpoints
 from .interrupts import GivenUp, may_be_given_up
 from .one_pass import ROWS_ON_DEVICE, options_of, places_of
@@ -215,12 +216,18 @@ class Training:
         parameters[:] = found
         self._plan.pack(self.network.parameters)
 
-    def _take_what_was_written(self, trained):
-        """Go on from what callbacks wrote to the network, if that is not what was trained."""
-        found = self.network.parameters
-        if found.tobytes() != trained.tobytes():
-            written, found[:] = found.copy(), trained  # as they are, should the others be refused
-            self.set_parameters(written)
+    def _take_what_was_written(self):
+        """Go on from what a user's callbacks wrote to the network, if it had what was trained."""
+        if not (self._collected and any(map(is_users, self._callbacks))):
+            return
+        trained, found = np.empty_like(self.network.parameters), self.network.parameters
+        self._plan.unpack(trained)
+        if np.array_equal(trained.view(np.uint8), found.view(np.uint8)):
+            return
+        written, found[:] = found.copy(), trained  # as they are, should the others be refused
+        if self._looks and not checks.all_finite(written):
+            raise ValueError("a callback gave the network a weight that is infinite or NaN")
+        self.set_parameters(written)
 
     def collect(self):
         """Bring the weights to the network now, for a callback that did not ask for them beforehand."""
@@ -354,11 +361,9 @@ class Training:
             raise self._divergence(f"the loss became {losses[first]}", done + first + 1, exactly=True)
         self._collect(always=needed and completed > 0, interrupted=interrupts.asked)
         seconds = self._spread(elapsed, sums, completed, before)
-        trained = self.network.parameters.copy() if needed else None
         for loss, of_epoch in zip(losses[:completed], seconds):
             self._record(loss, of_epoch)
-        if needed:
-            self._take_what_was_written(trained)
+        self._take_what_was_written()
         bar.show((done + completed) * n + rows, self.history)
         if rows and not interrupts.asked:
             for callback in self._checkpoints:

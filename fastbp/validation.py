@@ -696,7 +696,8 @@ def not_masked(name, values):
         If one is.
     """
     rows = values if isinstance(values, (list, tuple)) else ()
-    if np.ma.is_masked(values) or any(map(np.ma.is_masked, rows)):
+    masked_rows = any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, rows)))
+    if np.ma.is_masked(values) or (masked_rows and any(map(np.ma.is_masked, rows))):
         raise ValueError(f"{name} must have no masked elements; fill or drop them first")
 
 

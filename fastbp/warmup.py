@@ -157,7 +157,7 @@ def warm_up(reals=REALS, progress=True):
     return Warmed(**counts, seconds=time.perf_counter() - start)
 
 
-# Bytes without which it is not worth to begin: some of the larger kernels.
+# Bytes without which it is not worth beginning: some of the larger kernels.
 SPACE = 1 << 20
 
 
@@ -167,7 +167,8 @@ def require_a_place():
     if folder is None:
         raise OSError(
             "the kernel cache is switched off, so there is nothing to warm up: FASTBP_CACHE_DIR is empty, "
-            "or the user has no home; FASTBP_CACHE_DIR=/some/folder names a place"
+            "the user has no home, or the sources of fastbp are not there as files; "
+            "FASTBP_CACHE_DIR=/some/folder names a place"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -201,17 +201,52 @@ def test_a_callback_may_set_the_learning_rate():
         trained(callbacks=[lambda training: setattr(training, "learning_rate", -1)])
 
 
+def test_what_a_callback_writes_is_trained_on_in_a_stream_too():
+    start = make_network([3, 4, 2], dtype="float64").parameters.copy()
+
+    def back_to_the_start(training):
+        if training.epoch == 3:
+            training.network.layers[0].W[:], training.network.parameters[:] = 7, start
+
+    nets = [make_network([3, 4, 2], dtype="float64") for _ in range(2)]
+    for net, epochs in zip(nets, (6, 3)):
+        how = dict(batch_size=5, optimizer=SGD(0.1), shuffle=False)
+        fastbp.train(net, [(X, Y)], epochs=epochs, callbacks=[back_to_the_start] * (epochs > 3), **how)
+    assert nets[0].parameters.tobytes() == nets[1].parameters.tobytes()
+
+
+def test_what_is_written_to_a_network_that_was_collected_is_trained_on():
+    class Zeros(Callback):
+        def next_epoch(self, done):
+            return None
+
+        def epoch(self, training):
+            if training.epoch == 6:
+                training.collect()
+                training.network.parameters[:] = 0
+
+    net, _ = trained(callbacks=[Zeros()])
+    assert not net.parameters.any()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(bad):
     def spoil(training):
         training.network.parameters[0] = bad
 
     net = make_network([3, 4, 2], dtype="float64")
-    with pytest.raises(ValueError, match="set_parameters was given a weight that is infinite or NaN"):
+    with pytest.raises(ValueError, match="a callback gave the network a weight that is infinite or NaN"):
         fastbp.train(net, X, Y, epochs=1, callbacks=[spoil])
     assert np.isfinite(net.parameters).all()
     fastbp.train(net, X, Y, epochs=1, on_divergence="continue", callbacks=[spoil])
     assert not np.isfinite(net.parameters[0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_set_parameters_refuses_what_is_not_finite(bad):
+    weights = np.full(26, bad)
+    with pytest.raises(ValueError, match="set_parameters was given a weight that is infinite or NaN"):
+        trained(callbacks=[lambda training: training.set_parameters(weights)])
 
 
 def test_weights_of_another_shape_are_refused():

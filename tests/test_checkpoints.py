@@ -640,6 +640,9 @@ WEIGHTS_OF_BEST = "training.callback.0.weights"
         (lambda d: d["callbacks"][0]["state"].pop("epoch"), {}),
         (lambda d: d["callbacks"][0]["state"].pop("value"), {}),
         (lambda d: d["callbacks"][0]["state"].update(value="3"), {}),
+        (lambda d: d["callbacks"][0]["state"].update(value=float("nan")), {}),
+        (lambda d: d["callbacks"][0]["state"].update(epoch=1.5), {}),
+        (lambda d: d["callbacks"][0]["state"].update(epoch=3), {}),
         (lambda d: d["callbacks"][1]["state"].update(best=[]), {}),
         (None, {WEIGHTS_OF_BEST: np.zeros(3)}),
         (None, {WEIGHTS_OF_BEST: np.zeros(26, np.float32)}),
@@ -659,6 +662,15 @@ def test_damage_is_found_before_anything_changes(change, tensors, tmp_path):
     with pytest.raises(ValueError, match="is a damaged checkpoint"):
         trained(net, resume=spoilt, checkpoints=Checkpoints(tmp_path), **stopping)
     assert np.array_equal(net.parameters, before)
+
+
+def test_a_best_value_that_is_infinite_is_no_damage(tmp_path):
+    how = dict(optimizer=SGD(1e-4), on_divergence="continue", early_stopping=EarlyStopping(9, monitor="loss"))
+    net, y = make_network([3, 2], dtype="float32"), 1e25 * Y
+    trained(net, y=y, epochs=2, checkpoints=Checkpoints(tmp_path, every=1), **how)
+    _, history = trained(make_network([3, 2], dtype="float32"), y=y, epochs=4, resume=tmp_path, **how)
+    assert len(history) == 4
+    assert not np.isfinite(history.loss[0])
 
 
 def test_a_state_of_another_shape(written, tmp_path):

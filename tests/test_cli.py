@@ -490,6 +490,7 @@ BAD_TABLES = [
     ("a,t\nred,2\n,3\n", "line 3: 'a' is empty"),
     ("a,t\nw,1\nx,2\ny,3\nz,4\n", "'a' has 4 different texts in 4 rows"),
     ("a,t\n1,2\nnan,3\n", "line 3: 'a' must be finite; got 'nan'"),
+    ("a,t\ninf,2\n-inf,3\n", "line 2: 'a' must be finite; got 'inf'"),
     ("a,t\nred,2\nNA,3\n", "line 3: 'a' is 'NA', which stands for a missing value; fill such cells or"),
     ("a,t\nred,2\nnan,3\n", "line 3: 'a' is 'nan', which stands for a missing value"),
     ("a,t\n1,yes\n2,NaN\n", "line 3: 't' is 'NaN', which stands for a missing value"),

@@ -241,6 +241,20 @@ def test_a_callback_may_end_it_and_change_no_weight():
     assert history.loss[-1] == pytest.approx(net.loss(x, y), rel=1e-12)
 
 
+def test_what_a_callback_writes_is_refused():
+    x, y = many_rows()
+    seen = []
+
+    def write(training):
+        seen.append(training.network.parameters.copy())
+        training.network.parameters[0] = 7
+
+    net = make_network([4, 6, 3], dtype="float64")
+    with pytest.raises(ValueError, match="so a callback cannot change its weights"):
+        fastbp.train(net, x, y, optimizer="lbfgs", callbacks=[write])
+    assert np.array_equal(net.parameters, seen[0])
+
+
 def test_a_callback_that_raises_leaves_the_weights_of_the_iteration():
     x, y = many_rows()
     net, losses, ended = make_network([4, 6, 3], dtype="float64"), [], []

@@ -11,6 +11,7 @@ from numba import njit
 from fastbp.formulas import activations
 from fastbp.formulas.activations import ACTIVATIONS, Activation
 from fastbp.own_activations import register_activation
+from fastbp.program import _users_own
 
 SLOPES = {"one": 1.0}  # Numba knows no dict of a module
 
@@ -33,6 +34,16 @@ def test_pair_that_keeps_y():
         "squash", np.tanh, lambda dy, y: dy * (1 - y * y), "y", initializer="he_uniform"
     )
     assert row == Activation(np.tanh, row.backward, "y", "he_uniform")
+
+
+def test_one_that_is_made_of_ours_is_the_users_all_the_same():
+    """What is compiled for it must not be kept under its name."""
+    tanh = ACTIVATIONS["tanh"]
+    register_activation("borrowed", tanh.forward, tanh.backward, "y")
+    assert _users_own("borrowed") is activations.ACTIVATIONS["borrowed"]
+    assert _users_own("tanh") is None
+    register_activation("tanh", lambda z: z, lambda dy, z: dy, overwrite=True)
+    assert _users_own("tanh") is activations.ACTIVATIONS["tanh"]
 
 
 def test_jitted_functions_are_unwrapped():

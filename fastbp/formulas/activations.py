@@ -449,3 +449,6 @@ ACTIVATIONS: dict[str, Activation] = {
     "squareplus": Activation(squareplus, squareplus_backward, "y", HE),
     "exponential": Activation(exponential, exponential_backward, "y"),
 }
+
+# Those of the library, whatever is registered later.
+OURS = dict(ACTIVATIONS)
