@@ -412,13 +412,13 @@ class Checkpoint:
         self._begun = {name: float(begun[name]) for name in ("loss", "seconds")}
         prefix = "training.history."
         columns = {
-            name.removeprefix(prefix): values.tolist()
-            for name, values in tensors.items()
-            if name.startswith(prefix)
+            name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)
         }
-        lengths = {len(column) for column in columns.values()} or {0}
-        if lengths != {self.epoch} or (self.epoch and "loss" not in columns):
+        if any(values.shape != (self.epoch,) for values in columns.values()):
             raise ValueError("the history has not as many values as there were epochs")
+        if self._begun["loss"] and not self._rows:
+            raise ValueError("no rows were begun, and they have a loss")
+        columns = {name: values.tolist() for name, values in columns.items()}
         self._columns, self._rates = columns, described["rates"]
         self._callbacks = [
             (
@@ -463,8 +463,16 @@ class Checkpoint:
             or len(self._states) != n_states
             or not rates.fits(self._rates, self._settings)
             or (self.epoch and set(self._columns) != _columns_of(ours))
+            or not self._counts_fit(n_rows, ours["batch_size"])
         ):
             raise ValueError(f"{self.path} is a damaged checkpoint")
+
+    def _counts_fit(self, n_rows, batch_size):
+        """Whether epochs, steps and rows are those of a training of so many rows (None: nobody knows)."""
+        if n_rows is None:
+            return True
+        of_epoch, rest = -(-self._rows // batch_size), self._rows % batch_size
+        return rest == 0 and self._step == self.epoch * -(-n_rows // batch_size) + of_epoch
 
     def restore_history(self, training):
         """What happened before."""

@@ -90,6 +90,10 @@ class WholeBatch(Training):
         """
         raise ValueError(_NO_OTHER_WEIGHTS)
 
+    def _take_what_was_written(self):
+        if not np.array_equal(self.network.parameters, self._best, equal_nan=True):
+            raise ValueError(_NO_OTHER_WEIGHTS)
+
     def collect(self):
         """Nothing to do: after an iteration the network has its weights."""
 
@@ -216,8 +220,6 @@ class WholeBatch(Training):
             self._record(float(loss), seconds)
         except StopIteration as error:  # a callback's, which SciPy would take for a wish to end
             raise RuntimeError("a callback raised StopIteration") from error
-        if not np.array_equal(self.network.parameters, self._best, equal_nan=True):
-            raise ValueError(_NO_OTHER_WEIGHTS)
         self._bar.show(self.epoch * self._n, self.history)
         least = self._optimizer.loss_tolerance * max(abs(before), abs(self._before))
         if before - self._before <= least and self.history.stopped is None and self.epoch < self.epochs:

@@ -11,6 +11,9 @@ from .schedules import ReduceOnPlateau
 # A rate that a schedule has brought down to this share of what it began with has nothing left to multiply.
 NEARLY_0 = 1e-9
 
+# No rate is larger: it is a float64.
+LARGEST = np.finfo(np.float64).max
+
 
 class Rates:
     """Settings of each layer, and how the learning rate changes.
@@ -116,14 +119,20 @@ class Rates:
         """Whether `state` returned this, and a plan had these `settings`, in a training of the same."""
         if settings.shape != (len(self._rows), ROOM) or not np.isfinite(settings).all():
             return False
+        rates, others = settings[:, 0], settings[:, 1 : len(self._rows[0])]
+        if (rates < 0).any() or not np.array_equal(others, np.array(self._rows)[:, 1:]):
+            return False
         if self.plateau is None:
             scheduled = self._minimum_at is not None and type(state) is float
             return state is None or (scheduled and 0 <= state < np.inf)
         lists = isinstance(state, list) and len(state) == 4 and isinstance(state[0], list)
         if not lists or len(state[0]) != len(self.plateau.rates):
             return False
-        numbers = [*state[0], *state[2:], *([] if state[1] is None else [state[1]])]
-        return all(type(number) in (int, float) for number in numbers)
+        rates, best, *counts = state
+        numbers = [*rates, *([] if best is None else [best])]
+        known = all(type(number) in (int, float) and number == number for number in numbers)
+        counted = all(type(count) is int and count >= 0 for count in counts)
+        return known and counted and all(0 <= rate <= LARGEST for rate in rates)
 
     def restore(self, plan, state):
         """Take back what `state` returned."""

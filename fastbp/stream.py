@@ -195,7 +195,6 @@ class StreamTraining(Training):
         self._collect(always=True)
         self._within = False
         self._record(self._total / self._n, time.perf_counter() - start)
-        self._take_what_was_written()
         self._rows_before += self._n
         bar.show(self._rows_before, self.history)
 

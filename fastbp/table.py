@@ -31,8 +31,14 @@ MOST_NUMBERS = 1 << 27
 # What other programs write for a cell that has no value.
 MISSING = {"na", "n/a", "nan", "null", "none"}
 
-# A number in another spelling: 0,5 or 1.234,5 or 12 % or $3.
-_NEARLY_A_NUMBER = re.compile(r"[-+]?[$€£]? ?(\d+([.,]\d+)?|\d{1,3}([.,' ]\d{3})+([.,]\d+)?) ?[%$€£]?")
+# A number in another spelling: 0,5 or 1.234,5 or 12 % or $-3 or (4); signs, spaces and quotes may be any.
+_NEARLY_A_NUMBER = re.compile(
+    r"""\(? [-+]? [$€£¥]?\ ? [-+]?
+    (\d*[.,]?\d+ | \d{1,3}([.,'\ ]\d{2,3})+([.,]\d+)?) (e[-+]?\d+)?
+    \ ?[%$€£¥]? \)?""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_PLAIN = str.maketrans({"−": "-", "’": "'", "\u00a0": " ", "\u2009": " ", "\u202f": " "})
 
 # Numbers are standardised, and the squares of larger ones overflow.
 LARGEST = 1e150
@@ -171,7 +177,7 @@ def read(path, least_rows=2, wanted="a CSV file"):
             while first.count('"') % 2 and (more := file.readline()):  # a name that has a line break
                 first += more
             unquoted = re.sub(r'"[^"]*"', "", first)
-            delimiter = max(",;\t", key=unquoted.count)
+            delimiter = max("\t;,", key=unquoted.count)  # where there are as many, commas are part of names
             its_lines = itertools.chain(io.StringIO(first, newline=""), file)
             reader = csv.reader(its_lines, delimiter=delimiter, skipinitialspace=True)
             names = [name.strip() for name in next(reader, [])]
@@ -251,19 +257,25 @@ def inputs_of(table, names, categorical):
 
 
 def _refuse_near_numbers(table, name, cure):
-    """Raise ValueError where cells of text stand for a missing value, or all are nearly numbers."""
+    """Raise ValueError where a cell of text stands for a missing value, or most are nearly numbers."""
     cells = table.cells(name)
-    for cell, line in zip(cells, table.lines, strict=True):
+    _refuse_missing(table, name, f"; {cure}")
+    near = [at for at, cell in enumerate(cells) if _NEARLY_A_NUMBER.fullmatch(cell.translate(_PLAIN))]
+    if 2 * len(near) > len(cells):
+        raise ValueError(
+            f"{table.path}, line {table.lines[near[0]]}: {name!r} is {cells[near[0]]!r}, nearly a number; "
+            f"numbers are spelt as 1234.5; {cure}"
+        )
+
+
+def _refuse_missing(table, name, cure=""):
+    """Raise ValueError where a cell is what other programs write for none."""
+    for cell, line in zip(table.cells(name), table.lines, strict=True):
         if cell.lower() in MISSING:
             raise ValueError(
                 f"{table.path}, line {line}: {name!r} is {cell!r}, which stands for a missing value; fill "
-                f"such cells or leave out their rows; {cure}"
+                f"such cells or leave out their rows{cure}"
             )
-    if all(_NEARLY_A_NUMBER.fullmatch(cell) for cell in cells):
-        raise ValueError(
-            f"{table.path}, line {table.lines[0]}: {name!r} is {cells[0]!r}, nearly a number; numbers are "
-            f"spelt as 1234.5; {cure}"
-        )
 
 
 def _sorted(texts):
@@ -311,6 +323,7 @@ def as_numbers(table, name, hint=""):
         If a cell is no number, not finite, or too large.
     """
     _refuse_empty(table, name)
+    _refuse_missing(table, name)
     cells = table.cells(name)
     numbers = np.empty(len(cells))
     for i, (cell, line) in enumerate(zip(cells, table.lines, strict=True)):
@@ -355,6 +368,7 @@ def as_target(table, name, task):
     if task == "auto" and text:
         _refuse_near_numbers(table, name, "--task classification takes all cells for classes")
     elif task == "auto" and not numeric:
+        _refuse_missing(table, name, "; --task classification takes all cells for classes")
         at = values.index(None)
         raise ValueError(
             f"{path}, line {table.lines[at]}: the target {name!r} is {cells[at]!r}, and in others a number; "

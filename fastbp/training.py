@@ -217,9 +217,7 @@ class Training:
         self._plan.pack(self.network.parameters)
 
     def _take_what_was_written(self):
-        """Go on from what a user's callbacks wrote to the network, if it had what was trained."""
-        if not (self._collected and any(map(is_users, self._callbacks))):
-            return
+        """Go on from what a callback wrote to the network, which had what was trained."""
         trained, found = np.empty_like(self.network.parameters), self.network.parameters
         self._plan.unpack(trained)
         if np.array_equal(trained.view(np.uint8), found.view(np.uint8)):
@@ -363,7 +361,6 @@ class Training:
         seconds = self._spread(elapsed, sums, completed, before)
         for loss, of_epoch in zip(losses[:completed], seconds):
             self._record(loss, of_epoch)
-        self._take_what_was_written()
         bar.show((done + completed) * n + rows, self.history)
         if rows and not interrupts.asked:
             for callback in self._checkpoints:
@@ -410,6 +407,8 @@ class Training:
             self._rates.adapt(self._plan, history)
         for callback in self._callbacks:
             callback.epoch(self)
+            if self._collected and is_users(callback):
+                self._take_what_was_written()
 
     def _validated(self):
         """Loss and metrics on the validation rows, by name; NaN where Ctrl-C ended a long look at them.

@@ -201,6 +201,16 @@ def test_a_callback_may_set_the_learning_rate():
         trained(callbacks=[lambda training: setattr(training, "learning_rate", -1)])
 
 
+def test_a_checkpoint_has_what_a_callback_wrote(tmp_path):
+    def back_to_zero(training):
+        if training.epoch == 3:
+            training.network.parameters[:] = 0.0
+
+    net, _ = trained(epochs=3, callbacks=[back_to_zero], checkpoints=fastbp.Checkpoints(tmp_path, every=1))
+    assert not net.parameters.any()
+    assert not fastbp.load(tmp_path / "epoch-00000003.safetensors").parameters.any()
+
+
 def test_what_a_callback_writes_is_trained_on_in_a_stream_too():
     start = make_network([3, 4, 2], dtype="float64").parameters.copy()
 

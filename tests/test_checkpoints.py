@@ -651,6 +651,12 @@ WEIGHTS_OF_BEST = "training.callback.0.weights"
         (None, {"training.history.seconds": None}),
         (None, {"training.history.r2": np.zeros(2)}),
         (lambda d: d["settings"][0].__setitem__(1, float("nan")), {}),
+        (lambda d: d["settings"][0].__setitem__(0, -1.0), {}),
+        (lambda d: d["settings"][0].__setitem__(4, 0.5), {}),
+        (lambda d: d.update(step=11), {}),
+        (lambda d: d["begun"].update(rows=3), {}),
+        (lambda d: d["begun"].update(loss=1.0), {}),
+        (None, {"training.history.loss": np.zeros((2, 2))}),
     ],
 )
 def test_damage_is_found_before_anything_changes(change, tensors, tmp_path):

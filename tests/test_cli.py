@@ -229,11 +229,11 @@ def test_class_or_number(capsys, values, task, found):
 
 
 def test_a_target_of_numbers_and_text_is_a_mistake(capsys):
-    rows = [(i, "n/a" if i == 4 else i) for i in range(40)]
+    rows = [(i, "few" if i == 4 else i) for i in range(40)]
     table = write("table.csv", ["a", "b"], rows)
     code, out, err = run(capsys, "train", table, "--target", "b", "--epochs", 1)
     assert (code, out) == (2, "")
-    assert "line 6: the target 'b' is 'n/a', and in others a number; --task classification takes" in err
+    assert "line 6: the target 'b' is 'few', and in others a number; --task classification takes" in err
     grades = write("grades.csv", ["a", "b"], [(i, ["1", "2", "A"][i % 3]) for i in range(40)])
     code, out, _ = run(capsys, "train", grades, "--target", "b", "--task", "classification", "--epochs", 1)
     assert code == 0
@@ -489,7 +489,16 @@ BAD_TABLES = [
     ("a,t\n1,2\nred,3\n", "line 3: 'a' must be a number; got 'red'; --categories takes a column for text"),
     ("a,t\nred,2\n,3\n", "line 3: 'a' is empty"),
     ("a,t\nw,1\nx,2\ny,3\nz,4\n", "'a' has 4 different texts in 4 rows"),
-    ("a,t\n1,2\nnan,3\n", "line 3: 'a' must be finite; got 'nan'"),
+    ("a,t\n1,2\nnan,3\n", "line 3: 'a' is 'nan', which stands for a missing value"),
+    ("a,t\n1,2\nNA,3\n", "line 3: 'a' is 'NA', which stands for a missing value"),
+    (
+        "a,t\n1,2\n1,NULL\n",
+        "line 3: 't' is 'NULL', which stands for a missing value; fill such cells or leave",
+    ),
+    ("a;t\n0,5;2\n?;3\n−1,5;3\n", "line 2: 'a' is '0,5', nearly a number"),
+    ("a;t\n1\u202f000;2\n20\u00a0000;3\n", "line 2: 'a' is '1\u202f000', nearly a number"),
+    ("a;t\n1,5e-05;2\n2e-05;3\n", "'a' must be a number; got '1,5e-05'"),
+    ("a;t\n($5);2\n$-5.5;3\n¥7;2\n", "line 2: 'a' is '($5)', nearly a number"),
     ("a,t\ninf,2\n-inf,3\n", "line 2: 'a' must be finite; got 'inf'"),
     ("a,t\nred,2\nNA,3\n", "line 3: 'a' is 'NA', which stands for a missing value; fill such cells or"),
     ("a,t\nred,2\nnan,3\n", "line 3: 'a' is 'nan', which stands for a missing value"),
@@ -521,6 +530,21 @@ def test_bad_tables(capsys, text, sentence):
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert sentence in err
+
+
+@pytest.mark.parametrize(
+    "cells", ["3/4 7/8", "10x20 4x5", "1-2 3-4", "10:30 9:15", "5'11 6'2", "12a 7b", "1.2.3.4 a"]
+)
+def test_texts_with_digits_stay_texts(cells):
+    both = cells.split()
+    found = table_of("t.csv", "\n".join(["a,t", *(f"{both[i % 2]},{i}" for i in range(8))]) + "\n")
+    (column,) = table.inputs_of(found, ["a"], [])
+    assert set(column.categories) == set(both)
+
+
+def test_commas_within_the_names_of_another_separator():
+    found = table_of("t.csv", "Weight, kg\tHeight, cm\ty\n1\t2\t3\n4\t5\t6\n")
+    assert found.names == ["Weight, kg", "Height, cm", "y"]
 
 
 def test_more_texts_than_fit_in_memory(capsys, monkeypatch):
