@@ -496,7 +496,7 @@ BAD_TABLES = [
         "line 3: 't' is 'NULL', which stands for a missing value; fill such cells or leave",
     ),
     ("a;t\n0,5;2\n?;3\n−1,5;3\n", "line 2: 'a' is '0,5', nearly a number"),
-    ("a;t\n1\u202f000;2\n20\u00a0000;3\n", "line 2: 'a' is '1\u202f000', nearly a number"),
+    ("a;t\n1\u202f000;2\n20\u00a0000;3\n", r"line 2: 'a' is '1\u202f000', nearly a number"),
     ("a;t\n1,5e-05;2\n2e-05;3\n", "'a' must be a number; got '1,5e-05'"),
     ("a;t\n($5);2\n$-5.5;3\n¥7;2\n", "line 2: 'a' is '($5)', nearly a number"),
     ("a,t\ninf,2\n-inf,3\n", "line 2: 'a' must be finite; got 'inf'"),
