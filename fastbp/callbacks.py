@@ -100,9 +100,14 @@ class Function(Callback):
         self._function(training)
 
 
+def is_ours(callback):
+    """Whether a callback's class is one of fastbp's."""
+    return type(callback).__module__.partition(".")[0] == __package__
+
+
 def is_users(callback):
-    """Whether a callback is the user's own, which may do anything."""
-    return isinstance(callback, Function) or type(callback).__module__.partition(".")[0] != __package__
+    """Whether a callback runs code of the user's, which may do anything."""
+    return isinstance(callback, Function) or not is_ours(callback)
 
 
 def as_callbacks(callbacks):

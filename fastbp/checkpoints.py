@@ -21,7 +21,7 @@ import numpy as np
 from safetensors.numpy import save as to_bytes
 
 from . import storage, validation
-from .callbacks import Best, Callback, CSVLogger
+from .callbacks import Best, Callback, CSVLogger, is_ours
 
 # Goes up when a file changes so that older versions of fastbp would misread it.
 FORMAT_VERSION = 1
@@ -304,11 +304,7 @@ def check_places(callbacks):
 def _kind_of(callback):
     """The name of a callback's class, by which its state is found; a user's is never taken for ours."""
     name = type(callback).__qualname__
-    return f"{__package__}.{name}" if _is_ours(callback) else name
-
-
-def _is_ours(callback):
-    return type(callback).__module__.partition(".")[0] == __package__
+    return f"{__package__}.{name}" if is_ours(callback) else name
 
 
 def _columns_of(identity):
@@ -499,7 +495,7 @@ class Checkpoint:
             try:
                 callback.restore(state)
             except _SIGNS_OF_DAMAGE:
-                if not _is_ours(callback):
+                if not is_ours(callback):
                     raise
                 raise ValueError(f"{self.path} is a damaged checkpoint") from None
 

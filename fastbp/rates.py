@@ -119,8 +119,8 @@ class Rates:
         """Whether `state` returned this, and a plan had these `settings`, in a training of the same."""
         if settings.shape != (len(self._rows), ROOM) or not np.isfinite(settings).all():
             return False
-        rates, others = settings[:, 0], settings[:, 1 : len(self._rows[0])]
-        if (rates < 0).any() or not np.array_equal(others, np.array(self._rows)[:, 1:]):
+        others = settings[:, 1 : len(self._rows[0])]
+        if (settings[:, 0] < 0).any() or not np.array_equal(others, np.array(self._rows)[:, 1:]):
             return False
         if self.plateau is None:
             scheduled = self._minimum_at is not None and type(state) is float

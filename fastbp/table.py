@@ -229,8 +229,7 @@ def inputs_of(table, names, categorical):
     columns = []
     for name in names:
         cells = table.cells(name)
-        numbers = [_number_or_none(cell) is not None for cell in cells]
-        text = not (all(numbers) or any(cell == "" or _is_finite_number(cell) for cell in cells))
+        text = _is_text(cells)
         if text and name not in categorical:
             _refuse_near_numbers(table, name, "--categories takes a column for text, --ignore leaves it out")
         if not (text or name in categorical):
@@ -292,9 +291,11 @@ def _number_or_none(text):
         return None
 
 
-def _is_finite_number(text):
-    number = _number_or_none(text)
-    return number is not None and math.isfinite(number)
+def _is_text(cells):
+    """Whether cells are text: one is no number, and none is a finite one or empty."""
+    values = list(map(_number_or_none, cells))
+    finite = any(value is not None and math.isfinite(value) for value in values)
+    return None in values and not finite and "" not in cells
 
 
 def _exact(text):
@@ -364,8 +365,8 @@ def as_target(table, name, task):
         if cell == "":
             raise ValueError(f"{path}, line {line}: the target {name!r} is empty; leave out such rows")
     values = [_exact(cell) if _number_or_none(cell) is not None else None for cell in cells]
-    numeric, text = None not in values, not any(map(_is_finite_number, cells))
-    if task == "auto" and text:
+    numeric = None not in values
+    if task == "auto" and _is_text(cells):
         _refuse_near_numbers(table, name, "--task classification takes all cells for classes")
     elif task == "auto" and not numeric:
         _refuse_missing(table, name, "; --task classification takes all cells for classes")

@@ -225,7 +225,8 @@ class Training:
         written, found[:] = found.copy(), trained  # as they are, should the others be refused
         if self._looks and not checks.all_finite(written):
             raise ValueError("a callback gave the network a weight that is infinite or NaN")
-        self.set_parameters(written)
+        found[:] = written
+        self._plan.pack(found)
 
     def collect(self):
         """Bring the weights to the network now, for a callback that did not ask for them beforehand."""
