@@ -50,9 +50,9 @@ def folder(tmp_path, monkeypatch):
 def compilations(monkeypatch):
     made, compile_ = [], cache._compile
 
-    def counted(signature, function, ours):
+    def counted(name, signature, function, ours):
         made.append(function)
-        return compile_(signature, function, ours)
+        return compile_(name, signature, function, ours)
 
     monkeypatch.setattr(cache, "_compile", counted)
     return made
@@ -84,6 +84,14 @@ def test_found_again(folder, compilations, monkeypatch):
     assert len(compilations) == 1
     assert six_by(8) == 48
     assert len(compilations) == 2
+
+
+def test_kernels_do_not_all_begin_where_a_page_does(folder, monkeypatch):
+    """They would compete for the same lines of the instruction cache."""
+    places = [cache.address(times, factor) % 4096 for factor in range(8)]
+    assert len(set(places)) > 4
+    restart(monkeypatch)
+    assert [cache.address(times, factor) % 4096 for factor in reversed(range(8))] == places[::-1]
 
 
 def test_stored_whole_and_alone(folder):
@@ -529,7 +537,7 @@ def test_a_fork_waits_for_a_compilation(lock):
 def test_without_numbas_compiler_a_sentence_says_so(monkeypatch):
     monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
     with pytest.raises(RuntimeError, match="which NUMBA_DISABLE_JIT switches off"):
-        cache._compile(*kernel(lambda op, ctx: None))
+        cache._compile("mine", *kernel(lambda op, ctx: None))
 
 
 def test_a_fork_whose_wait_is_ended_leaves_no_lock_taken(monkeypatch):
