@@ -59,8 +59,9 @@ class Machine:
 
 # The tile keeps rows x vectors accumulators, the vectors of one row of B and one broadcast element of A in
 # registers: 16 registers hold 4x3 or 6x2, 32 hold 8x3. A narrow last panel takes a taller tile, because eight
-# accumulators are what it takes to hide the latency of two multiply-add pipes.
-_TILE_ROWS = {16: (8, 6, 4), 32: (8, 8, 8)}
+# accumulators are what it takes to hide the latency of two multiply-add pipes. Nine where registers abound: W
+# often has a multiple of eight rows and b behind them, and a tile of five rows takes as long as one of eight.
+_TILE_ROWS = {16: (8, 6, 4), 32: (9, 8, 8)}
 
 
 @cache
