@@ -169,16 +169,9 @@ def end_of_step(real):
     def end_of_step(op, ctx):
         rows = array(ctx.row_losses, ctx.batch_rows, dtype)
         losses = array(ctx.losses + 8 * (ctx.epoch - ctx.first_epoch), 1, np.float64)
-        a = b = c = d = 0.0  # four sums, so that none of many rows waits for the one before it
-        fours = ctx.batch_rows & -4
-        for i in range(0, fours, 4):
-            a += rows[i]
-            b += rows[i + 1]
-            c += rows[i + 2]
-            d += rows[i + 3]
-        for i in range(fours, ctx.batch_rows):
-            a += rows[i]
-        total = (a + b) + (c + d)
+        total = 0.0
+        for i in range(ctx.batch_rows):
+            total += rows[i]
         losses[0] += total
         atomic_store(ctx.shared + STEPS, atomic_load(ctx.shared + STEPS) + 1)
         diverged = ctx.careful if total - total != 0 else 0
